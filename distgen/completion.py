@@ -1,0 +1,69 @@
+"""What a model answers, and the generate callable that brings it: plain functions over prompts, no class to inherit.
+
+Nothing here calls a model; backends do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias, TypeVar, final
+
+from returns.result import Failure, Result
+
+from distgen.errors import Fault
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a completion cost, in tokens, as the server counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a model said, why it stopped ("stop", "length", ...; None where the server does not tell), and its usage."""
+
+    text: str
+    finish_reason: str | None = None
+    usage: Usage | None = None
+
+
+Row: TypeAlias = Sequence[Completion] | Result[Sequence[Completion], Fault]
+"""The answer to one prompt: its completions, or a backend's own Failure for this row alone."""
+
+Batch: TypeAlias = Sequence[Row]
+"""The answer to a call: one row a prompt, in the order of the prompts."""
+
+Generate: TypeAlias = Callable[[Sequence[P], int], R]
+"""The generate callable: (prompts, num_generations) -> R. R is a Batch, or an Awaitable[Batch] for an async client."""
+
+
+def each(fn: Callable[[P], str | Completion]) -> Generate[P, Batch]:
+    """Lifts a function of one prompt to a Generate: called once a generation, and a prompt on which it raises fails alone.
+
+    >>> generate = each(str.upper)
+    >>> generate(["hi"], 2)
+    [[Completion(text='HI', finish_reason=None, usage=None), Completion(text='HI', finish_reason=None, usage=None)]]
+    """
+    return partial(_each, fn)
+
+
+def _each(fn: Callable[[P], str | Completion], prompts: Sequence[P], num_generations: int) -> Batch:
+    return [_row(fn, prompt, num_generations) for prompt in prompts]
+
+
+def _row(fn: Callable[[P], str | Completion], prompt: P, num_generations: int) -> Row:
+    try:
+        answers = [fn(prompt) for _ in range(num_generations)]
+    except Exception as error:
+        return Failure(Fault.of(error))
+    return [Completion(answer) if isinstance(answer, str) else answer for answer in answers]

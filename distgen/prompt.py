@@ -1,0 +1,97 @@
+"""What is said to a model: a `Prompt`, which cannot hold an ill-formed conversation, and OpenAI-style `Messages`.
+
+Nothing here knows how a model wants to be spoken to; that is `distgen.formats`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, TypedDict, final
+
+from returns.result import Failure, Result, Success
+
+from distgen.errors import BadMessages, FormatError
+
+# The keys of a message that say something a Prompt cannot hold.
+# Source: OpenAI API reference, "Create chat completion", messages.
+_MORE_THAN_TEXT = ("name", "tool_calls", "tool_call_id", "function_call", "audio", "refusal")
+
+
+class Message(TypedDict):
+    """One message of a chat completions request, {"role": ..., "content": ...}."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+Messages: TypeAlias = list[Message]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One past turn: what the user said and what the assistant answered."""
+
+    user: str
+    assistant: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is asked: the user's text, after an optional system text and past exchanges, oldest first.
+
+    `system=None` is no system text; `system=""` is an empty one, and most formats render the two differently.
+
+    >>> Prompt("And of Chile?", system="Be brief.", history=(Exchange("Capital of Peru?", "Lima."),)).user
+    'And of Chile?'
+    """
+
+    user: str
+    system: str | None = None
+    history: tuple[Exchange, ...] = ()
+
+    @staticmethod
+    def from_messages(messages: Iterable[Mapping[str, object]]) -> Result[Prompt, FormatError]:
+        """Reads OpenAI-style messages: at most one system message, first; then user and assistant in turn, user last.
+
+        Anything else is `BadMessages`, naming the message: a message is never dropped, merged or moved.
+
+        >>> Prompt.from_messages([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}])
+        <Success: Prompt(user='Hi', system='Be brief.', history=())>
+        >>> Prompt.from_messages([{"role": "user", "content": "Hi"}, {"role": "user", "content": "Hello?"}])
+        <Failure: BadMessages(index=1, reason="role 'user' where 'assistant' is due")>
+        """
+        system: str | None = None
+        turns: list[str] = []
+        index = -1
+        for index, message in enumerate(messages):
+            problem, content = _content(message)
+            if problem is not None:
+                return Failure(BadMessages(index, problem))
+            role = message.get("role")
+            due = "assistant" if len(turns) % 2 else "user"
+            if role == "system" and index == 0:
+                system = content
+            elif role == due:
+                turns.append(content)
+            else:
+                return Failure(BadMessages(index, f"role {role!r} where {due!r} is due"))
+        if not turns:
+            return Failure(BadMessages(None, "there is no user message"))
+        if len(turns) % 2 == 0:
+            return Failure(BadMessages(index, "role 'assistant' is last, where the question to answer is due"))
+        history = tuple(Exchange(user, assistant) for user, assistant in zip(turns[:-1:2], turns[1::2], strict=True))
+        return Success(Prompt(turns[-1], system, history))
+
+
+def _content(message: Mapping[str, object]) -> tuple[str | None, str]:
+    """What is wrong with a message, or None, and its text."""
+    more = [key for key in _MORE_THAN_TEXT if message.get(key)]
+    content = message.get("content")
+    if more:
+        return f"{more[0]!r} says more than a Prompt can hold", ""
+    if not isinstance(content, str):
+        return f"'content' is {type(content).__name__}, not text", ""
+    return None, content
