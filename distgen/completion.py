@@ -48,7 +48,7 @@ Generate: TypeAlias = Callable[[Sequence[P], int], R]
 
 
 def each(fn: Callable[[P], str | Completion]) -> Generate[P, Batch]:
-    """Lifts a function of one prompt to a Generate: called once a generation, and a prompt on which it raises fails alone.
+    """Lifts a function of one prompt, called once a generation, to a Generate. A prompt on which it raises fails alone.
 
     >>> generate = each(str.upper)
     >>> generate(["hi"], 2)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, TypeVar, final
+from typing import Literal, TypeAlias, TypeVar, assert_never, final
 
 from returns.result import Result, Success
-from typing_extensions import assert_never
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -26,17 +25,17 @@ _DEEPEST_TRACE = 12  # frames, innermost kept
 @final
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An exception from outside, as plain data: its `kind` (dotted class name), `message` and `trace` (one line a frame).
+    """An exception from outside, as plain data: its `kind` (dotted class name), `message` and `trace`.
 
-    The trace names the frames below distgen, innermost last; it takes no part in comparisons.
+    The trace has one line a frame, innermost last, without distgen's own; it takes no part in comparisons.
 
     >>> Fault.of(KeyError("name"))
-    Fault(kind='KeyError', message="'name'", trace='')
+    Fault(kind='KeyError', message="'name'")
     """
 
     kind: str
     message: str
-    trace: str = field(default="", compare=False)
+    trace: str = field(default="", compare=False, repr=False)
 
     @staticmethod
     def of(error: BaseException) -> Fault:
@@ -55,7 +54,7 @@ class Fault:
 class ControlToken:
     """A text holds `token`, which `format` uses as markup: rendering it would forge a turn.
 
-    `where` is the field ("system", "user", "history[0].assistant"), `offset` the index of the token in it, in characters.
+    `where` is the field ("system", "user", "history[0].assistant"), `offset` the token's index in it, in characters.
     """
 
     format: str
@@ -162,7 +161,7 @@ class InvalidArgument:
 @final
 @dataclass(frozen=True, slots=True)
 class ParseFailed:
-    """The parser of the task found no value in the text: `error` is its own Failure, a `Fault` where that was an exception."""
+    """The parser of the task found no value in the text: `error` is what it answered, a `Fault` for an exception."""
 
     error: object
 

@@ -1,0 +1,459 @@
+"""The command line, `python -m distgen`: rows of JSON Lines in, answered rows out; a thin edge over the library.
+
+It reads, asks through one `LLM.stream`, and writes. What it prints for people goes to stderr, rows go to the output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, Final, TypeAlias, final
+
+from returns.result import Failure, Result, Success
+from typing_extensions import TypeIs
+
+from distgen.backends.echo import echo
+from distgen.completion import Batch, Generate
+from distgen.errors import GenerateError, PromptFailed, explain, fold, kind
+from distgen.executors import Threads
+from distgen.formats import FORMATS, ChatTemplate, ChatMessages, lookup
+from distgen.llm import LLM, Answered
+from distgen.prompt import Exchange, Messages, Prompt
+from distgen.task import Task
+
+ANSWERED, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+"""The exit statuses: every row answered; some row failed; nothing was asked; Ctrl-C."""
+
+_OUTPUT_FIELDS: Final = ("generations", "model", "error")
+
+_EPILOG = """\
+An input row is a JSON object with "user" (and, if wanted, "system" and "history": [[user, assistant], ...]), or with
+OpenAI-style "messages", or with the field named by --user-field. All its fields are kept in the output row, which gains
+"generations" (text, finish_reason, usage in tokens) and "model", or "error" (type, message); an input field that already
+has one of these names is kept as "input_generations", "input_model" or "input_error".
+
+Exit status: 0 every row was answered, 1 some row failed, 2 nothing was asked, 130 interrupted; rows written stay.
+The API key is taken from OPENAI_API_KEY and printed nowhere.
+"""
+
+
+class BadLine(ValueError):
+    """A line of the input that is no row."""
+
+
+@final
+class Unusable(Exception):
+    """A reason to end before anything is asked: one sentence."""
+
+
+Fields: TypeAlias = dict[str, object]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the input: its number from 1, its fields, and the prompt in them or the reason why there is none."""
+
+    number: int
+    fields: Fields
+    prompt: Result[Prompt, str]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status.
+
+    >>> main(["formats"])  # doctest: +ELLIPSIS
+    name ...
+    0
+    """
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except Unusable as error:
+        _say(str(error))
+        return UNUSABLE
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SOME_FAILED
+
+
+def run(options: argparse.Namespace) -> int:
+    """Answers each row of the input."""
+    answers = _answers(options)
+    with _reading(options.input) as source, _writing(options.output) as sink:
+        lines: deque[Line] = deque()
+        counts: Counter[str] = Counter()
+        show = not (options.output == "-" and sys.stdout.isatty())
+        with _bar(_count(options.input), options.num_generations, show) as advance:
+            rows = answers(_kept(read(source, options.user_field, options.system), lines), advance)
+            try:
+                with closing(rows):
+                    for row in rows:
+                        sink.write(_encoded(_output(lines.popleft(), row, options.model)))
+                        sink.flush()
+                        counts[fold(row, lambda _: "", _type)] += 1
+            except KeyboardInterrupt:
+                _say(f"interrupted; {counts.total()} rows are written")
+                return INTERRUPTED
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise Unusable(f"after {counts.total()} rows: {error.strerror or error}") from error
+    _say(_summary(counts))
+    return SOME_FAILED if counts.total() > counts[""] else ANSWERED
+
+
+def render(options: argparse.Namespace) -> int:
+    """Writes what each row would send: the string itself, a line break after it, or the messages as JSON."""
+    template = _format(options)
+    failed = 0
+    with _reading(options.input) as source:
+        for line in read(source, options.user_field, options.system):
+            text = line.prompt.bind(lambda prompt: _rendered(template, prompt))
+            print(f"line {line.number}:{fold(text, lambda _: '', lambda why: ' ' + why)}", file=sys.stderr, flush=True)
+            sys.stdout.buffer.write(
+                fold(text, lambda each: each + "\n", lambda _: "").encode(errors="backslashreplace")
+            )
+            sys.stdout.buffer.flush()
+            failed += isinstance(text, Failure)
+    return SOME_FAILED if failed else ANSWERED
+
+
+def formats(_: argparse.Namespace) -> int:
+    """Prints the registry as a table."""
+    rows = [("name", "BOS", "stops", "control tokens")]
+    for name, each in FORMATS.items():
+        template = each if isinstance(each, ChatTemplate) else None
+        rows.append(
+            (
+                name,
+                template.bos if template else "",
+                " ".join(template.stops) if template else "",
+                " ".join(each.control_tokens),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return ANSWERED
+
+
+def read(source: Iterable[bytes], user_field: str | None, system: str | None) -> Iterator[Line]:
+    """The rows of JSON Lines, as they are read; a line that is none keeps its number and the reason. Blank lines are none.
+
+    >>> [line.prompt for line in read([b'{"user": "Hi"}', b'{"user": 7}'], None, None)]
+    [<Success: Prompt(user='Hi', system=None, history=())>, <Failure: line 2: "user" is a number, not text>]
+    """
+    for number, raw in enumerate(source, 1):
+        if raw.strip():
+            fields = _fields(raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw)
+            prompt = fold(fields, lambda found: _prompt(found, user_field, system), _no_prompt)
+            yield Line(number, fields.value_or({}), prompt.alt(f"line {number}: {{}}".format))
+
+
+def _no_prompt(reason: str) -> Result[Prompt, str]:
+    return Failure(reason)
+
+
+def _fields(raw: bytes) -> Result[Fields, str]:
+    try:
+        value: object = json.loads(raw.decode(), parse_constant=_no_number)
+    except UnicodeDecodeError as error:
+        return Failure(f"byte {error.start} ({raw[error.start : error.start + 4]!r}) is not UTF-8")
+    except (ValueError, RecursionError) as error:
+        return Failure(f"not JSON: {error}")
+    return Success({str(key): each for key, each in value.items()}) if _is_object(value) else Failure("not an object")
+
+
+def _no_number(name: str) -> object:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _is_object(value: object) -> TypeIs[Mapping[object, object]]:
+    return isinstance(value, dict)
+
+
+def _is_list(value: object) -> TypeIs[list[object]]:
+    return isinstance(value, list)
+
+
+def _prompt(fields: Fields, user_field: str | None, system: str | None) -> Result[Prompt, str]:
+    """The prompt of a row: the field that was named, or "messages", or "user"; `system` where the row has none."""
+    name = user_field or "user"
+    if user_field is None and "messages" in fields:
+        if "user" in fields:
+            return Failure('it has both "user" and "messages"; say which with --user-field')
+        prompt = _from_messages(fields["messages"])
+    elif name in fields:
+        prompt = _from_texts(name, fields)
+    else:
+        return Failure(f"it has no field {json.dumps(name)}; its fields are {', '.join(map(json.dumps, fields))}")
+    return prompt.map(lambda found: replace(found, system=system) if found.system is None else found)
+
+
+def _from_messages(value: object) -> Result[Prompt, str]:
+    if not _is_list(value):
+        return Failure(f'"messages" is {_json_type(value)}, not a list')
+    messages = [each for each in value if _is_object(each)]
+    if len(messages) < len(value):
+        return Failure('"messages" holds something that is no message object')
+    named = [{str(key): each for key, each in message.items()} for message in messages]
+    return Prompt.from_messages(named).alt(explain)
+
+
+def _from_texts(name: str, fields: Fields) -> Result[Prompt, str]:
+    user, system, history = fields[name], fields.get("system"), _history(fields.get("history"))
+    if not isinstance(user, str):
+        return Failure(f"{json.dumps(name)} is {_json_type(user)}, not text")
+    if not isinstance(system, str | None):
+        return Failure(f'"system" is {_json_type(system)}, not text')
+    if history is None:
+        return Failure('"history" is not a list of [user, assistant] pairs of texts')
+    return Success(Prompt(user, system, history))
+
+
+def _history(value: object) -> tuple[Exchange, ...] | None:
+    exchanges: list[Exchange] = []
+    for pair in value if _is_list(value) else [] if value is None else [value]:
+        match pair:
+            case [str(user), str(assistant)]:
+                exchanges.append(Exchange(user, assistant))
+            case _:
+                return None
+    return tuple(exchanges)
+
+
+def _json_type(value: object) -> str:
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), "null")
+
+
+def _ask(line: Line) -> Prompt:
+    return fold(line.prompt, _itself, _refuse)
+
+
+def _itself(prompt: Prompt) -> Prompt:
+    return prompt
+
+
+def _refuse(reason: str) -> Prompt:
+    raise BadLine(reason)
+
+
+def _text(text: str) -> Result[str, object]:
+    return Success(text)
+
+
+_Answers: TypeAlias = Callable[[Iterable[Line], Callable[[int], object]], Generator[Answered[str], None, None]]
+
+
+def _answers(options: argparse.Namespace) -> _Answers:
+    """The LLM that the options describe, as a stream over lines."""
+    template, task, threads = _format(options), Task(_ask, _text), Threads(options.threads)
+    if options.base_url is None:
+        _say("no --base-url, so this is a rehearsal: each prompt is answered with itself, offline")
+        options.model = options.model or "echo"
+    elif not options.model:
+        raise Unusable("--base-url needs --model, the name under which the server knows its model")
+    if isinstance(template, ChatTemplate):
+        text = LLM(task, template, _completions(options, template), threads, options.model)
+        return lambda lines, advance: text.stream(lines, options.num_generations, advance)
+    chat = LLM(task, template, _chat(options), threads, options.model)
+    return lambda lines, advance: chat.stream(lines, options.num_generations, advance)
+
+
+def _chat(options: argparse.Namespace) -> Generate[Messages, Batch]:
+    if options.base_url is None:
+        return echo
+    with _usable():
+        from distgen.backends import http
+
+        return http.chat(options.base_url, model=options.model, connections=options.threads)
+
+
+def _completions(options: argparse.Namespace, template: ChatTemplate) -> Generate[str, Batch]:
+    if options.base_url is None:
+        return echo
+    if template.bos:
+        _say(f"prompts begin with {template.bos}; if the server adds that itself, as vLLM and llama.cpp do: --no-bos")
+    with _usable():
+        from distgen.backends import http
+
+        stops = {"stop": list(template.stops)} if template.stops else None
+        return http.completions(options.base_url, model=options.model, connections=options.threads, params=stops)
+
+
+@contextmanager
+def _usable() -> Generator[None, None, None]:
+    try:
+        yield
+    except ImportError as error:
+        raise Unusable(f"--base-url needs the http extra: pip install 'distgen[http]' ({error})") from error
+    except ValueError as error:
+        raise Unusable(str(error)) from error
+
+
+def _say(note: str) -> None:
+    print(f"distgen: {note}", file=sys.stderr)
+
+
+def _format(options: argparse.Namespace) -> ChatTemplate | ChatMessages:
+    template = lookup(str(options.format))
+    if isinstance(template, Failure):
+        raise Unusable(f"{explain(template.failure())} They are: {', '.join(FORMATS)}.")
+    found = template.unwrap()
+    return replace(found, bos="") if options.no_bos and isinstance(found, ChatTemplate) else found
+
+
+def _rendered(template: ChatTemplate | ChatMessages, prompt: Prompt) -> Result[str, str]:
+    if isinstance(template, ChatTemplate):
+        return template(prompt).alt(explain)
+    return template(prompt).map(lambda messages: json.dumps(messages, ensure_ascii=False)).alt(explain)
+
+
+def _kept(lines: Iterable[Line], kept: deque[Line]) -> Iterator[Line]:
+    for line in lines:
+        kept.append(line)
+        yield line
+
+
+def _output(line: Line, row: Answered[str], model: str) -> Fields:
+    """The output row: all fields of the input, and what became of it."""
+    fields = {_free(name, line.fields): value for name, value in line.fields.items()}
+    if isinstance(row, Failure):
+        error = row.failure()
+        return {**fields, "error": {"type": _type(error), "message": _reason(error)}}
+    generations = [asdict(generation.completion) for generation in row.unwrap()]
+    return {**fields, "generations": generations, "model": model}
+
+
+def _free(name: str, taken: Mapping[str, object]) -> str:
+    """The name under which an input field is kept, beside those of the output."""
+    free = f"input_{name}" if name in _OUTPUT_FIELDS else name
+    while free != name and free in taken:
+        free = f"input_{free}"
+    return free
+
+
+def _type(error: GenerateError) -> str:
+    return kind(error).rpartition(".")[2]
+
+
+def _reason(error: GenerateError) -> str:
+    return error.fault.message if isinstance(error, PromptFailed) else explain(error)
+
+
+def _encoded(fields: Fields) -> bytes:
+    text = json.dumps(fields, ensure_ascii=False)
+    try:
+        return f"{text}\n".encode()
+    except UnicodeEncodeError:  # a lone surrogate is JSON only when escaped
+        return f"{json.dumps(fields)}\n".encode()
+
+
+def _summary(counts: Counter[str]) -> str:
+    failed = counts.total() - counts[""]
+    by_type = ", ".join(f"{name} {count}" for name, count in counts.most_common() if name)
+    return f"{counts.total()} rows: {counts['']} answered, {failed} failed{f' ({by_type})' if failed else ''}"
+
+
+@contextmanager
+def _reading(name: str) -> Generator[BinaryIO, None, None]:
+    try:
+        source = nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb")  # noqa: SIM115
+    except OSError as error:
+        raise Unusable(f"cannot read {name}: {error.strerror}") from error
+    with source as opened:
+        yield opened
+
+
+@contextmanager
+def _writing(name: str) -> Generator[BinaryIO, None, None]:
+    try:
+        sink = nullcontext(sys.stdout.buffer) if name == "-" else Path(name).open("xb")  # noqa: SIM115
+    except FileExistsError as error:
+        raise Unusable(f"{name} exists already and is left as it is; name another output") from error
+    except OSError as error:
+        raise Unusable(f"cannot write {name}: {error.strerror}") from error
+    with sink as opened:
+        yield opened
+
+
+@contextmanager
+def _bar(total: int | None, show: bool) -> Generator[Callable[[int], object], None, None]:
+    """A progress bar on a terminal, where rich is installed; elsewhere nothing."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    except ImportError:
+        show = False
+    else:
+        columns = (TextColumn("generations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    if not (show and sys.stderr.isatty()):
+        yield _no_bar
+        return
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("generations", total=total)
+        yield lambda done: progress.advance(task, done)
+
+
+def _no_bar(_: int) -> None: ...
+
+
+def _count(name: str) -> int | None:
+    """How many rows a file has; None for what can be read only once."""
+    path = Path(name)
+    if name == "-" or not path.is_file():
+        return None
+    with path.open("rb") as source:
+        return sum(1 for line in source if line.strip())
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m distgen",
+        description="Generates data with language models: one answered row for each row of JSON Lines.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    rows = argparse.ArgumentParser(add_help=False)
+    rows.add_argument("input", metavar="INPUT.jsonl", help="rows as JSON Lines in UTF-8; - is stdin")
+    rows.add_argument("--format", required=True, metavar="NAME", help="the model's prompt format; see `formats`")
+    rows.add_argument("--system", metavar="TEXT", help="the system text of rows that have none")
+    rows.add_argument("--user-field", metavar="NAME", help="the field that holds the user's text")
+    rows.add_argument(
+        "--no-bos", action="store_true", help="leave out the BOS text, for servers that add it themselves"
+    )
+    asking = commands.add_parser(
+        "run", parents=[rows], help=run.__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    asking.add_argument("-o", "--output", required=True, metavar="OUTPUT.jsonl", help="a new file; - is stdout")
+    asking.add_argument("-n", "--num-generations", type=_positive, default=1, metavar="N", help="answers a row [1]")
+    asking.add_argument("--threads", type=_positive, default=8, metavar="N", help="requests at once [8]")
+    asking.add_argument("--model", default="", metavar="NAME", help="the model's name on the server, kept in each row")
+    asking.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server, as http://127.0.0.1:8000/v1")
+    asking.set_defaults(command=run)
+    showing = commands.add_parser("render", parents=[rows], help=render.__doc__)
+    showing.set_defaults(command=render)
+    listing = commands.add_parser("formats", help=formats.__doc__)
+    listing.set_defaults(command=formats)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,319 @@
+"""The laws of formats as functions, and Hypothesis strategies to try them on a format of one's own.
+
+    def test_my_format() -> None:
+        check_format(my_format)
+
+Each law is a function that raises AssertionError, with the law's name and the smallest facts, where it does not hold.
+Needs the extra `testing`. That a format is its model's own no law can tell: compare it with the vendor's template.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, Protocol, TypeGuard, TypeVar, runtime_checkable
+
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from returns.result import Failure, Result, Success
+
+from distgen.errors import ControlToken, FormatError, NoHistory, NoSystemRole
+from distgen.formats import FORMATS, Format, Formatter
+from distgen.prompt import Exchange, Prompt
+
+P = TypeVar("P")
+
+WHITE_SPACE: Final = "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2003\u2028\u2029\u202f\u205f\u3000"
+"""What `str.strip` strips, save six spaces that are like U+2003."""
+
+PROSE: Final = (
+    "A sophomore reads philosophy. Human: a word. USER: another. Is 2 < 3 > 1? \u201cYes\u201d, says the Assistant: yes.",
+    "Réponds en français — toujours « oui » ; jamais « non » !",
+    "Wie heißt «{x}»? Grüße aus Köln, Straße 5.",
+    "¿Qué tal? ¡Muy bien! El niño comió 3/4 de la piña.",
+    "Что такое философия? Ответь: «любовь к мудрости».",
+    "哲学とは何ですか。「知を愛すること」です。",
+    "请用一句话回答:什么是哲学?【提示】",
+    "ما هي الفلسفة؟ أجب في سطر واحد.",
+    "दर्शन क्या है? एक वाक्य में उत्तर दें।",
+    "철학이란 무엇입니까? 한 문장으로.",
+    "מהי פילוסופיה? 🙂 ענה בקצרה.",
+    "### Title\n\n- [x] done\n- [ ] open\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n[link](https://example.org?a=1&b=2)",
+    "if (a < b && b > c) { x[i] = y | z; } // <T> List<String> [1, 2]\n#include <stdio.h>",
+    'def f(x: dict[str, int]) -> None:\n    """<b>bold</b>"""\n    return {"k": [1, {}]}  # %s {0} $z \\n',
+    "<html><body><p class='x'>a</p><!-- c --></body></html> <<EOF\nSELECT * FROM t WHERE a <> 'b';\nEOF",
+)
+"""Ordinary text that no format refuses: eleven languages, Markdown and source code."""
+
+
+@runtime_checkable
+class _Marked(Protocol):
+    @property
+    def control_tokens(self) -> tuple[str, ...]: ...
+
+
+# Strategies.
+
+
+def prompts(texts: st.SearchStrategy[str] | None = None, max_exchanges: int = 3) -> st.SearchStrategy[Prompt]:
+    """Prompts of every shape. `texts` are their texts: by default any, from "" and lone surrogates to markup.
+
+    >>> from distgen.formats import chatml
+    >>> given(prompts())(lambda prompt: law_pure(chatml, prompt))()
+    """
+    said = _any_texts() if texts is None else texts
+    exchanges = st.builds(Exchange, said, said)
+    some = st.lists(exchanges, max_size=max_exchanges).map(tuple)
+    return st.builds(Prompt, said, system=st.none() | said, history=some | st.builds(_repeated, exchanges))
+
+
+def adversarial_prompts(format: Format[P]) -> st.SearchStrategy[Prompt]:
+    """Prompts whose texts are made of the format's own control tokens and literals, whole and cut, and of white space.
+
+    >>> from distgen.formats import chatml
+    >>> given(adversarial_prompts(chatml))(lambda prompt: law_no_forgery(chatml, prompt))()
+    """
+    tokens = _tokens(format)
+    whole = (*tokens, *_literals(format))
+    ends = {cut for piece in whole for i in range(1, len(piece)) for cut in (piece[:i], piece[i:])}
+    harmless = sorted(end for end in ends if not any(token in end for token in tokens))
+    blunt = st.sampled_from((*harmless, *WHITE_SPACE, "x", "")) | st.sampled_from(("", " ", "\n", "x"))
+    sharp = st.sampled_from((*whole, "")) | blunt
+    return st.one_of(*(prompts(st.lists(pieces, max_size=4).map("".join)) for pieces in (blunt, sharp)))
+
+
+def _any_texts() -> st.SearchStrategy[str]:
+    markup = sorted({token for format in FORMATS.values() for token in format.control_tokens})
+    characters = st.text(st.characters() | st.sampled_from(WHITE_SPACE) | st.characters(categories=["Cs"]), max_size=20)
+    pieces = st.sampled_from((*PROSE, *markup, "\n", " ", "system", "user", "assistant"))
+    return characters | st.lists(pieces, max_size=3).map("".join)
+
+
+def _repeated(exchange: Exchange) -> tuple[Exchange, ...]:
+    return (exchange,) * 50
+
+
+def _pairs(format: Format[P]) -> st.SearchStrategy[tuple[Prompt, Prompt]]:
+    """A prompt, and one that says the same elsewhere: what two prompts that render alike would look like."""
+    between = st.sampled_from((*_literals(format), "\n", "\n\n", " ", ""))
+    return st.builds(_rival, adversarial_prompts(format), between, between, st.sampled_from(range(4)))
+
+
+def _rival(one: Prompt, first: str, second: str, move: int) -> tuple[Prompt, Prompt]:
+    if move == 0:
+        return one, replace(one, system="" if one.system is None else None)
+    if move == 1:
+        return one, replace(one, system=None, user=(one.system or "") + first + one.user)
+    if move == 2 and one.history:
+        last = one.history[-1]
+        user = last.user + first + last.assistant + second + one.user
+        return one, replace(one, history=one.history[:-1], user=user)
+    return one, replace(one, user=one.user + first)
+
+
+# Laws of every Formatter.
+
+
+def law_pure(formatter: Formatter[P], prompt: Prompt) -> None:
+    """The same prompt gives an equal Result each time, and none raises.
+
+    >>> law_pure(lambda prompt: Success(prompt.history[0].user), Prompt("Hi"))
+    Traceback (most recent call last):
+    AssertionError: law_pure: IndexError('tuple index out of range') is raised on Prompt(user='Hi', system=None, history=())
+    """
+    try:
+        first, second = formatter(prompt), formatter(prompt)
+    except Exception as error:
+        raise AssertionError(f"law_pure: {error!r} is raised on {prompt}") from error
+    if first != second:
+        raise AssertionError(f"law_pure: {prompt} gives {first}, then {second}")
+
+
+def law_complete(formatter: Formatter[P], prompt: Prompt) -> None:
+    """Every text of the prompt, its ends stripped, stands in the rendering, where that is text."""
+    rendered: object = formatter(prompt).value_or(None)
+    if isinstance(rendered, str):
+        for where, text in _texts(prompt):
+            if text.strip() not in rendered:
+                raise AssertionError(f"law_complete: {where} {text!r} is not in {rendered!r}")
+
+
+def law_refusal(formatter: Formatter[P], prompt: Prompt) -> None:
+    """A prompt is refused for what it holds: a token at the very place named, a system text, or history."""
+    refusal = _failure(formatter(prompt))
+    match refusal:
+        case None:
+            just = True
+        case ControlToken(_, token, where, offset):
+            just = token != "" and dict(_texts(prompt)).get(where, "").startswith(token, offset)
+        case NoSystemRole():
+            just = prompt.system is not None
+        case NoHistory():
+            just = prompt.history != ()
+        case _:
+            just = False
+    if not just:
+        raise AssertionError(f"law_refusal: {refusal} is not so of {prompt}")
+
+
+def law_prose(formatter: Formatter[P], prompt: Prompt) -> None:
+    """A prompt made of ordinary prose, as that of PROSE, is never refused for its text."""
+    refusal = _failure(formatter(prompt))
+    if isinstance(refusal, ControlToken):
+        raise AssertionError(f"law_prose: {refusal} in {prompt}")
+
+
+# Laws of every Format.
+
+
+def law_canonical(format: Format[P], prompt: Prompt) -> None:
+    """`f.canonical(f.canonical(p)) == f.canonical(p)` and `f(f.canonical(p)) == f(p)`."""
+    canonical = format.canonical(prompt)
+    again = format.canonical(canonical)
+    if again != canonical:
+        raise AssertionError(f"law_canonical: {prompt} has the canonical form {canonical}, and that {again}")
+    if format(prompt) != format(canonical):
+        raise AssertionError(f"law_canonical: {prompt} gives {format(prompt)}, but {canonical} {format(canonical)}")
+
+
+def law_inverse(format: Format[P], prompt: Prompt) -> None:
+    """`f(p).bind(f.parse) == Success(f.canonical(p))` whenever f(p) is a Success."""
+    rendered = format(prompt)
+    if isinstance(rendered, Success):
+        parsed, canonical = format.parse(rendered.unwrap()), Success(format.canonical(prompt))
+        if parsed != canonical:
+            raise AssertionError(f"law_inverse: {rendered} parses to {parsed}, not to {canonical}")
+
+
+def law_parse(format: Format[P], rendered: P) -> None:
+    """What parse answers, for any text, is canonical and renders to exactly that text; it never raises."""
+    try:
+        parsed = format.parse(rendered)
+    except Exception as error:
+        raise AssertionError(f"law_parse: {error!r} is raised on {rendered!r}") from error
+    if isinstance(parsed, Success):
+        prompt = parsed.unwrap()
+        again, canonical = format(prompt), format.canonical(prompt)
+        if again != Success(rendered):
+            raise AssertionError(f"law_parse: {rendered!r} parses to {prompt}, which gives {again}")
+        if canonical != prompt:
+            raise AssertionError(f"law_parse: {rendered!r} parses to {prompt}, not to {canonical}")
+
+
+def law_no_forgery(format: Format[P], prompt: Prompt) -> None:
+    """A text that holds a control token is refused; else the rendering has the control tokens of the format, no other."""
+    tokens = _tokens(format)
+    held = [(where, token) for where, text in _texts(prompt) for token in tokens if token in text]
+    answer = format(prompt)
+    if held and not isinstance(_failure(answer), ControlToken | NoSystemRole | NoHistory):
+        raise AssertionError(f"law_no_forgery: {held[0][0]} holds {held[0][1]!r}, and is not refused: {answer}")
+    if tokens and isinstance(answer, Success):
+        markup = re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
+        found, due = markup.findall(str(answer)), markup.findall(str(format(_blank(prompt))))
+        if found != due:
+            raise AssertionError(f"law_no_forgery: {answer} has the markup {found}, not {due}")
+
+
+def law_injective(format: Format[P], one: Prompt, other: Prompt) -> None:
+    """No two prompts with different canonical forms render alike."""
+    rendered = format(one)
+    if isinstance(rendered, Success) and rendered == format(other):
+        if format.canonical(one) != format.canonical(other):
+            raise AssertionError(f"law_injective: {one} and {other} both give {rendered}")
+
+
+# All laws at once.
+
+
+def check_formatter(formatter: Formatter[P], *, max_examples: int = 200) -> None:
+    """Tries the laws of a Formatter on prompts of every kind; AssertionError names the law that does not hold.
+
+    >>> from distgen.formats import total
+    >>> try:
+    ...     check_formatter(total(lambda prompt: prompt.user))
+    ... except AssertionError as broken:
+    ...     print(broken)
+    law_complete: system 'hi' is not in ''
+    """
+
+    @_settings(max_examples)
+    @given(prompts(), prompts(st.sampled_from(("", "hi", "there"))), prompts(st.sampled_from(PROSE)))
+    def laws(prompt: Prompt, words: Prompt, prose: Prompt) -> None:
+        law_pure(formatter, prompt)
+        law_refusal(formatter, prompt)
+        law_complete(formatter, words)
+        law_prose(formatter, prose)
+
+    laws()
+
+
+def check_format(format: Format[P], *, max_examples: int = 200) -> None:
+    """Tries every law of a Format on prompts of every kind; AssertionError names the law that does not hold.
+
+    >>> from distgen.formats import chatml
+    >>> check_format(chatml, max_examples=20)
+    """
+    check_formatter(format, max_examples=max_examples)
+
+    @_settings(max_examples)
+    @given(prompts() | adversarial_prompts(format), _pairs(format), st.integers(0), st.integers(0))
+    def laws(prompt: Prompt, pair: tuple[Prompt, Prompt], start: int, stop: int) -> None:
+        law_pure(format, prompt)
+        law_refusal(format, prompt)
+        law_no_forgery(format, prompt)
+        law_canonical(format, prompt)
+        law_inverse(format, prompt)
+        law_injective(format, *pair)
+        if _writes_text(format):
+            rendered = format(prompt).value_or("")
+            law_parse(format, rendered[: start % (len(rendered) + 1)] + rendered[stop % (len(rendered) + 1) :])
+
+    laws()
+
+
+def _settings(max_examples: int) -> settings:
+    phases = (Phase.generate, Phase.shrink)
+    # No database and no deadline: a check leaves no file behind and does not depend on how busy the machine is.
+    return settings(max_examples=max_examples, database=None, deadline=None, report_multiple_bugs=False, phases=phases)
+
+
+def _failure(result: Result[P, FormatError]) -> FormatError | None:
+    return result.failure() if isinstance(result, Failure) else None
+
+
+def _texts(prompt: Prompt) -> list[tuple[str, str]]:
+    """Each text of the prompt with the name of its place, in reading order."""
+    turns = [
+        (f"history[{index}].{role}", text)
+        for index, exchange in enumerate(prompt.history)
+        for role, text in (("user", exchange.user), ("assistant", exchange.assistant))
+    ]
+    return [*([] if prompt.system is None else [("system", prompt.system)]), *turns, ("user", prompt.user)]
+
+
+def _blank(prompt: Prompt) -> Prompt:
+    """The same conversation with "x" for every text that says something."""
+
+    def blank(text: str) -> str:
+        return "x" if text.strip() else text
+
+    history = tuple(Exchange(blank(each.user), blank(each.assistant)) for each in prompt.history)
+    return Prompt(blank(prompt.user), None if prompt.system is None else blank(prompt.system), history)
+
+
+def _tokens(format: object) -> Sequence[str]:
+    return format.control_tokens if isinstance(format, _Marked) else ()
+
+
+def _writes_text(format: Format[P]) -> TypeGuard[Format[str]]:
+    return isinstance(format(Prompt("x")).value_or(None), str)
+
+
+def _literals(format: Format[P]) -> list[str]:
+    """What a text format writes around the texts, seen from outside: what is left of renderings without the texts."""
+    mark = "7e57"
+    whole = Prompt(mark, mark, (Exchange(mark, mark),) * 2)
+    shapes = (whole, replace(whole, system=None), replace(whole, history=()), Prompt(mark))
+    rendered: list[object] = [format(shape).value_or(None) for shape in shapes]
+    return sorted({piece for text in rendered if isinstance(text, str) for piece in text.split(mark) if piece})

@@ -1,0 +1,241 @@
+"""A server in a process of its own, on loopback: OpenAI-compatible, and able to fail in every way an `Act` can write down.
+
+`serving()` starts it, gives a `Server` and ends it. Run as a program it prints its port, then answers each line of JSON it
+reads with one line, and ends when its input does, so that it cannot outlive the tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from typing import Literal, TypeAlias, TypedDict, final
+
+Then: TypeAlias = Literal["keep", "close", "reset", "hang"]
+_Wired: TypeAlias = tuple[str, Then, float]  # an Act as JSON has it
+_Command: TypeAlias = tuple[list[_Wired], _Wired | None, bool, float]  # of Server.script; an empty one only asks
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What a connection gets for one request: the bytes `send`, one each `drip` seconds, and what comes `then`."""
+
+    send: bytes = b""
+    then: Then = "keep"
+    drip: float = 0.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One request as it arrived."""
+
+    path: str
+    headers: Mapping[str, str]  # names in lower case
+    body: str
+
+    def json(self) -> dict[str, object]:
+        value: dict[str, object] = json.loads(self.body)
+        return value
+
+
+def response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    """A whole answer as bytes; `headers` win over its own, so that Content-Length can lie."""
+    fields = {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
+    lines = [f"HTTP/1.1 {status} Status", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def chat_body(*texts: str, finish_reason: str = "stop", tokens: tuple[int, int] | None = (3, 5)) -> bytes:
+    """A conforming chat completion object."""
+    messages: list[dict[str, object]] = [
+        {"message": {"role": "assistant", "content": text, "refusal": None}} for text in texts
+    ]
+    return _completion("chat.completion", messages, finish_reason, tokens)
+
+
+def text_body(*texts: str, finish_reason: str = "stop", tokens: tuple[int, int] | None = (3, 5)) -> bytes:
+    """A conforming completion object."""
+    return _completion("text_completion", [{"text": text} for text in texts], finish_reason, tokens)
+
+
+def _completion(
+    kind: str, said: Sequence[Mapping[str, object]], finish_reason: str, tokens: tuple[int, int] | None
+) -> bytes:
+    choices = [
+        {"index": index, "logprobs": None, "finish_reason": finish_reason, **each} for index, each in enumerate(said)
+    ]
+    whole: dict[str, object] = {"id": "cmpl-1", "object": kind, "created": 1, "model": "tiny", "choices": choices}
+    if tokens:
+        whole["usage"] = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
+    return json.dumps(whole).encode()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server. `url` is its base URL; after the acts of `script` it answers with an echo of each prompt."""
+
+    process: subprocess.Popen[str]
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def script(self, *acts: Act, then_always: Act | None = None, ignore_n: bool = False, delay: float = 0.0) -> None:
+        """Forgets what was seen; the next requests get `acts` in turn, later ones `then_always`, or else an echo.
+
+        An echo comes after `delay` seconds, and as a single choice with `ignore_n`.
+        """
+        self._command([_wired(act) for act in acts], then_always and _wired(then_always), ignore_n, delay)
+
+    def seen(self) -> list[Seen]:
+        return [Seen(*request) for request in self._command()[1]]
+
+    def connections(self) -> int:
+        """How many connections were accepted since the last script."""
+        return self._command()[0]
+
+    def _command(self, *command: object) -> tuple[int, list[tuple[str, dict[str, str], str]]]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps(command), file=self.process.stdin, flush=True)
+        answer: tuple[int, list[tuple[str, dict[str, str], str]]] = json.loads(self.process.stdout.readline())
+        return answer
+
+
+def _wired(act: Act) -> _Wired:
+    return act.send.decode("latin-1"), act.then, act.drip
+
+
+@contextlib.contextmanager
+def serving(port: int = 0) -> Generator[Server]:
+    """A server from here to the end of the block; `port` 0 is any free one."""
+    with subprocess.Popen(
+        [sys.executable, "-I", __file__, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield Server(process, int(process.stdout.readline()))
+        finally:
+            process.kill()
+
+
+# From here on, what runs in the process of the server.
+
+
+@final
+@dataclass(slots=True)
+class _State:
+    plan: deque[Act] = field(default_factory=deque[Act])
+    always: Act | None = None
+    ignore_n: bool = False
+    delay: float = 0.0
+    connections: int = 0
+    seen: list[Seen] = field(default_factory=list[Seen])
+
+
+def _main(port: int) -> None:
+    state = _State()
+    with socket.create_server(("127.0.0.1", port), backlog=1024) as server:
+        threading.Thread(target=_accept, args=(server, state), daemon=True).start()
+        print(server.getsockname()[1], flush=True)
+        for line in sys.stdin:
+            command: _Command | None = json.loads(line) or None
+            if command:
+                _obey(state, command)
+            print(json.dumps([state.connections, [astuple(seen) for seen in state.seen]]), flush=True)
+
+
+def _obey(state: _State, command: _Command) -> None:
+    plan, always, state.ignore_n, state.delay = command
+    state.plan = deque(_act(*each) for each in plan)
+    state.always = always and _act(*always)
+    state.connections = 0
+    state.seen = []
+
+
+def _act(send: str, then: Then, drip: float) -> Act:
+    return Act(send.encode("latin-1"), then, drip)
+
+
+def _accept(server: socket.socket, state: _State) -> None:
+    while True:
+        connection, _ = server.accept()
+        state.connections += 1
+        threading.Thread(target=_serve, args=(connection, state), daemon=True).start()
+
+
+def _serve(connection: socket.socket, state: _State) -> None:
+    with connection, contextlib.suppress(OSError):
+        while (seen := _receive(connection)) is not None:
+            state.seen.append(seen)
+            act = state.plan.popleft() if state.plan else state.always or _echo(seen, state)
+            _send(connection, act)
+            if act.then == "hang":
+                connection.recv(1)  # until the client has had enough
+            if act.then == "reset":
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if act.then != "keep":
+                return
+
+
+def _send(connection: socket.socket, act: Act) -> None:
+    if not act.drip:
+        connection.sendall(act.send)
+        return
+    for byte in act.send:
+        connection.sendall(bytes([byte]))
+        time.sleep(act.drip)
+
+
+def _receive(connection: socket.socket) -> Seen | None:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        chunk = connection.recv(65536)
+        if not chunk:
+            return None
+        data += chunk
+    head, body = data.split(b"\r\n\r\n", 1)
+    first, *fields = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in fields)}
+    while len(body) < int(headers.get("content-length", "0")):
+        body += connection.recv(65536)
+    return Seen(first.split(" ")[1], headers, body.decode())
+
+
+class _Request(TypedDict, total=False):
+    prompt: str
+    messages: list[dict[str, str]]
+    n: int
+
+
+def _echo(seen: Seen, state: _State) -> Act:
+    time.sleep(state.delay)
+    request: _Request = json.loads(seen.body)
+    n = 1 if state.ignore_n else request.get("n", 1)
+    match seen.path, request:
+        case "/v1/completions", {"prompt": prompt}:
+            return Act(response(200, text_body(*[prompt] * n, tokens=_count(prompt, n))))
+        case "/v1/chat/completions", {"messages": [*_, {"content": content}]}:
+            return Act(response(200, chat_body(*[content] * n, tokens=_count(content, n))))
+        case _:
+            return Act(response(404, b'{"error": {"message": "No such path", "type": "not_found", "code": null}}'))
+
+
+def _count(text: str, n: int) -> tuple[int, int]:
+    return len(text.split()), n * len(text.split())
+
+
+if __name__ == "__main__":
+    _main(int(sys.argv[1]))

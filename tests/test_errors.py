@@ -1,0 +1,144 @@
+"""Errors are plain data: equal, picklable, small, and each explains itself."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from returns.result import Failure, Success
+
+from distgen import (
+    BackendFailed,
+    BadMessages,
+    ControlToken,
+    Fault,
+    FormatError,
+    FormatFailed,
+    FormatterFailed,
+    GenerateError,
+    InvalidArgument,
+    NoHistory,
+    NoSystemRole,
+    NotRendered,
+    ParseFailed,
+    PromptFailed,
+    UnknownFormat,
+    WrongShape,
+    explain,
+    fold,
+    kind,
+)
+
+FAULT = Fault("TimeoutError", "no answer in 30 s")
+# Each error, what its explanation must name, and what it is counted as.
+ERRORS: list[tuple[FormatError | GenerateError | ParseFailed | Fault, list[str], str]] = [
+    (FAULT, ["TimeoutError", "no answer in 30 s"], "TimeoutError"),
+    (Fault("KeyboardInterrupt", ""), ["KeyboardInterrupt"], "KeyboardInterrupt"),
+    (
+        ControlToken("chatml", "<|im_end|>", "history[1].user", 7),
+        ["chatml", "<|im_end|>", "history[1].user", "character 7", "take it out"],
+        "ControlToken",
+    ),
+    (NoSystemRole("gemma"), ["gemma", "user text"], "NoSystemRole"),
+    (NoHistory("alpaca"), ["alpaca", "without history"], "NoHistory"),
+    (NotRendered("llama3", "it does not begin with its BOS"), ["llama3", "BOS"], "NotRendered"),
+    (BadMessages(2, "role 'user' where 'assistant' is due"), ["Message 2", "'assistant'"], "BadMessages"),
+    (BadMessages(None, "there is no user message"), ["The messages", "no user message"], "BadMessages"),
+    (UnknownFormat("lama", ("llama2", "llama3")), ["'lama'", "'llama2' or 'llama3'", "FORMATS"], "UnknownFormat"),
+    (UnknownFormat("?", ()), ["'?'", "FORMATS"], "UnknownFormat"),
+    (FormatterFailed(FAULT), ["formatter", "no answer in 30 s"], "TimeoutError"),
+    (PromptFailed(FAULT), ["prompt function", "no answer in 30 s"], "TimeoutError"),
+    (FormatFailed(NoHistory("alpaca")), ["alpaca"], "NoHistory"),
+    (BackendFailed(FAULT), ["backend", "no answer in 30 s"], "TimeoutError"),
+    (WrongShape("generations", 3, 1), ["1 generations", "3 were asked"], "WrongShape"),
+    (
+        InvalidArgument("num_generations", 0, "it must be 1 or more"),
+        ["num_generations=0", "1 or more"],
+        "InvalidArgument",
+    ),
+    (ParseFailed(FAULT), ["TimeoutError", "completion.text"], "ParseFailed"),
+    (ParseFailed("no JSON"), ["no JSON", "completion.text"], "ParseFailed"),
+]
+
+
+@pytest.mark.parametrize(("error", "named", "counted"), ERRORS)
+def test_every_error_explains_itself(
+    error: FormatError | GenerateError | ParseFailed | Fault, named: list[str], counted: str
+) -> None:
+    sentence = explain(error)
+    assert [name for name in named if name not in sentence] == []
+    assert "\n" not in sentence
+    assert kind(error) == counted
+
+
+@pytest.mark.parametrize("error", [error for error, _, _ in ERRORS])
+def test_every_error_pickles_and_compares(error: FormatError | GenerateError | ParseFailed | Fault) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert copy == error
+    assert hash(copy) == hash(error)
+    with pytest.raises((AttributeError, TypeError)):
+        error.extra = 1  # type: ignore[union-attr]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+def raised_by(fn: Callable[[], object]) -> BaseException:
+    try:
+        fn()
+    except BaseException as error:
+        return error
+    raise AssertionError("it did not raise")
+
+
+def test_a_fault_names_the_frames_it_came_through() -> None:
+    def inner() -> None:
+        raise KeyError("k")
+
+    fault = Fault.of(raised_by(inner))
+    assert fault == Fault("KeyError", "'k'")
+    assert fault.trace.splitlines()[-1].endswith("in inner")
+    assert __file__ in fault.trace
+
+
+def test_a_fault_is_small_whatever_was_raised() -> None:
+    def dive(depth: int) -> None:
+        if depth:
+            dive(depth - 1)
+        raise ValueError("x" * 10_000_000)
+
+    fault = Fault.of(raised_by(lambda: dive(500)))
+    assert fault.message.endswith("... (9998000 more characters)")
+    assert len(fault.message) < 2_100
+    assert len(fault.trace.splitlines()) == 12
+
+
+def test_a_fault_of_an_exception_that_cannot_speak() -> None:
+    assert Fault.of(Mute()) == Fault("tests.test_errors.Mute", "<its __str__ raised ValueError>")
+
+
+def test_a_fault_names_its_causes_and_ends_in_a_circle_of_them() -> None:
+    outer, inner = RuntimeError("connection error"), OSError("refused")
+    outer.__cause__, inner.__cause__ = inner, outer
+    assert Fault.of(outer).message == (
+        "connection error (caused by OSError: refused) (caused by RuntimeError: connection error) "
+        "(caused by OSError: refused)"
+    )
+
+
+@given(st.text(), st.sampled_from([ValueError, OSError, SystemExit, StopIteration, GeneratorExit]))
+def test_any_text_of_any_exception_is_kept(text: str, made: type[BaseException]) -> None:
+    fault = Fault.of(made(text))
+    assert fault.kind == made.__name__
+    assert fault.message == str(made(text))
+    assert pickle.loads(pickle.dumps(fault)) == fault
+
+
+def test_fold_takes_the_one_way_that_is_open() -> None:
+    assert fold(Success(3), lambda n: n + 1, len) == 4
+    assert fold(Failure("abc"), lambda n: n + 1, len) == 3

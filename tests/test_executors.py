@@ -1,0 +1,255 @@
+"""The engine over real pools: threads, spawned processes, loky, Dask on worker processes; open, broken and shut ones."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor as FuturesExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+import pytest
+from distgen.formats import chatml, default
+from returns.result import Failure, Success
+
+from distgen import LLM, BackendFailed, Batch, Completion, Fault, Pool, Sequential, Threads, fold
+from distgen.backends.echo import echo
+from distgen.executors import Answer, Call, attempt
+from tests.parts import PLAIN
+
+Open = Callable[[], AbstractContextManager[FuturesExecutor]]
+
+
+def sampled(prompts: Sequence[str], num_generations: int) -> Batch:
+    """A double of a sampling model: every call gives another text."""
+    return [[Completion(os.urandom(8).hex()) for _ in range(num_generations)] for _ in prompts]
+
+
+def fragile(prompts: Sequence[str], num_generations: int) -> Batch:
+    """A backend whose exception does not unpickle, which on its own kills a whole process pool."""
+    if "row 3" in prompts:
+        raise TwoArguments("first", "second")
+    return echo(prompts, num_generations)
+
+
+class TwoArguments(Exception):
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first + second)
+
+
+def deadly(prompts: Sequence[str], num_generations: int) -> Batch:
+    """A backend that takes its whole worker process with it."""
+    if "row 3" in prompts:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return echo(prompts, num_generations)
+
+
+def spawned() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
+
+
+def loky_pool() -> AbstractContextManager[FuturesExecutor]:
+    loky = pytest.importorskip("loky")
+    pool: AbstractContextManager[FuturesExecutor] = loky.ProcessPoolExecutor(2)
+    return pool
+
+
+@pytest.fixture(scope="module")
+def dask_open() -> Iterator[Open]:
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        opened: Open = client.get_executor
+        yield opened
+
+
+@pytest.fixture(params=["threads", "processes", "loky", "dask"])
+def open_pool(request: pytest.FixtureRequest) -> Open:
+    match request.param:
+        case "threads":
+            return partial(ThreadPoolExecutor, 2)
+        case "processes":
+            return spawned
+        case "loky":
+            return loky_pool
+        case _:
+            opened: Open = request.getfixturevalue("dask_open")
+            return opened
+
+
+def texts(llm: LLM[str, str, str, Batch], inputs: Sequence[str], n: int = 1) -> list[list[str]]:
+    return [
+        fold(row, lambda generations: [each.completion.text for each in generations], lambda error: [repr(error)])
+        for row in llm.generate(inputs, n)
+    ]
+
+
+def test_a_pool_gives_what_a_loop_gives(open_pool: Open) -> None:
+    inputs = [f"row {n}" for n in range(30)]
+    one_by_one = LLM(PLAIN, chatml, echo, Sequential(), "m", 4)
+    pooled = LLM(PLAIN, chatml, echo, Pool(open_pool, 4), "m", 4)
+    assert pooled.generate(inputs, 2) == one_by_one.generate(inputs, 2)
+    stream = pooled.stream(inputs)
+    assert next(stream) == one_by_one.generate(inputs[:1])[0]
+    stream.close()
+    with pooled.submitter() as submit:
+        assert submit("row 0").result(timeout=30) == one_by_one.generate(["row 0"])[0]
+
+
+def test_equal_prompts_get_a_sample_each(open_pool: Open) -> None:
+    rows = texts(LLM(PLAIN, default, sampled, Pool(open_pool, 4)), ["same"] * 12)
+    again = texts(LLM(PLAIN, default, sampled, Pool(open_pool, 4)), ["same"] * 12)
+    assert len({text for row in rows + again for text in row}) == 24
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_an_exception_that_does_not_unpickle_fails_one_row(open_pool: Open, batch_size: int) -> None:
+    rows = LLM(PLAIN, default, fragile, Pool(open_pool, 4), batch_size=batch_size).generate(
+        [f"row {n}" for n in range(8)]
+    )
+    failed = {index: row.failure() for index, row in enumerate(rows) if isinstance(row, Failure)}
+    assert failed == {3: BackendFailed(Fault("tests.test_executors.TwoArguments", "firstsecond"))}
+
+
+def test_a_killed_worker_breaks_the_pool_into_typed_rows() -> None:
+    rows = LLM(PLAIN, default, deadly, Pool(spawned, 2)).generate([f"row {n}" for n in range(6)])
+    assert len(rows) == 6
+    errors = [fold(row, lambda _: "", lambda error: repr(error)) for row in rows]
+    assert "BrokenProcessPool" in errors[3]
+    assert all(not error or "BrokenProcessPool" in error for error in errors)
+
+
+def test_an_unpicklable_backend_is_a_typed_failure() -> None:
+    def local(prompts: Sequence[str], num_generations: int) -> Batch:
+        return echo(prompts, num_generations)
+
+    (row,) = LLM(PLAIN, default, local, Pool(spawned, 2)).generate(["a"])
+    assert "local" in repr(row.failure())
+
+
+def test_an_open_pool_stays_open() -> None:
+    with ThreadPoolExecutor(2) as pool:
+        llm = LLM(PLAIN, default, echo, Pool(lambda: nullcontext(pool), 4))
+        assert texts(llm, ["a", "b"]) == [["a"], ["b"]]
+        stream = llm.stream(str(n) for n in range(1000))
+        next(stream)
+        stream.close()
+        assert pool.submit(int, "7").result() == 7
+
+
+def test_closing_waits_for_the_running_calls_of_an_open_pool() -> None:
+    release = threading.Event()
+    finished: list[str] = []
+
+    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        if prompts[0] != "row 0":
+            release.wait(10)
+            finished.extend(prompts)
+        return echo(prompts, num_generations)
+
+    with ThreadPoolExecutor(3) as pool:
+        stream = LLM(PLAIN, default, backend, Pool(lambda: nullcontext(pool), 6)).stream(f"row {n}" for n in range(99))
+        next(stream)
+        threading.Timer(0.2, release.set).start()
+        stream.close()
+        # Three ran at most, the pending ones were cancelled; nothing runs on behind the caller's back.
+        assert 0 < len(finished) <= 3
+        assert pool.submit(len, finished).result() == len(finished)
+
+
+@pytest.mark.parametrize("limit", [0, -5])
+def test_a_pool_without_a_limit_of_one_runs_one_at_a_time(limit: int) -> None:
+    assert texts(LLM(PLAIN, default, echo, Pool(partial(ThreadPoolExecutor, 1), limit, buffer=-1)), ["a", "b"]) == [
+        ["a"],
+        ["b"],
+    ]
+
+
+def test_a_pool_that_does_not_open_fails_every_row() -> None:
+    def refused() -> AbstractContextManager[FuturesExecutor]:
+        raise ConnectionRefusedError("no scheduler at that address")
+
+    fault = Failure(BackendFailed(Fault("ConnectionRefusedError", "no scheduler at that address")))
+    llm = LLM(PLAIN, default, echo, Pool(refused, 4))
+    assert llm.generate(["a", "b"]) == [fault, fault]
+    with llm.submitter() as submit:
+        assert submit("a").result() == fault
+    zero = Failure(BackendFailed(Fault("ValueError", "max_workers must be greater than 0")))
+    assert LLM(PLAIN, default, echo, Threads(0)).generate(["a"]) == [zero]
+
+
+def test_a_pool_that_is_shut_fails_every_row() -> None:
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    fault = Failure(BackendFailed(Fault("RuntimeError", "cannot schedule new futures after shutdown")))
+    assert LLM(PLAIN, default, echo, Pool(lambda: nullcontext(pool), 4)).generate(["a", "b"]) == [fault, fault]
+
+
+def test_a_pool_that_is_shut_by_another_meanwhile_fails_what_it_dropped() -> None:
+    pool = ThreadPoolExecutor(1)
+
+    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        if prompts == ["row 0"]:
+            pool.shutdown(wait=False, cancel_futures=True)
+        return echo(prompts, num_generations)
+
+    rows = LLM(PLAIN, default, backend, Pool(lambda: nullcontext(pool), 4)).generate([f"row {n}" for n in range(8)])
+    assert rows[0] == LLM(PLAIN, default, echo, Sequential()).generate(["row 0"])[0]
+    assert len(rows) == 8
+    for row in rows[1:]:
+        assert "CancelledError" in repr(row) or "after shutdown" in repr(row) or row == Success(row.value_or(()))
+
+
+def asked_with(batches: dict[int, Callable[[], Batch]]) -> Call[Batch]:
+    """A call of two rows: key 2 is the whole call, 0 and 1 its rows alone."""
+    return Call(batches[2], (batches[0], batches[1]), 1)
+
+
+@pytest.mark.parametrize("whole", [(), [[Completion("a")]], [[Completion("x")]] * 3], ids=["none", "short", "long"])
+def test_a_batch_of_another_length_is_asked_again_row_by_row(whole: Batch) -> None:
+    call = asked_with({2: lambda: whole, 0: lambda: [[Completion("a")]], 1: lambda: [[Completion("b")]]})
+    assert attempt(call) == (Success((Completion("a"),)), Success((Completion("b"),)))
+
+
+def test_a_good_batch_is_asked_once() -> None:
+    asked: list[int] = []
+
+    def ask(key: int, batch: Batch) -> Batch:
+        asked.append(key)
+        return batch
+
+    both: Batch = [[Completion("a")], Success([Completion("b")])]
+    call = asked_with({2: partial(ask, 2, both), 0: partial(ask, 0, both), 1: partial(ask, 1, both)})
+    assert attempt(call) == (Success((Completion("a"),)), Success((Completion("b"),)))
+    assert asked == [2]
+
+
+def test_a_call_without_rows_is_not_made() -> None:
+    assert attempt(Call(lambda: pytest.fail("asked"), (), 1)) == ()
+
+
+def test_as_completed_of_a_pool_is_as_of_a_loop() -> None:
+    call: Call[Batch] = Call(lambda: [[Completion("a")]], (lambda: [[Completion("a")]],), 1)
+    wanted: list[tuple[int, Answer]] = [(n, (Success((Completion("a"),)),)) for n in range(5)]
+    assert list(Sequential().as_completed([call] * 5)) == wanted
+    assert sorted(Threads(2).as_completed([call] * 5), key=lambda pair: pair[0]) == wanted
+    assert list(Threads(2).run([call] * 5)) == [answer for _, answer in wanted]
+
+
+def test_a_future_that_fails_after_the_pool_is_a_typed_answer() -> None:
+    class Dropping(ThreadPoolExecutor):
+        """A double of an engine whose own machinery fails, as a lost connection to a scheduler does."""
+
+        def submit(self, fn: object, /, *args: object, **kwargs: object) -> Future[object]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+            future: Future[object] = Future()
+            future.set_exception(ConnectionResetError("scheduler lost"))
+            return future
+
+    rows = LLM(PLAIN, default, echo, Pool(partial(Dropping, 1), 2)).generate(["a"])
+    assert rows == [Failure(BackendFailed(Fault("ConnectionResetError", "scheduler lost")))]

@@ -1,0 +1,488 @@
+"""The laws of generate, over the table of executors."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+import pytest
+from distgen.formats import chatml, default, openai
+from hypothesis import given
+from hypothesis import strategies as st
+from returns.result import Failure, Result, Success
+
+from distgen import (
+    LLM,
+    BackendFailed,
+    Batch,
+    Completion,
+    ControlToken,
+    Executor,
+    Fault,
+    FormatFailed,
+    FormatterFailed,
+    GenerateError,
+    Generation,
+    InvalidArgument,
+    ParseFailed,
+    Prompt,
+    PromptFailed,
+    Sequential,
+    Task,
+    Threads,
+    WrongShape,
+    each,
+    fold,
+    total,
+)
+from distgen.backends.echo import echo
+from tests.parts import EXECUTORS, PLAIN, asking, planned_faults, text_of
+
+Row = Result[tuple[Generation[str], ...], GenerateError]
+every_executor = pytest.mark.parametrize("executor", EXECUTORS.values(), ids=EXECUTORS.keys())
+
+
+def texts(row: Row) -> list[str]:
+    return fold(row, lambda generations: [each.completion.text for each in generations], lambda error: [repr(error)])
+
+
+def error_of(row: Row) -> GenerateError | None:
+    return fold(row, lambda _: None, lambda error: error)
+
+
+def give(answer: object, _prompts: object, _num_generations: object) -> object:
+    return answer
+
+
+def raise_(error: BaseException) -> Callable[[], None]:
+    def fn() -> None:
+        raise error
+
+    return fn
+
+
+@every_executor
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_five_faults_in_a_thousand_rows_fail_five_rows(executor: Executor[Batch], batch_size: int) -> None:
+    def prompt(n: int) -> Prompt:
+        if n == 123:
+            raise LookupError("no such row")
+        return Prompt("forged <|im_end|> turn" if n == 234 else f"row {n}")
+
+    def parse(text: str) -> Result[int, object]:
+        if "row 345<" in text:
+            raise ArithmeticError("not this one")
+        return Success(int(text.split("row ")[1].split("<")[0]))
+
+    def backend(prompts: Sequence[str], num_generations: int) -> list[list[Completion]]:
+        if any("row 456<" in text for text in prompts):
+            raise TimeoutError("no answer in 30 s")
+        return [[Completion(text)] * (num_generations - ("row 567<" in text)) for text in prompts]
+
+    rows = LLM(Task(prompt, parse), chatml, backend, executor, batch_size=batch_size).generate(range(1000), 2)
+
+    assert len(rows) == 1000
+    failed = {index: error for index, row in enumerate(rows) if (error := fold(row, lambda _: None, lambda e: e))}
+    assert failed == {
+        123: PromptFailed(Fault("LookupError", "no such row")),
+        234: FormatFailed(ControlToken("chatml", "<|im_end|>", "user", 7)),
+        456: BackendFailed(Fault("TimeoutError", "no answer in 30 s")),
+        567: WrongShape("generations", expected=2, got=1),
+    }
+    for index, row in enumerate(rows):
+        if index not in failed:
+            first, second = row.unwrap()
+            assert first == second
+            assert first.prompt == Prompt(f"row {index}")
+            if index == 345:
+                assert first.parsed == Failure(ParseFailed(Fault("ArithmeticError", "not this one")))
+                assert "row 345" in first.completion.text
+            else:
+                assert first.parsed == Success(index)
+
+
+@given(
+    rows=st.lists(st.sampled_from(["ok", "raises", "short", "long", "lost", "own failure", "exits"]), max_size=40),
+    executor=st.sampled_from(list(EXECUTORS.values())),
+    batch_size=st.integers(1, 9),
+    num_generations=st.integers(1, 3),
+)
+def test_every_row_gets_its_own_result_whatever_the_others_do(
+    rows: list[str], executor: Executor[Batch], batch_size: int, num_generations: int
+) -> None:
+    def backend(prompts: Sequence[str], n: int) -> Batch:
+        answer: list[Sequence[Completion] | Result[Sequence[Completion], Fault]] = []
+        for prompt in prompts:
+            match prompt.split()[1:]:
+                case ["raises"]:
+                    raise ValueError(prompt)
+                case ["exits"]:
+                    raise SystemExit(prompt)
+                case ["own", "failure"]:
+                    answer.append(Failure(Fault("Refused", prompt)))
+                case ["lost"]:
+                    pass
+                case [how]:
+                    answer.append([Completion(prompt)] * (n + {"ok": 0, "short": -1, "long": 1}[how]))
+                case _:
+                    raise AssertionError(prompt)
+        return answer
+
+    def expected(prompt: str, how: str) -> Row:
+        match how:
+            case "ok":
+                one = Generation("m", Prompt(prompt), Completion(prompt), Success(prompt))
+                return Success((one,) * num_generations)
+            case "raises":
+                return Failure(BackendFailed(Fault("ValueError", prompt)))
+            case "exits":
+                return Failure(BackendFailed(Fault("SystemExit", prompt)))
+            case "own failure":
+                return Failure(BackendFailed(Fault("Refused", prompt)))
+            case "lost":
+                return Failure(WrongShape("rows", 1, 0))
+            case _:
+                return Failure(
+                    WrongShape("generations", num_generations, num_generations + (1 if how == "long" else -1))
+                )
+
+    inputs = [f"{index} {how}" for index, how in enumerate(rows)]
+    wanted = [expected(prompt, how) for prompt, how in zip(inputs, rows, strict=True)]
+    llm = LLM(PLAIN, default, backend, executor, "m", batch_size)
+
+    assert llm.generate(inputs, num_generations) == wanted
+    assert list(llm.stream(iter(inputs), num_generations)) == wanted
+    assert sorted(llm.as_completed(inputs, num_generations), key=lambda pair: pair[0]) == list(enumerate(wanted))
+    with llm.submitter(num_generations) as submit:
+        futures = [submit(text) for text in inputs]
+    assert [future.result(timeout=0) for future in futures] == wanted
+
+
+@every_executor
+def test_the_same_values_under_every_executor(executor: Executor[Batch]) -> None:
+    inputs = [f"question {n}" for n in range(50)]
+    llm = LLM(Task(asking, text_of), openai, echo, executor, model="m")
+    assert llm.generate(inputs, 3) == LLM(Task(asking, text_of), openai, echo, Sequential(), model="m").generate(
+        inputs, 3
+    )
+
+
+def count_threads() -> int:
+    return sum(thread.name.startswith(("distgen", "ThreadPoolExecutor")) for thread in threading.enumerate())
+
+
+@every_executor
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_a_closed_stream_has_pulled_little_and_leaves_no_thread(executor: Executor[Batch], batch_size: int) -> None:
+    pulled = itertools.count()
+    inputs = (f"row {next(pulled)}" for _ in range(10_000_000))
+    stream = LLM(PLAIN, chatml, echo, executor, batch_size=batch_size).stream(inputs)
+    rows = list(itertools.islice(stream, 100))
+    stream.close()
+    assert [row.unwrap()[0].prompt.user for row in rows] == [f"row {n}" for n in range(100)]
+    assert next(pulled) < 5_000
+    assert count_threads() == 0
+
+
+@pytest.mark.parametrize("buffer", [0, 10])
+def test_inputs_are_pulled_no_further_than_the_window(buffer: int) -> None:
+    release, pulled = threading.Event(), 0
+
+    def inputs() -> Iterator[str]:
+        nonlocal pulled
+        for pulled in range(1, 1000):
+            yield f"row {pulled}"
+
+    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        if "row 1" in prompts:  # the first is slow: the others overtake it, as far as the buffer lets them
+            release.wait(10)
+        return echo(prompts, num_generations)
+
+    timer = threading.Timer(0.3, release.set)
+    timer.start()
+    stream = LLM(PLAIN, default, backend, Threads(2, buffer=buffer)).stream(inputs())
+    next(stream)
+    assert pulled == 4 + buffer  # twice the threads, and the buffer
+    stream.close()
+    timer.join()
+
+
+@every_executor
+def test_an_empty_input_is_answered_at_once(executor: Executor[Batch]) -> None:
+    llm = LLM(PLAIN, chatml, echo, executor)
+    assert llm.generate([]) == []
+    assert list(llm.stream(iter(()))) == []
+    assert list(llm.as_completed(())) == []
+    with llm.submitter():
+        pass
+
+
+@every_executor
+@pytest.mark.parametrize(("num_generations", "batch_size"), [(0, 1), (-3, 1), (1, 0), (1, -1)])
+def test_a_count_below_one_fails_every_row_and_asks_nothing(
+    executor: Executor[Batch], num_generations: int, batch_size: int
+) -> None:
+    name, value = ("batch_size", batch_size) if batch_size < 1 else ("num_generations", num_generations)
+    error = InvalidArgument(name, value, "it must be a whole number, 1 or more")
+    llm = LLM(PLAIN, default, planned_faults({}), executor, batch_size=batch_size)
+    assert llm.generate(["a", "b"], num_generations) == [Failure(error)] * 2
+    assert list(llm.stream(["a", "b"], num_generations)) == [Failure(error)] * 2
+    with llm.submitter(num_generations) as submit:
+        assert submit("a").result() == Failure(error)
+
+
+@every_executor
+def test_generate_may_be_called_within_generate(executor: Executor[Batch]) -> None:
+    inner = LLM(PLAIN, default, echo, executor)
+
+    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        return [[Completion(texts(row)[0])] * num_generations for row in inner.generate(prompts)]
+
+    def prompt(text: str) -> Prompt:
+        return Prompt(texts(inner.generate([text])[0])[0] + "!")
+
+    rows = LLM(Task(prompt, text_of), default, backend, executor).generate([f"{n}" for n in range(20)])
+    assert [texts(row) for row in rows] == [[f"{n}!"] for n in range(20)]
+
+
+@every_executor
+def test_a_raising_formatter_fails_its_row(executor: Executor[Batch]) -> None:
+    def shout(prompt: Prompt) -> str:
+        return {"a": "A"}[prompt.user]
+
+    def raw(prompt: Prompt) -> Result[str, FormatterFailed]:
+        return Success(shout(prompt))
+
+    wanted = FormatFailed(FormatterFailed(Fault("KeyError", "'b'")))
+    for formatter in (total(shout), raw):
+        rows = LLM(PLAIN, formatter, echo, executor).generate(["a", "b", "a"])
+        assert [error_of(row) for row in rows] == [None, wanted, None]
+
+
+def test_functions_that_give_the_wrong_kind_of_value_are_named() -> None:
+    untyped: Any = LLM  # what callers without a type checker may write
+    task: Any = Task
+
+    def row_of(task: object = PLAIN, formatter: object = default, backend: object = echo) -> Row:
+        row: Row = untyped(task, formatter, backend, Sequential()).generate(["x"])[0]
+        return row
+
+    assert error_of(row_of(task(str, text_of))) == PromptFailed(
+        Fault("TypeError", "the prompt function gave str, not Prompt")
+    )
+    assert error_of(row_of(formatter=repr)) == FormatFailed(
+        FormatterFailed(Fault("TypeError", "the formatter gave str, not Result"))
+    )
+    assert row_of(task(Prompt, str)).unwrap()[0].parsed == Failure(
+        ParseFailed(Fault("TypeError", "the parser gave str, not Result"))
+    )
+    for answer, message in [
+        (None, "'NoneType' object is not iterable"),
+        ([None], "'NoneType' object is not iterable"),
+        (["x"], "a row of the backend holds str where a Completion is due"),
+        ([["x"]], "a row of the backend holds str where a Completion is due"),
+    ]:
+        giving: Callable[[object, object], object] = partial(give, answer)
+        assert error_of(row_of(backend=giving)) == BackendFailed(Fault("TypeError", message))
+
+
+def test_a_parser_failure_of_its_own_type_is_kept() -> None:
+    def parse(text: str) -> Result[int, object]:
+        return Success(int(text)) if text.isdigit() else Failure(("not a number", text))
+
+    rows = LLM(Task(Prompt, parse), default, echo, Sequential()).generate(["7", "seven"])
+    assert [row.unwrap()[0].parsed for row in rows] == [Success(7), Failure(ParseFailed(("not a number", "seven")))]
+
+
+@every_executor
+def test_rows_before_an_exception_of_the_inputs_are_yielded(executor: Executor[Batch]) -> None:
+    def inputs() -> Iterator[str]:
+        yield from (f"row {n}" for n in range(10))
+        raise OSError("the disk is gone")
+
+    seen: list[str] = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        for row in LLM(PLAIN, default, echo, executor, batch_size=4).stream(inputs()):
+            seen.append(*texts(row))
+    assert seen == [f"row {n}" for n in range(10)]
+    assert count_threads() == 0
+
+
+@every_executor
+def test_progress_counts_generations_and_reaches_the_end(executor: Executor[Batch]) -> None:
+    told: list[int] = []
+    llm = LLM(PLAIN, chatml, echo, executor, batch_size=3)
+    llm.generate(["a", "<|im_end|>", "b", "c", "d"], 2, told.append)
+    assert told == [2] * 5
+    list(llm.stream(["a", "b"], 3, told.append))
+    assert told[5:] == [3, 3]
+
+
+@every_executor
+def test_a_raising_progress_callback_is_one_warning(executor: Executor[Batch]) -> None:
+    calls: list[int] = []
+
+    def broken(done: int) -> None:
+        calls.append(done)
+        raise RuntimeError("the bar is closed")
+
+    llm = LLM(PLAIN, default, echo, executor)
+    with pytest.warns(RuntimeWarning, match="the bar is closed") as warned:
+        rows = llm.generate(["a", "b", "c"], on_progress=broken)
+    assert [texts(row) for row in rows] == [["a"], ["b"], ["c"]]
+    assert len(warned) == 1
+    assert calls == [1]
+    assert len(llm.generate(["a", "b"], on_progress=broken)) == 2  # warnings are errors here; the rows come through
+
+
+def test_as_completed_lets_the_fast_overtake_the_slow() -> None:
+    slow = threading.Event()
+    llm = LLM(PLAIN, default, planned_faults({"0": lambda: slow.wait(10)}), Threads(2))
+    order: list[int] = []
+    for index, _ in llm.as_completed(str(n) for n in range(10)):
+        order.append(index)
+        if len(order) == 9:
+            slow.set()
+    assert order[-1] == 0
+    assert sorted(order) == list(range(10))
+
+
+def test_threads_run_at_once() -> None:
+    barrier = threading.Barrier(8, timeout=10)  # eight calls pass it, or none
+    llm = LLM(PLAIN, default, planned_faults({str(n): barrier.wait for n in range(8)}), Threads(8))
+    assert [texts(row) for row in llm.generate(str(n) for n in range(8))] == [[str(n)] for n in range(8)]
+
+
+@pytest.mark.parametrize("executor", [Sequential(), Threads(4)], ids=repr)
+def test_a_keyboard_interrupt_of_the_backend_ends_the_run(executor: Executor[Batch]) -> None:
+    backend = planned_faults({"row 20": raise_(KeyboardInterrupt())})
+    llm = LLM(PLAIN, default, backend, executor)
+    seen: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        for row in llm.stream(f"row {n}" for n in range(1000)):
+            seen.append(*texts(row))
+    assert seen == [f"row {n}" for n in range(len(seen))]
+    assert len(seen) <= 20
+    assert count_threads() == 0
+    with pytest.raises(KeyboardInterrupt), llm.submitter() as submit:
+        submit("row 20").result()
+
+
+INTERRUPTED = """
+    import os, signal, sys, threading, time
+    from returns.result import Success
+    from distgen import LLM, Completion, Prompt, Task, Threads, each
+    from distgen.formats import default
+
+    def slow(text):
+        time.sleep(0.01)
+        return text
+
+    llm = LLM(Task(Prompt, Success), default, each(slow), Threads(8))
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    seen = 0
+    try:
+        for row in getattr(llm, sys.argv[1])(str(n) for n in range(10**6)):
+            seen += 1
+    except KeyboardInterrupt:
+        left = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+        print(seen > 10, left)
+"""
+
+
+@pytest.mark.parametrize("method", ["stream", "as_completed"])
+def test_an_interrupt_from_the_keyboard_leaves_nothing_behind(method: str) -> None:
+    script = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), method]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.stderr) == ("True []\n", "")
+
+
+def test_a_broken_stream_and_a_forgotten_one_leave_no_thread() -> None:
+    llm = LLM(PLAIN, default, echo, Threads(8))
+    for _ in llm.stream(str(n) for n in range(1000)):
+        break
+    deadline = time.monotonic() + 5
+    while count_threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert count_threads() == 0
+
+
+def test_a_submitted_future_can_be_cancelled_before_it_runs() -> None:
+    hold = threading.Event()
+    asked: list[str] = []
+
+    def backend(text: str) -> str:
+        asked.append(text)
+        hold.wait(10)
+        return text
+
+    with LLM(PLAIN, default, each(backend), Threads(1)).submitter() as submit:
+        first, second, third = submit("first"), submit("second"), submit("third")
+        assert second.cancel()
+        hold.set()
+        assert texts(third.result(timeout=10)) == ["third"]
+    assert texts(first.result()) == ["first"]
+    assert asked == ["first", "third"]
+
+
+def test_leaving_a_submitter_by_an_exception_cancels_what_is_pending() -> None:
+    hold = threading.Event()
+    futures: list[Future[Row]] = []
+    llm = LLM(PLAIN, default, planned_faults({"0": lambda: hold.wait(10)}), Threads(1))
+    with pytest.raises(ZeroDivisionError), llm.submitter() as submit:
+        futures.extend(submit(str(n)) for n in range(5))
+        threading.Timer(0.1, hold.set).start()
+        raise ZeroDivisionError
+    assert texts(futures[0].result(timeout=10)) == ["0"]
+    assert all(error_of(future.result(timeout=10)) is not None for future in futures[1:])
+    assert count_threads() == 0
+
+
+def test_submitting_after_the_end_is_a_failure() -> None:
+    with LLM(PLAIN, default, echo, Threads(1)).submitter() as submit:
+        pass
+    assert error_of(submit("late").result()) == BackendFailed(
+        Fault("RuntimeError", "cannot schedule new futures after shutdown")
+    )
+
+
+def test_a_shared_backend_serves_many_llms_at_once() -> None:
+    llms = [LLM(PLAIN, default, echo, Threads(2), model=f"m{n}") for n in range(20)]
+    results: dict[int, list[Row]] = {}
+
+    def run(n: int) -> None:
+        results[n] = llms[n].generate(["a", "b"])
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    for n in range(20):
+        assert [(row.unwrap()[0].model, *texts(row)) for row in results[n]] == [(f"m{n}", "a"), (f"m{n}", "b")]
+
+
+def test_a_generate_within_a_running_event_loop() -> None:
+    import asyncio
+
+    async def notebook() -> list[Row]:
+        return LLM(PLAIN, default, echo, Threads(2)).generate(["a"])
+
+    assert texts(asyncio.run(notebook())[0]) == ["a"]
+
+
+def test_the_repr_names_functions_and_shows_no_argument_of_them() -> None:
+    llm = LLM(PLAIN, chatml, each(str.upper), Threads(2), model="m")
+    assert repr(llm) == (
+        "LLM(task=Task(prompt=Prompt, parse=text_of), format=chatml, backend=partial(_each), "
+        "executor=Threads(n=2, buffer=512), model='m', batch_size=1)"
+    )
+    assert dict(llm.__rich_repr__())["model"] == "m"

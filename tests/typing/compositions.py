@@ -1,0 +1,130 @@
+"""What type checkers must accept and refuse.
+
+An expected error carries an ignore comment for each checker; both report a comment that ignores nothing, so that a
+composition which is no longer refused fails the check. Never imported, never run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from concurrent.futures import Future
+
+from returns.result import Result, Success, safe
+from typing_extensions import assert_type
+
+from distgen import (
+    LLM,
+    Answered,
+    Batch,
+    Completion,
+    Fault,
+    FormatError,
+    Generate,
+    Generation,
+    Messages,
+    ParseFailed,
+    Pool,
+    Prompt,
+    Sequential,
+    Task,
+    Threads,
+    UnknownFormat,
+    each,
+    explain,
+    fold,
+    format_as,
+    lookup,
+    total,
+)
+from distgen.backends.echo import echo
+from distgen.formats import chatml, openai
+
+
+def ask(number: int) -> Prompt:
+    return Prompt(str(number))
+
+
+def texts(prompts: Sequence[str], num_generations: int) -> Batch:
+    return [[Completion(prompt)] * num_generations for prompt in prompts]
+
+
+def chats(prompts: Sequence[Messages], num_generations: int) -> Batch:
+    return [[Completion(prompt[-1]["content"])] * num_generations for prompt in prompts]
+
+
+async def texts_async(prompts: Sequence[str], num_generations: int) -> Batch:
+    return texts(prompts, num_generations)
+
+
+def with_failures(prompts: Sequence[str], num_generations: int) -> Batch:
+    failed: Result[Sequence[Completion], Fault] = Result.from_failure(Fault("Refused", "no"))
+    return [failed for _ in prompts] * num_generations
+
+
+task: Task[int, float] = Task(ask, safe(float))
+
+# What fits.
+llm = LLM(task, chatml, texts, Threads(8))
+assert_type(llm.generate([1, 2]), list[Answered[float]])
+assert_type(llm.generate([1])[0].unwrap(), tuple[Generation[float], ...])
+assert_type(llm.generate([1])[0].unwrap()[0].parsed, Result[float, ParseFailed])
+assert_type(next(llm.stream([1])), Answered[float])
+assert_type(next(llm.as_completed([1])), tuple[int, Answered[float]])
+with llm.submitter() as submit:
+    assert_type(submit(1), Future[Answered[float]])
+LLM(task, openai, chats, Sequential())
+LLM(task, openai, echo, Sequential())
+LLM(task, chatml, echo, Threads(2))
+LLM(task, chatml, with_failures, Pool(lambda: open_pool(), 4))
+LLM(task, total(lambda prompt: prompt.user), texts, Sequential())
+LLM(task, chatml, each(str.upper), Sequential())
+generate: Generate[str, Batch] = echo
+generate_chats: Generate[Messages, Batch] = echo
+
+# A format renders what the backend takes.
+LLM(task, openai, texts, Sequential())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+LLM(task, chatml, chats, Sequential())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+LLM(task, total(ask), texts, Sequential())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+# An async backend runs on an async executor.
+wrong: Awaitable[Batch] = texts_async([""], 1)
+LLM(task, chatml, texts_async, Sequential())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+LLM(task, chatml, texts_async, Threads(8))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+# A task asks with a Prompt and answers a Result.
+Task(str, safe(float))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Task(ask, float)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+# The inputs are what the task asks about.
+llm.generate(["one"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+llm.stream(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+llm.generate([1], "2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+# Values do not change.
+llm.model = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+chatml.bos = "<s>"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+Prompt("hi", history=[])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+# Tasks compose where their types meet.
+assert_type(task.map(str), Task[int, str])
+assert_type(task.bind(safe(int)), Task[int, int])
+task.map(str.upper)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+# A name known to the checker gives its own kind of prompt, another name either.
+prompt = Prompt("hi")
+assert_type(format_as(prompt, "openai"), Result[Messages, FormatError])
+assert_type(format_as(prompt, "llama2"), Result[str, FormatError])
+
+
+def by_any_name(name: str) -> Result[str | Messages, FormatError]:
+    return format_as(prompt, name)
+
+
+lookup("chatml").unwrap().stops
+lookup("openai").unwrap().stops  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+
+# Errors are closed unions: a sentence for each, and nothing else.
+assert_type(fold(lookup("chatml"), lambda found: found.name, explain), str)
+explain(ValueError("no"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+unknown: Result[str, UnknownFormat] = lookup("chatml").map(lambda found: found.name)
+parsed: Result[int, ParseFailed] = Success(1)
