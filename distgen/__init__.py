@@ -5,6 +5,12 @@ A `Prompt` is written in a format, a `Task` asks and parses, an `LLM` runs it on
 training, datasets, prompts themselves, and any service's own features beyond the OpenAI-compatible protocol.
 """
 
+from distgen.completion import Batch as Batch
+from distgen.completion import Completion as Completion
+from distgen.completion import Generate as Generate
+from distgen.completion import Row as Row
+from distgen.completion import Usage as Usage
+from distgen.completion import each as each
 from distgen.errors import BackendFailed as BackendFailed
 from distgen.errors import BadMessages as BadMessages
 from distgen.errors import ControlToken as ControlToken
@@ -24,16 +30,10 @@ from distgen.errors import WrongShape as WrongShape
 from distgen.errors import explain as explain
 from distgen.errors import fold as fold
 from distgen.errors import kind as kind
-from distgen.prompt import Exchange as Exchange
-from distgen.prompt import Message as Message
-from distgen.prompt import Messages as Messages
-from distgen.prompt import Prompt as Prompt
-from distgen.completion import Batch as Batch
-from distgen.completion import Completion as Completion
-from distgen.completion import Generate as Generate
-from distgen.completion import Row as Row
-from distgen.completion import Usage as Usage
-from distgen.completion import each as each
+from distgen.executors import Executor as Executor
+from distgen.executors import Pool as Pool
+from distgen.executors import Sequential as Sequential
+from distgen.executors import Threads as Threads
 from distgen.formats import FORMATS as FORMATS
 from distgen.formats import ChatMessages as ChatMessages
 from distgen.formats import ChatTemplate as ChatTemplate
@@ -42,11 +42,11 @@ from distgen.formats import Formatter as Formatter
 from distgen.formats import format_as as format_as
 from distgen.formats import lookup as lookup
 from distgen.formats import total as total
-from distgen.task import Task as Task
-from distgen.executors import Executor as Executor
-from distgen.executors import Pool as Pool
-from distgen.executors import Sequential as Sequential
-from distgen.executors import Threads as Threads
 from distgen.llm import LLM as LLM
 from distgen.llm import Answered as Answered
 from distgen.llm import Generation as Generation
+from distgen.prompt import Exchange as Exchange
+from distgen.prompt import Message as Message
+from distgen.prompt import Messages as Messages
+from distgen.prompt import Prompt as Prompt
+from distgen.task import Task as Task

@@ -13,8 +13,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final, TypeAlias, final
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias, final
 
 from returns.result import Failure, Result, Success
 from typing_extensions import TypeIs
@@ -23,13 +24,16 @@ from distgen.backends.echo import echo
 from distgen.completion import Batch, Generate
 from distgen.errors import GenerateError, PromptFailed, explain, fold, kind
 from distgen.executors import Threads
-from distgen.formats import FORMATS, ChatTemplate, ChatMessages, lookup
+from distgen.formats import FORMATS, ChatMessages, ChatTemplate, lookup
 from distgen.llm import LLM, Answered
 from distgen.prompt import Exchange, Messages, Prompt
 from distgen.task import Task
 
 ANSWERED, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 """The exit statuses: every row answered; some row failed; nothing was asked; Ctrl-C."""
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _OUTPUT_FIELDS: Final = ("generations", "model", "error")
 
@@ -92,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
         lines: deque[Line] = deque()
         counts: Counter[str] = Counter()
         show = not (options.output == "-" and sys.stdout.isatty())
-        with _bar(_count(options.input), options.num_generations, show) as advance:
+        with _bar(_count(options), show) as advance:
             rows = answers(_kept(read(source, options.user_field, options.system), lines), advance)
             try:
                 with closing(rows):
@@ -117,11 +121,10 @@ def render(options: argparse.Namespace) -> int:
     failed = 0
     with _reading(options.input) as source:
         for line in read(source, options.user_field, options.system):
-            text = line.prompt.bind(lambda prompt: _rendered(template, prompt))
-            print(f"line {line.number}:{fold(text, lambda _: '', lambda why: ' ' + why)}", file=sys.stderr, flush=True)
-            sys.stdout.buffer.write(
-                fold(text, lambda each: each + "\n", lambda _: "").encode(errors="backslashreplace")
-            )
+            text = fold(line.prompt, partial(_rendered, template), _no_text)
+            why = fold(text, lambda _: "", " {}".format)
+            print(f"line {line.number}:{why}", file=sys.stderr, flush=True)
+            sys.stdout.buffer.write(fold(text, "{}\n".format, lambda _: "").encode(errors="backslashreplace"))
             sys.stdout.buffer.flush()
             failed += isinstance(text, Failure)
     return SOME_FAILED if failed else ANSWERED
@@ -150,13 +153,21 @@ def read(source: Iterable[bytes], user_field: str | None, system: str | None) ->
     """The rows of JSON Lines, as they are read; a line that is none keeps its number and the reason. Blank lines are none.
 
     >>> [line.prompt for line in read([b'{"user": "Hi"}', b'{"user": 7}'], None, None)]
-    [<Success: Prompt(user='Hi', system=None, history=())>, <Failure: line 2: "user" is a number, not text>]
+    [<Success: Prompt(user='Hi', system=None, history=())>, <Failure: "user" is a number, not text>]
     """
     for number, raw in enumerate(source, 1):
         if raw.strip():
-            fields = _fields(raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw)
+            fields = _fields((raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw).rstrip(b"\r\n"))
             prompt = fold(fields, lambda found: _prompt(found, user_field, system), _no_prompt)
-            yield Line(number, fields.value_or({}), prompt.alt(f"line {number}: {{}}".format))
+            yield Line(number, fold(fields, dict, _no_fields), prompt)
+
+
+def _no_text(reason: str) -> Result[str, str]:
+    return Failure(reason)
+
+
+def _no_fields(_: str) -> Fields:
+    return {}
 
 
 def _no_prompt(reason: str) -> Result[Prompt, str]:
@@ -195,7 +206,8 @@ def _prompt(fields: Fields, user_field: str | None, system: str | None) -> Resul
     elif name in fields:
         prompt = _from_texts(name, fields)
     else:
-        return Failure(f"it has no field {json.dumps(name)}; its fields are {', '.join(map(json.dumps, fields))}")
+        names = f"its fields are {', '.join(map(json.dumps, fields))}" if fields else "it is empty"
+        return Failure(f"it has no field {json.dumps(name)}; {names}")
     return prompt.map(lambda found: replace(found, system=system) if found.system is None else found)
 
 
@@ -232,20 +244,25 @@ def _history(value: object) -> tuple[Exchange, ...] | None:
 
 
 def _json_type(value: object) -> str:
-    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
-    return names.get(type(value), "null")
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list():
+            return "a list"
+        case _:
+            return "an object"
 
 
 def _ask(line: Line) -> Prompt:
-    return fold(line.prompt, _itself, _refuse)
-
-
-def _itself(prompt: Prompt) -> Prompt:
-    return prompt
-
-
-def _refuse(reason: str) -> Prompt:
-    raise BadLine(reason)
+    if isinstance(line.prompt, Failure):
+        raise BadLine(f"line {line.number}: {line.prompt.failure()}")
+    return line.prompt.unwrap()
 
 
 def _text(text: str) -> Result[str, object]:
@@ -390,31 +407,36 @@ def _writing(name: str) -> Generator[BinaryIO, None, None]:
 @contextmanager
 def _bar(total: int | None, show: bool) -> Generator[Callable[[int], object], None, None]:
     """A progress bar on a terminal, where rich is installed; elsewhere nothing."""
+    progress = _progress() if show and sys.stderr.isatty() else None
+    if progress is None:
+        yield _no_bar
+        return
+    with progress:
+        task = progress.add_task("generations", total=total)
+        yield lambda done: progress.advance(task, done)
+
+
+def _progress() -> Progress | None:
     try:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     except ImportError:
-        show = False
-    else:
-        columns = (TextColumn("generations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    if not (show and sys.stderr.isatty()):
-        yield _no_bar
-        return
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("generations", total=total)
-        yield lambda done: progress.advance(task, done)
+        return None
+    columns = (TextColumn("generations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))
 
 
 def _no_bar(_: int) -> None: ...
 
 
-def _count(name: str) -> int | None:
-    """How many rows a file has; None for what can be read only once."""
-    path = Path(name)
-    if name == "-" or not path.is_file():
+def _count(options: argparse.Namespace) -> int | None:
+    """How many generations are asked of a file; None for what can be read only once."""
+    path = Path(options.input)
+    if options.input == "-" or not path.is_file():
         return None
     with path.open("rb") as source:
-        return sum(1 for line in source if line.strip())
+        rows = sum(1 for line in source if line.strip())
+    return rows * int(options.num_generations)
 
 
 def _positive(text: str) -> int:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar, final
 
 from returns.result import Failure, Result, Success
@@ -214,6 +213,8 @@ def _check(completion: object) -> None:
 
 def _windowed(pool: Pool, calls: Iterable[Call[Batch]], in_order: bool) -> Generator[tuple[int, Answer], None, None]:
     """The one engine: at most `limit` calls handed over, at most `buffer` more answered and not yet yielded."""
+    from queue import SimpleQueue
+
     limit, buffer = max(1, pool.limit), max(0, pool.buffer)
     raised: list[Exception] = []
     source = _until_raised(enumerate(calls), raised)

@@ -73,7 +73,6 @@ class Task(Generic[In, Out]):
 
 
 @final
-@dataclass(frozen=True, slots=True, repr=False)
 class Shown:
     """Shows a function or a format by its name, a `partial` by its function alone: its arguments may hold a key.
 
@@ -82,14 +81,17 @@ class Shown:
     (str.upper, partial(print), 8)
     """
 
-    value: object
+    __slots__ = ("_value",)
+
+    def __init__(self, value: object) -> None:  # noqa: D107  (the class says it)
+        self._value = value
 
     def __repr__(self) -> str:
-        inner: object = getattr(self.value, "func", None)
+        inner: object = getattr(self._value, "func", None)
         if inner is not None:
             return f"partial({Shown(inner)!r})"
-        name: object = getattr(self.value, "__qualname__", None) or getattr(self.value, "name", None)
-        return name if isinstance(name, str) else repr(self.value)
+        name: object = getattr(self._value, "__qualname__", None) or getattr(self._value, "name", None)
+        return name if isinstance(name, str) else repr(self._value)
 
 
 def shown_fields(name: str, fields: Iterator[tuple[str, object]]) -> str:

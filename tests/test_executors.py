@@ -13,12 +13,12 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import pytest
-from distgen.formats import chatml, default
 from returns.result import Failure, Success
 
 from distgen import LLM, BackendFailed, Batch, Completion, Fault, Pool, Sequential, Threads, fold
 from distgen.backends.echo import echo
 from distgen.executors import Answer, Call, attempt
+from distgen.formats import chatml, default
 from tests.parts import PLAIN
 
 Open = Callable[[], AbstractContextManager[FuturesExecutor]]

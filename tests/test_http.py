@@ -334,12 +334,19 @@ def test_the_deadline_holds_however_slowly_the_answer_comes(server: Server, act:
     assert threading.active_count() == threads
 
 
+def test_the_wait_for_a_byte_is_no_longer_than_what_is_left(server: Server) -> None:
+    server.script(Act(b"HT", drip=0.3, then="hang"))
+    start = time.monotonic()
+    assert kind(ask(server, timeout=0.4)) == "TimedOut"
+    assert time.monotonic() - start < 0.65  # and not 0.3 and again 0.4
+
+
 def test_the_deadline_holds_though_there_is_always_more_to_read(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks = map(float, itertools.count())  # a second each time the clock is read
     monkeypatch.setattr("distgen.backends.http.time", SimpleNamespace(monotonic=lambda: next(ticks)))
-    server.script(Act(response(200, b" " * 200_000)))
+    server.script(Act(b"HTTP/1.1 200 OK\r\n" + (b"A: " + b"b" * 1024 + b"\r\n") * 90))
     assert kind(ask(server, timeout=5)) == "TimedOut"
 
 
@@ -378,13 +385,13 @@ def test_an_answer_that_is_too_long_is_cut_off(server: Server, monkeypatch: pyte
 
 
 def test_connections_are_kept_and_bounded(server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    server.script()
+    server.script(delay=0.01)
     backend = completions(server.url, model="tiny", connections=3)
     prompts = [[str(place)] for place in range(120)]
     with ThreadPoolExecutor(12) as pool:
         batches = list(pool.map(backend, prompts, [1] * 120))
     assert batches == [[[Completion(prompt, "stop", Usage(1, 1))]] for [prompt] in prompts]
-    assert 1 <= server.connections() <= 3
+    assert server.connections() == 3
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from distgen.formats import chatml, default, openai
 from hypothesis import given
 from hypothesis import strategies as st
 from returns.result import Failure, Result, Success
@@ -44,6 +43,7 @@ from distgen import (
     total,
 )
 from distgen.backends.echo import echo
+from distgen.formats import chatml, default, openai
 from tests.parts import EXECUTORS, PLAIN, asking, planned_faults, text_of
 
 Row = Result[tuple[Generation[str], ...], GenerateError]

@@ -269,9 +269,9 @@ def test_each_error_is_explained(error: wire.WireError, part: str) -> None:
     assert wire.fault(error) == Fault(type(error).__name__, wire.explain_wire(error))
 
 
-@given(st.integers(0, 1_200), st.integers(0, 1_200))
-def test_no_part_of_the_key_is_left_wherever_the_message_is_cut(before: int, after: int) -> None:
-    fault = wire.fault(BadStatus(500, "x" * before + "sk-1234567890" + "x" * after), "sk-1234567890")
+@pytest.mark.parametrize("before", [0, *range(970, 1_010)])
+def test_no_part_of_the_key_is_left_wherever_the_message_is_cut(before: int) -> None:
+    fault = wire.fault(BadStatus(500, "x" * before + "sk-1234567890" + "x" * 1_200), "sk-1234567890")
     assert "sk" not in fault.message
     assert len(fault.message) < 1_050
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distgen.completion import Completion
+from distgen.completion import Batch, Completion
 from distgen.prompt import Messages
 
 
-def echo(prompts: Sequence[str] | Sequence[Messages], num_generations: int) -> list[list[Completion]]:
+def echo(prompts: Sequence[str] | Sequence[Messages], num_generations: int) -> Batch:
     """Answers a text with itself and messages with the content of the last one, `num_generations` times.
 
     >>> echo(["Hello"], 1)

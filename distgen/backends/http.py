@@ -231,7 +231,7 @@ def _wire_error(error: Exception, timeout: float) -> wire.WireError:
 
 # The timeout of a socket starts anew with each byte, so a server that drips never meets it. The answer is therefore
 # read through a raw stream that gives each recv only the time left; http.client and urllib3 read headers, body and
-# chunk sizes alike through it. The four classes below inherit because the hooks of these libraries want subclasses:
+# chunk sizes alike through it. The classes below inherit because the hooks of these libraries want subclasses:
 # HTTPConnectionPool.ConnectionCls, HTTPConnection.response_class, io.RawIOBase, and urllib3's HTTPError, since what is
 # no HTTPError of its own kinds urllib3 neither wraps nor asks again.
 

@@ -7,10 +7,10 @@ composition which is no longer refused fails the check. Never imported, never ru
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import assert_type
 
 from returns.result import Result, Success, safe
-from typing_extensions import assert_type
 
 from distgen import (
     LLM,
@@ -75,16 +75,16 @@ with llm.submitter() as submit:
 LLM(task, openai, chats, Sequential())
 LLM(task, openai, echo, Sequential())
 LLM(task, chatml, echo, Threads(2))
-LLM(task, chatml, with_failures, Pool(lambda: open_pool(), 4))
+LLM(task, chatml, with_failures, Pool(ThreadPoolExecutor, 4))
 LLM(task, total(lambda prompt: prompt.user), texts, Sequential())
 LLM(task, chatml, each(str.upper), Sequential())
 generate: Generate[str, Batch] = echo
 generate_chats: Generate[Messages, Batch] = echo
 
 # A format renders what the backend takes.
-LLM(task, openai, texts, Sequential())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-LLM(task, chatml, chats, Sequential())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-LLM(task, total(ask), texts, Sequential())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+LLM(task, openai, texts, Sequential())  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+LLM(task, chatml, chats, Sequential())  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+LLM(task, total(lambda prompt: len(prompt.user)), texts, Sequential())  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
 
 # An async backend runs on an async executor.
 wrong: Awaitable[Batch] = texts_async([""], 1)
@@ -120,8 +120,8 @@ def by_any_name(name: str) -> Result[str | Messages, FormatError]:
     return format_as(prompt, name)
 
 
-lookup("chatml").unwrap().stops
-lookup("openai").unwrap().stops  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+assert_type(lookup("chatml").unwrap().stops, tuple[str, ...])
+print(lookup("openai").unwrap().stops)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType]
 
 # Errors are closed unions: a sentence for each, and nothing else.
 assert_type(fold(lookup("chatml"), lambda found: found.name, explain), str)

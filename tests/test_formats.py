@@ -1,0 +1,484 @@
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+from typing import Final, TypeAlias, TypedDict, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from returns.result import Failure, Result, Success
+
+from distgen.errors import ControlToken, Fault, FormatError, FormatterFailed, NotRendered, UnknownFormat, explain
+from distgen.formats import (
+    FORMATS,
+    ChatMessages,
+    ChatTemplate,
+    Format,
+    TextName,
+    chatml,
+    default,
+    format_as,
+    llama2,
+    llama3,
+    lookup,
+    openai,
+    total,
+    zephyr,
+)
+from distgen.prompt import Exchange, Messages, Prompt
+from distgen.testing import (
+    PROSE,
+    adversarial_prompts,
+    check_format,
+    law_canonical,
+    law_complete,
+    law_inverse,
+    law_no_forgery,
+    law_parse,
+    law_pure,
+    law_refusal,
+    prompts,
+)
+
+
+class Case(TypedDict):
+    name: str
+    system: str | None
+    history: list[list[str]]
+    user: str
+    expected: str | Messages
+
+
+class Entry(TypedDict):
+    format: str
+    bos: str | None
+    stops: list[str]
+    control_tokens: list[str]
+    cases: list[Case]
+
+
+ORACLE: Final[list[Entry]] = json.loads((Path(__file__).parent / "data" / "oracle.json").read_text("utf-8"))
+KNOWN: Final = [entry for entry in ORACLE if entry["format"] in FORMATS]
+TEMPLATES: Final = {name: each for name, each in FORMATS.items() if isinstance(each, ChatTemplate)}
+# A template that is none of the registry's: a difference, and markup of another kind.
+VARIANTS: Final = {
+    "llama2-no-bos": replace(llama2, name="llama2-no-bos", bos=""),
+    "chatml-stripped": replace(chatml, strip_system=str.rstrip, strip_user=str.lstrip, strip_assistant=str.strip),
+    "zephyr-joined": replace(zephyr, strip_user=str.strip, strip_joined=True),
+    "default-bos": replace(default, bos="<s>", head="> ", before_system="> ", tail="\n< ", control_tokens=("<s>",)),
+}
+Law: TypeAlias = Callable[[Format[str], Prompt], None]
+LAWS: Final[tuple[Law, ...]] = (
+    law_pure,
+    law_complete,
+    law_refusal,
+    law_no_forgery,
+    law_canonical,
+    law_inverse,
+)
+
+every_template = pytest.mark.parametrize("template", (TEMPLATES | VARIANTS).values(), ids=(TEMPLATES | VARIANTS).keys())
+registered = pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES.keys())
+
+
+def prompt_of(case: Case) -> Prompt:
+    return Prompt(case["user"], case["system"], tuple(Exchange(user, answer) for user, answer in case["history"]))
+
+
+def everywhere(text: str) -> Iterator[tuple[str, Prompt]]:
+    """The text at each place of a prompt."""
+    a, b = Exchange("a", "b"), Exchange("c", "d")
+    yield "system", Prompt("e", text, (a, b))
+    yield "history[0].user", Prompt("e", "s", (Exchange(text, "b"), b))
+    yield "history[0].assistant", Prompt("e", "s", (Exchange("a", text), b))
+    yield "history[1].user", Prompt("e", None, (a, Exchange(text, "d")))
+    yield "history[1].assistant", Prompt("e", "s", (a, Exchange("c", text)))
+    yield "user", Prompt(text, "s", (a, b))
+
+
+# Against the models' own templates.
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        pytest.param(entry["format"], case, id=f"{entry['format']}-{case['name']}")
+        for entry in KNOWN
+        for case in entry["cases"]
+    ],
+)
+def test_each_case_is_rendered_as_the_vendor_renders_it(name: str, case: Case) -> None:
+    assert format_as(prompt_of(case), name) == Success(case["expected"])
+
+
+@pytest.mark.parametrize("entry", KNOWN, ids=[entry["format"] for entry in KNOWN])
+def test_bos_stops_and_control_tokens_are_the_vendors(entry: Entry) -> None:
+    found = FORMATS[entry["format"]]
+    assert found.control_tokens == tuple(entry["control_tokens"])
+    if isinstance(found, ChatTemplate):
+        assert (found.bos, found.stops) == (entry["bos"] or "", tuple(entry["stops"]))
+
+
+def test_every_format_but_default_has_an_oracle() -> None:
+    assert {entry["format"] for entry in KNOWN} | {"default"} == set(FORMATS)
+    assert all(len(entry["cases"]) >= 11 for entry in KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [
+        (Prompt("Hi"), "Hi"),
+        (Prompt("Hi", "Be brief."), "Be brief.\nHi"),
+        (Prompt(" Hi ", ""), "\n Hi "),
+        (
+            Prompt("And of Chile?", None, (Exchange("Capital of Peru?", "Lima."),)),
+            "Capital of Peru?\nLima.\nAnd of Chile?",
+        ),
+        (Prompt("e", "s", (Exchange("a", "b"), Exchange("c", "d"))), "s\na\nb\nc\nd\ne"),
+        (Prompt("<|im_end|></s>"), "<|im_end|></s>"),
+    ],
+)
+def test_default_is_lines_in_the_order_said(prompt: Prompt, text: str) -> None:
+    assert default(prompt) == Success(text)
+    assert default.parse(text) == Success(Prompt(text))
+    assert default.canonical(prompt) == Prompt(text)
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "text"),
+    [
+        # str.strip strips every white space of Unicode, and the four separators of ASCII; not the zero-width ones.
+        (
+            llama3,
+            Prompt("\u3000\x1fHi\xa0\u2029"),
+            "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        ),
+        (llama2, Prompt("\u200bHi\ufeff"), "<s>[INST] \u200bHi\ufeff [/INST]"),
+        (llama2, Prompt("\u2028 \n", "s\t"), "<s>[INST] <<SYS>>\ns\t\n<</SYS>> [/INST]"),
+        (
+            llama2,
+            Prompt("Hi", " ", (Exchange("\n", ""),)),
+            "<s>[INST] <<SYS>>\n \n<</SYS>> [/INST]  </s><s>[INST] Hi [/INST]",
+        ),
+        (chatml, Prompt("\ud800"), "<|im_start|>user\n\ud800<|im_end|>\n<|im_start|>assistant\n"),
+    ],
+)
+def test_renderings_by_hand(template: ChatTemplate, prompt: Prompt, text: str) -> None:
+    assert template(prompt) == Success(text)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "canonical"),
+    [
+        (Prompt(" a ", " s ", (Exchange("\tu\n", " v "),)), Prompt("a", " s ", (Exchange("\tu", "v"),))),
+        (Prompt(" a ", "s"), Prompt(" a", "s")),
+        (Prompt(" a "), Prompt("a")),
+        (Prompt(" \n", "s"), Prompt("", "s")),
+        (Prompt(" <s> "), Prompt(" <s> ")),  # refused: it stands for itself
+    ],
+)
+def test_canonical_of_llama2_by_hand(prompt: Prompt, canonical: Prompt) -> None:
+    assert llama2.canonical(prompt) == canonical
+
+
+# The laws.
+
+
+@every_template
+@pytest.mark.parametrize("law", LAWS, ids=[law.__name__ for law in LAWS])
+def test_laws(template: ChatTemplate, law: Law) -> None:
+    @settings(max_examples=40, deadline=None)
+    @given(prompts() | adversarial_prompts(template))
+    def holds(prompt: Prompt) -> None:
+        law(template, prompt)
+
+    holds()
+
+
+@registered
+def test_check_format_finds_nothing(template: ChatTemplate) -> None:
+    check_format(template, max_examples=50)
+
+
+def test_check_format_finds_nothing_in_openai() -> None:
+    check_format(openai, max_examples=50)
+
+
+# Refusal.
+
+
+@registered
+def test_each_token_is_refused_at_each_place(template: ChatTemplate) -> None:
+    for token in {*template.control_tokens, *template.stops}:
+        for text, offset in ((token, 0), (f" \n\u00e9<[ {token} {token}", 6), (f"{token[:-1]}{token}", len(token) - 1)):
+            for where, prompt in everywhere(text):
+                refusal = ControlToken(template.name, token, where, offset)
+                assert template(prompt) == Failure(refusal)
+                assert template.canonical(prompt) == prompt
+                assert repr(token) in explain(refusal)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "token", "where", "offset"),
+    [
+        (Prompt("<s>", "a</s>b", (Exchange("[INST]", "x"),)), "</s>", "system", 1),
+        (Prompt("<s>", "a", (Exchange("x", "[INST]"), Exchange("<s>", "x"))), "[INST]", "history[0].assistant", 0),
+        (Prompt("<s>", "a", (Exchange("x", "y"), Exchange("..[/INST]", "<s>"))), "[/INST]", "history[1].user", 2),
+        (Prompt("  x</s> <s> [INST]"), "</s>", "user", 3),  # of the caller's text, not of the stripped one
+        (Prompt("\n\n<<SYS>>", ""), "<<SYS>>", "user", 2),
+        (Prompt("[[INST]]"), "[INST]", "user", 1),
+    ],
+)
+def test_the_first_token_in_reading_order_is_named(prompt: Prompt, token: str, where: str, offset: int) -> None:
+    assert llama2(prompt) == Failure(ControlToken("llama2", token, where, offset))
+
+
+def test_of_two_tokens_at_one_place_the_longer_is_named() -> None:
+    template = replace(chatml, control_tokens=("<a>", "<a>b", ""), stops=())
+    assert template(Prompt(" <a>b")) == Failure(ControlToken("chatml", "<a>b", "user", 1))
+    assert template(Prompt(" <a>c")) == Failure(ControlToken("chatml", "<a>", "user", 1))
+    assert isinstance(template(Prompt("<|im_end|>")), Success)
+
+
+def test_stops_are_refused_too() -> None:
+    assert llama3(Prompt("a<|end_of_text|>")) == Failure(ControlToken("llama3", "<|end_of_text|>", "user", 1))
+
+
+@registered
+def test_a_token_cut_in_two_is_text(template: ChatTemplate) -> None:
+    for token in template.control_tokens:
+        for cut in range(1, len(token)):
+            left, right = token[:cut], token[cut:]
+            for prompt in (
+                Prompt(right, left),
+                Prompt("x", left, (Exchange(right, left), Exchange(right, left))),
+                Prompt(right, right, (Exchange(left, right), Exchange(left, right))),
+            ):
+                assert isinstance(template(prompt), Success)
+
+
+@pytest.mark.parametrize("text", PROSE)
+def test_prose_is_rendered_by_every_format(text: str) -> None:
+    prompt = Prompt(text, text, (Exchange(text, text),))
+    assert all(isinstance(each(prompt), Success) for each in FORMATS.values())
+
+
+def test_prose_that_holds_markup_is_refused_where_it_is_markup() -> None:
+    struck = Prompt("In HTML <s>this</s> is struck.")
+    refused = {name for name, each in FORMATS.items() if isinstance(each(struck), Failure)}
+    assert refused == {"llama2", "zephyr"}
+    assert llama2(struck) == Failure(ControlToken("llama2", "<s>", "user", 8))
+    assert zephyr(struck) == Failure(ControlToken("zephyr", "</s>", "user", 15))
+
+
+def test_openai_refuses_nothing() -> None:
+    for template in TEMPLATES.values():
+        for token in template.control_tokens:
+            assert openai(Prompt(token)) == Success([{"role": "user", "content": token}])
+
+
+# Parse.
+
+
+@pytest.mark.parametrize(
+    ("template", "text", "reason"),
+    [
+        (chatml, "", r"it does not begin with '<|im_start|>user\n'"),
+        (chatml, "<|im_start|>user\nHi", r"it does not end with '<|im_end|>\n<|im_start|>assistant\n'"),
+        (chatml, "<|im_start|>system\nHi", r"no '<|im_end|>\n<|im_start|>user\n' follows its system text"),
+        (
+            chatml,
+            "<|im_start|>user\na<|im_end|>\n<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\n",
+            r"its exchange 0 has no '<|im_end|>\n<|im_start|>assistant\n'",
+        ),
+        (
+            chatml,
+            "<|im_start|>user\na<|im_end|>b<|im_end|>\n<|im_start|>assistant\n",
+            "its user would hold '<|im_end|>' at character 1",
+        ),
+        (llama2, "[INST] Hi [/INST]", "it does not begin with '<s>[INST] '"),
+        (llama2, "<s>[INST]  Hi [/INST]", "rendered again, it differs at character 10"),
+        (llama2, "<s>[INST] [/INST]", "it does not end with ' [/INST]'"),
+        (llama2, "<s>[INST] <<SYS>>\ns\n<</SYS>>Hi [/INST]", "rendered again, it differs at character 28"),
+        (llama2, "<s>[INST] <<SYS>>\ns\n<</SYS>>\n\n [/INST]", "rendered again, it differs at character 28"),
+        (
+            llama2,
+            "<s>[INST] a [/INST] b [/INST] c </s><s>[INST] d [/INST]",
+            "its history[0].assistant would hold '[/INST]' at character 2",
+        ),
+        (llama3, "\n", "it does not begin with '<|begin_of_text|><|start_header_id|>user<|end_header_id|>\\n\\n'"),
+    ],
+)
+def test_parse_says_why(template: ChatTemplate, text: str, reason: str) -> None:
+    assert template.parse(text) == Failure(NotRendered(template.name, reason))
+
+
+@every_template
+def test_each_part_of_a_rendering_parses_to_nothing_or_to_itself(template: ChatTemplate) -> None:
+    prompt = Prompt(" last?\n", "\nsystem ", (Exchange("\tone? ", " 1.\n\n"), Exchange("", "2")))
+    text = template(prompt).unwrap()
+    for cut in range(len(text) + 1):
+        for part in (
+            text[:cut],
+            text[cut:],
+            text[:cut] + " " + text[cut:],
+            text[:cut] + text[cut + 1 :],
+            text[:cut] + text,
+        ):
+            law_parse(template, part)
+
+
+@every_template
+@given(text=st.text(st.characters()))
+@settings(max_examples=50, deadline=None)
+def test_parse_is_total(template: ChatTemplate, text: str) -> None:
+    law_parse(template, text)
+
+
+@registered
+def test_parse_takes_a_megabyte_of_anything(template: ChatTemplate) -> None:
+    whole = template(Prompt("u", "s", (Exchange("a", "b"),) * 2)).unwrap()
+    pieces = {whole, template.after_answer, template.before_answer, template.before_system, template.tail, "<", " "}
+    opening, tail = template.bos + template.head, template.tail
+    for piece in pieces - {""}:
+        law_parse(template, piece * (1_000_000 // len(piece)))
+        law_parse(template, opening + piece * (1_000_000 // len(piece)) + tail)
+    for prompt in (Prompt("<" * 1_000_000), Prompt("u", None, (Exchange("a", "b"),) * 20_000)):
+        law_inverse(template, prompt)
+
+
+def test_parse_is_no_worse_than_linear() -> None:
+    from time import process_time
+
+    def seconds(times: int) -> float:
+        text = llama2.bos + llama2.head + llama2.after_answer * times + llama2.tail
+        started = process_time()
+        for _ in range(5):
+            llama2.parse(text)
+        return process_time() - started
+
+    seconds(1_000)
+    # Ten times as much; a hundred would be quadratic.
+    assert seconds(100_000) < 40 * (seconds(10_000) + 0.002)
+
+
+def test_a_template_without_literals_is_total_though_not_lawful() -> None:
+    bare = ChatTemplate("bare", "", "", "", "", "", "")
+    assert bare(Prompt("c", "s", (Exchange("a", "b"),))) == Success("sabc")
+    assert bare.parse("sabc") == Failure(NotRendered("bare", "no '' follows its system text"))
+    halved = replace(bare, before_system="<", after_answer="|")
+    assert halved.parse("a|b") == Failure(NotRendered("bare", "its exchange 0 has no ''"))
+    assert replace(halved, after_answer="").parse("ab") == Success(Prompt("ab"))
+
+
+# Values.
+
+
+def test_without_bos_only_the_leading_bos_is_gone() -> None:
+    bare = replace(llama2, bos="")
+    for entry in KNOWN:
+        if entry["format"] == "llama2":
+            for case in entry["cases"]:
+                expected = case["expected"]
+                assert isinstance(expected, str)
+                assert bare(prompt_of(case)) == Success(expected[3:])
+                assert bare.parse(expected[3:]) == Success(llama2.canonical(prompt_of(case)))
+                assert isinstance(bare.parse(expected), Failure)
+    assert bare(Prompt("b", None, (Exchange("a", "x"),))) == Success("[INST] a [/INST] x </s><s>[INST] b [/INST]")
+    assert bare(Prompt("<s>")) == Failure(ControlToken("llama2", "<s>", "user", 0))
+
+
+def test_a_family_member_names_only_its_difference() -> None:
+    smol = replace(chatml, name="smol", control_tokens=(*chatml.control_tokens, "<|pad|>"))
+    assert smol(Prompt("Hi")) == chatml(Prompt("Hi"))
+    assert smol(Prompt("<|pad|>")) == Failure(ControlToken("smol", "<|pad|>", "user", 0))
+    assert smol != chatml
+    assert replace(smol, name="chatml", control_tokens=chatml.control_tokens) == chatml
+
+
+def test_formats_are_values() -> None:
+    for name, each in FORMATS.items():
+        assert each.name == name
+        assert pickle.loads(pickle.dumps(each)) == each
+        assert pickle.loads(pickle.dumps(each))(Prompt("Hi")) == each(Prompt("Hi"))
+        assert len({each, replace(each)}) == 1
+        with pytest.raises(FrozenInstanceError):
+            setattr(each, "name", "other")  # noqa: B010
+    assert "_guards" not in repr(chatml)
+
+
+def test_the_registry_cannot_change() -> None:
+    assert not hasattr(FORMATS, "__setitem__")
+    assert not hasattr(FORMATS, "pop")
+
+
+# Names.
+
+
+def test_lookup_finds_every_name_and_nothing_else() -> None:
+    for name, each in FORMATS.items():
+        assert lookup(name) == Success(each)
+    assert {*get_args(TextName), "openai"} == set(FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("ChatML", ("chatml",)),
+        ("chat-ml", ("chatml",)),
+        ("llama-3", ("llama3", "llama2")),
+        ("LLAMA_2", ("llama2", "llama3")),
+        ("zefyr", ("zephyr",)),
+        ("OpenAI", ("openai",)),
+        ("", ()),
+        ("\ud800", ()),
+        ("no such format at all", ()),
+        ("chatml" * 100_000, ()),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(name: str, nearest: tuple[str, ...]) -> None:
+    assert lookup(name) == Failure(UnknownFormat(name, nearest))
+    assert format_as(Prompt("Hi"), name) == Failure(UnknownFormat(name, nearest))
+
+
+@given(st.text(st.characters()))
+def test_lookup_is_total(name: str) -> None:
+    assert isinstance(lookup(name), Success | Failure)
+
+
+def test_names_known_to_the_type_checker_give_exact_types() -> None:
+    messages: Result[Messages, FormatError] = format_as(Prompt("Hi"), "openai")
+    text: Result[str, FormatError] = format_as(Prompt("Hi"), "zephyr")
+    either: Result[str | Messages, FormatError] = format_as(Prompt("Hi"), zephyr.name)
+    spoken: Result[ChatMessages, UnknownFormat] = lookup("openai")
+    written: Result[ChatTemplate, UnknownFormat] = lookup("llama2")
+    assert messages == Success([{"role": "user", "content": "Hi"}])
+    assert text == either == Success("<|user|>\nHi</s>\n<|assistant|>\n")
+    assert (spoken, written) == (Success(openai), Success(llama2))
+
+
+def test_total_lifts_a_function_and_catches_what_it_raises() -> None:
+    def first(prompt: Prompt) -> str:
+        return prompt.history[0].user
+
+    assert total(first)(Prompt("b", None, (Exchange("a", "x"),))) == Success("a")
+    fault = Fault("IndexError", "tuple index out of range")
+    assert total(first)(Prompt("b")) == Failure(FormatterFailed(fault))
+    assert pickle.loads(pickle.dumps(total(len_of_user)))(Prompt("abc")) == Success(3)
+
+
+def test_total_lets_an_interrupt_through() -> None:
+    def interrupted(prompt: Prompt) -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        total(interrupted)(Prompt("Hi"))
+
+
+def len_of_user(prompt: Prompt) -> int:
+    return len(prompt.user)

@@ -1,0 +1,398 @@
+"""The command line, in this process and, where the process itself matters, in one of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distgen.__main__ import main, read
+from tests.servers import Act, Server, response, serving
+
+ROOT = Path(__file__).parent.parent
+QUESTIONS = ROOT / "tests" / "data" / "questions.jsonl"
+KEY = "sk-test-0123456789"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+def written(path: Path, *lines: object) -> str:
+    """A file of lines: bytes as they are, anything else as JSON."""
+    path.write_bytes(
+        b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines)
+    )
+    return str(path)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def answered(*lines: object, tmp_path: Path, options: tuple[str, ...] = ()) -> tuple[int, list[dict[str, Any]]]:
+    source, output = written(tmp_path / "in.jsonl", *lines), tmp_path / "out.jsonl"
+    status = main(["run", source, "-o", str(output), "--format", "default", *options])
+    return status, rows(output)
+
+
+def said(text: str) -> dict[str, object]:
+    return {"text": text, "finish_reason": "stop", "usage": None}
+
+
+def test_real_rows_are_answered_in_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out.jsonl"
+    assert main(["run", str(QUESTIONS), "-o", str(output), "--format", "chatml", "-n", "2"]) == 0
+    asked, got = rows(QUESTIONS), rows(output)
+    assert [{**row, "generations": 0, "model": "echo"} for row in asked] == [{**row, "generations": 0} for row in got]
+    first = said("<|im_start|>user\nWhat is the capital of Peru?<|im_end|>\n<|im_start|>assistant\n")
+    assert got[0]["generations"] == [first, first]
+    assert "Times" not in output.read_text()
+    assert "日本で一番高い山は何ですか。🙂" in output.read_text()
+    assert capsys.readouterr().err.splitlines() == [
+        "distgen: no --base-url, so this is a rehearsal: each prompt is answered with itself, offline",
+        "distgen: 8 rows: 8 answered, 0 failed",
+    ]
+
+
+def test_every_kind_of_row(tmp_path: Path) -> None:
+    messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
+    status, got = answered(
+        {"user": "U"},
+        {"user": "U", "system": "S"},
+        {"user": "U", "system": None, "history": None},
+        {"user": "U", "history": [["Q", "A"]]},
+        {"messages": messages},
+        {"messages": messages[1:], "id": 7},
+        tmp_path=tmp_path,
+        options=("--system", "D", "--model", "m"),
+    )
+    assert status == 0
+    texts = ["D\nU", "S\nU", "D\nU", "D\nQ\nA\nU", "S\nU", "D\nU"]
+    assert [row["generations"] for row in got] == [[said(text)] for text in texts]
+    assert got[5]["id"] == 7
+    assert {row["model"] for row in got} == {"m"}
+
+
+def test_the_text_may_be_in_a_field_that_is_named(tmp_path: Path) -> None:
+    status, got = answered(
+        {"question": "Q", "messages": "kept", "user": 3}, tmp_path=tmp_path, options=("--user-field", "question")
+    )
+    assert (status, got[0]["generations"], got[0]["messages"]) == (0, [said("Q")], "kept")
+
+
+def test_a_bad_line_is_an_error_row_that_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad: list[tuple[object, str]] = [
+        (b"not JSON", "line 1: not JSON: Expecting value: line 1 column 1 (char 0)"),
+        (b'{"user": "cut', "line 2: not JSON: Unterminated string"),
+        (b"[1]", "line 3: not an object"),
+        (b'"text"', "line 4: not an object"),
+        (b'{"user": "\xff\xfe"}', "line 5: byte 10 (b'\\xff\\xfe\"}') is not UTF-8"),
+        (b'{"user": NaN}', "line 6: not JSON: NaN is no JSON number"),
+        (b"[" * 100_000, "line 7: not JSON: maximum recursion depth exceeded"),
+        (b'{"n": ' + b"1" * 5000 + b"}", "line 8: not JSON: Exceeds the limit"),
+        ({"text": "x", "id": 9}, 'line 9: it has no field "user"; its fields are "text", "id"'),
+        ({}, 'line 10: it has no field "user"; it is empty'),
+        ({"user": 7}, 'line 11: "user" is a number, not text'),
+        ({"user": True}, 'line 12: "user" is true or false, not text'),
+        ({"user": None}, 'line 13: "user" is null, not text'),
+        ({"user": ["x"]}, 'line 14: "user" is a list, not text'),
+        ({"user": {"x": 1}}, 'line 15: "user" is an object, not text'),
+        ({"user": "x", "system": 7}, 'line 16: "system" is a number, not text'),
+        ({"user": "x", "history": [["q"]]}, 'line 17: "history" is not a list of [user, assistant] pairs of texts'),
+        ({"user": "x", "history": "q"}, 'line 18: "history" is not a list'),
+        ({"user": "x", "messages": []}, 'line 19: it has both "user" and "messages"; say which with --user-field'),
+        ({"messages": "x"}, 'line 20: "messages" is text, not a list'),
+        ({"messages": ["x"]}, 'line 21: "messages" holds something that is no message object'),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "line 22: Message 0: role 'assistant' where 'user'"),
+    ]
+    status, got = answered(*(line for line, _ in bad), {"user": "good"}, tmp_path=tmp_path)
+    assert status == 1
+    assert len(got) == 23
+    for (_, reason), row in zip(bad, got, strict=False):
+        assert row["error"]["type"] == "BadLine"
+        assert row["error"]["message"].startswith(reason)
+        assert "generations" not in row
+    assert (got[8]["text"], got[8]["id"]) == ("x", 9)
+    assert got[22]["generations"] == [said("good")]
+    assert "distgen: 23 rows: 1 answered, 22 failed (BadLine 22)" in capsys.readouterr().err
+
+
+def test_blank_lines_a_byte_order_mark_and_carriage_returns_are_no_rows(tmp_path: Path) -> None:
+    status, got = answered(b'\xef\xbb\xbf{"user": "a"}\r', b"", b"  \r", b'{"user": "b"}\r', b"x", tmp_path=tmp_path)
+    assert status == 1
+    assert [row.get("user") for row in got] == ["a", "b", None]
+    assert str(got[2]["error"]).startswith("{'type': 'BadLine', 'message': 'line 5: ")
+
+
+def test_input_fields_with_the_names_of_output_fields_are_kept(tmp_path: Path) -> None:
+    status, got = answered(
+        {"user": "U", "model": "old", "input_model": "older", "error": {"type": "T"}, "generations": [1]},
+        b'{"error": "old"}',
+        tmp_path=tmp_path,
+    )
+    assert status == 1
+    assert got[0] == {
+        "user": "U",
+        "input_input_model": "old",
+        "input_model": "older",
+        "input_error": {"type": "T"},
+        "input_generations": [1],
+        "generations": [said("U")],
+        "model": "echo",
+    }
+    assert got[1]["input_error"] == "old"
+    assert str(got[1]["error"]).startswith("{'type': 'BadLine'")
+
+
+def test_a_lone_surrogate_goes_through_as_json_writes_it(tmp_path: Path) -> None:
+    status, got = answered(b'{"user": "\\ud800 \xc3\xa9"}', tmp_path=tmp_path)
+    assert (status, got[0]["generations"]) == (0, [said("\ud800 é")])
+    assert b'"\\ud800 \\u00e9"' in (tmp_path / "out.jsonl").read_bytes()
+
+
+@given(st.lists(st.binary(max_size=40) | st.text(max_size=20).map(lambda text: json.dumps({"user": text}).encode())))
+def test_any_bytes_are_rows_or_reasons(lines: list[bytes]) -> None:
+    raw = [line.replace(b"\n", b" ") + b"\n" for line in lines]
+    found = list(read(raw, None, None))
+    assert [line.number for line in found] == [number for number, line in enumerate(raw, 1) if line.strip()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["run", "no.jsonl", "-o", "out.jsonl", "--format", "chatml"],
+            "cannot read no.jsonl: No such file or directory",
+        ),
+        (["run", ".", "-o", "out.jsonl", "--format", "chatml"], "cannot read .: Is a directory"),
+        (["render", "no.jsonl", "--format", "chatml"], "cannot read no.jsonl: No such file or directory"),
+        (["run", "in.jsonl", "-o", "in.jsonl", "--format", "chatml"], "in.jsonl exists already and is left as it is"),
+        (["run", "in.jsonl", "-o", "no/out.jsonl", "--format", "chatml"], "cannot write no/out.jsonl: No such file"),
+        (["run", "in.jsonl", "-o", "out.jsonl", "--format", "chatlm"], "did you mean 'chatml'?"),
+        (["render", "in.jsonl", "--format", "lama2"], "did you mean 'llama2'"),
+        (
+            ["run", "in.jsonl", "-o", "out.jsonl", "--format", "openai", "--base-url", "http://127.0.0.1:1/v1"],
+            "--base-url needs --model",
+        ),
+        (
+            ["run", "in.jsonl", "-o", "out.jsonl", "--format", "openai", "--base-url", "127.0.0.1", "--model", "m"],
+            "base_url='127.0.0.1' is no base URL",
+        ),
+    ],
+)
+def test_what_cannot_be_done_ends_at_once_with_a_sentence(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "in.jsonl", {"user": "U"})
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    (line,) = [line for line in printed.err.splitlines() if "rehearsal" not in line]
+    assert sentence in line
+    assert printed.out == ""
+    assert not (tmp_path / "out.jsonl").exists()
+    assert rows(tmp_path / "in.jsonl") == [{"user": "U"}]
+
+
+@pytest.mark.parametrize("option", [["-n", "0"], ["-n", "x"], ["--threads", "-1"], ["--threads", "²"]])
+def test_counts_are_whole_numbers_of_one_or_more(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "in.jsonl", "-o", "out.jsonl", "--format", "chatml", *option])
+    assert ended.value.code == 2
+    assert f"'{option[1]}' is no whole number of 1 or more" in capsys.readouterr().err
+
+
+def test_render_writes_what_each_row_would_send(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    source = written(tmp_path / "in.jsonl", {"user": "Hi é"}, {"user": "[INST]"}, b"x", b'{"user": "\\ud800"}')
+    assert main(["render", source, "--format", "llama2"]) == 1
+    printed = capfdbinary.readouterr()
+    assert printed.out == "<s>[INST] Hi é [/INST]\n<s>[INST] \\ud800 [/INST]\n".encode()
+    errors = printed.err.decode().splitlines()
+    assert errors[0] == "line 1:"
+    assert errors[1].startswith("line 2: user holds '[INST]' at character 0")
+    assert errors[2].startswith("line 3: not JSON")
+    assert main(["render", written(tmp_path / "in.jsonl", {"user": "Hi"}), "--format", "openai"]) == 0
+    assert capfdbinary.readouterr().out == b'[{"role": "user", "content": "Hi"}]\n'
+    assert main(["render", written(tmp_path / "in.jsonl", {"user": "Hi"}), "--format", "llama2", "--no-bos"]) == 0
+    assert capfdbinary.readouterr().out == b"[INST] Hi [/INST]\n"
+
+
+def test_formats_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["formats"]) == 0
+    head, *table = capsys.readouterr().out.splitlines()
+    assert head.split() == ["name", "BOS", "stops", "control", "tokens"]
+    assert {"openai", "default", "chatml", "llama2", "zephyr", "llama3"} <= {line.split()[0] for line in table}
+    (llama2,) = [line.split() for line in table if line.startswith("llama2 ")]
+    assert llama2 == ["llama2", "<s>", "</s>", "<s>", "</s>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"]
+
+
+def test_a_server_is_asked_for_chat_with_the_openai_format(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server.script(Act(response(401, json.dumps({"error": {"message": f"bad key {KEY}"}}).encode())))
+    source, output = written(tmp_path / "in.jsonl", {"user": "A"}, {"user": "B"}), tmp_path / "out.jsonl"
+    arguments = ["run", source, "-o", str(output), "--format", "openai", "--base-url", server.url, "--model", "tiny"]
+    assert main([*arguments, "--threads", "1", "-n", "2"]) == 1
+    refused, fine = rows(output)
+    assert str(refused["error"]).startswith("{'type': 'BadStatus'")
+    first_answer, second_answer = fine["generations"]
+    assert first_answer["finish_reason"] == second_answer["finish_reason"] == "stop"
+    assert {*first_answer["usage"]} == {"prompt_tokens", "completion_tokens"}
+    assert fine["model"] == "tiny"
+    first, second = server.seen()
+    assert first.path == "/v1/chat/completions"
+    assert first.headers["authorization"] == f"Bearer {KEY}"
+    assert second.json()["messages"] == [{"role": "user", "content": "B"}]
+    assert (second.json()["n"], second.json()["model"]) == (2, "tiny")
+    printed = capsys.readouterr()
+    assert KEY not in printed.out + printed.err + output.read_text()
+    assert "rehearsal" not in printed.err
+    assert "2 rows: 1 answered, 1 failed (BadStatus 1)" in printed.err
+
+
+def test_a_server_is_asked_for_completions_with_a_text_format(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.script()
+    source, output = written(tmp_path / "in.jsonl", {"user": "A"}), tmp_path / "out.jsonl"
+    arguments = ["run", source, "--base-url", server.url, "--model", "tiny"]
+    assert main([*arguments, "-o", str(output), "--format", "llama2"]) == 0
+    assert main([*arguments, "-o", str(tmp_path / "other.jsonl"), "--format", "llama2", "--no-bos"]) == 0
+    assert main([*arguments, "-o", str(tmp_path / "third.jsonl"), "--format", "default"]) == 0
+    first, second, third = server.seen()
+    assert first.path == "/v1/completions"
+    assert first.json()["prompt"] == "<s>[INST] A [/INST]"
+    assert first.json()["stop"] == ["</s>"]
+    assert "authorization" not in first.headers
+    assert second.json()["prompt"] == "[INST] A [/INST]"
+    assert third.json()["prompt"] == "A"
+    assert "stop" not in third.json()
+    notes = [line for line in capsys.readouterr().err.splitlines() if "--no-bos" in line]
+    assert len(notes) == 1
+    assert "<s>" in notes[0]
+
+
+def test_without_the_http_extra_a_server_cannot_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "distgen.backends.http", None)
+    monkeypatch.delattr("distgen.backends.http", raising=False)
+    source = written(tmp_path / "in.jsonl", {"user": "A"})
+    arguments = ["run", source, "-o", str(tmp_path / "out.jsonl"), "--format", "openai", "--model", "m"]
+    assert main([*arguments, "--base-url", "http://127.0.0.1:1/v1"]) == 2
+    assert "pip install 'distgen[http]'" in capsys.readouterr().err
+
+
+def shell(*arguments: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "distgen", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+
+
+def test_a_dash_is_stdin_and_stdout() -> None:
+    with shell("run", "-", "-o", "-", "--format", "default") as process:
+        out, err = process.communicate(b'{"user": "A"}\n\n{"user": "B"}\n', timeout=30)
+    assert [json.loads(line)["generations"] for line in out.splitlines()] == [[said("A")], [said("B")]]
+    assert process.returncode == 0
+    assert b"2 rows: 2 answered, 0 failed" in err
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", *[{"user": "A" * 1000}] * 2000)
+    for arguments in (["run", source, "-o", "-", "--format", "default"], ["render", source, "--format", "default"]):
+        with shell(*arguments) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.read(10)
+            process.stdout.close()
+            err = process.stderr.read()
+            assert process.wait(timeout=30) == 1
+        assert b"Traceback" not in err
+        assert b"Exception" not in err
+
+
+def test_rows_are_written_as_they_finish_and_stay_after_an_interrupt(server: Server, tmp_path: Path) -> None:
+    server.script(delay=0.02)
+    source, output = written(tmp_path / "in.jsonl", *[{"user": f"{n}"} for n in range(5000)]), tmp_path / "out.jsonl"
+    arguments = ["--format", "openai", "--base-url", server.url, "--model", "m", "--threads", "2"]
+    with shell("run", source, "-o", str(output), *arguments) as process:
+        deadline = time.monotonic() + 20
+        while (not output.exists() or output.read_bytes().count(b"\n") < 20) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    got = rows(output)
+    assert 20 <= len(got) < 5000
+    assert [row["user"] for row in got] == [f"{n}" for n in range(len(got))]
+    assert err.decode().splitlines() == [f"distgen: interrupted; {len(got)} rows are written"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = written(tmp_path / "in.jsonl", {"user": "A"})
+    command = f"{sys.executable} -m distgen run {source} -o - --format default > /dev/full"
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[1:] == ["distgen: after 0 rows: No space left on device"]
+
+
+def test_a_bar_is_shown_on_a_terminal_and_nowhere_else(tmp_path: Path) -> None:
+    """A real pseudo-terminal, since what rich draws depends on one."""
+    pty = pytest.importorskip("pty")
+    source = written(tmp_path / "in.jsonl", *[{"user": "A"}] * 50)
+    master, slave = pty.openpty()
+    arguments = [
+        sys.executable,
+        "-m",
+        "distgen",
+        "run",
+        source,
+        "-o",
+        str(tmp_path / "out.jsonl"),
+        "--format",
+        "default",
+    ]
+    with subprocess.Popen(arguments, cwd=ROOT, stderr=slave, env={**os.environ, "TERM": "xterm"}) as process:
+        os.close(slave)
+        drawn = b""
+        while True:
+            try:
+                part = os.read(master, 65536)
+            except OSError:  # Linux says so when the other end is closed
+                break
+            if not part:
+                break
+            drawn += part
+        assert process.wait(timeout=30) == 0
+    os.close(master)
+    assert b"50/50" in drawn
+    assert b"50 rows: 50 answered, 0 failed" in drawn

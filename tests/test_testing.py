@@ -1,0 +1,337 @@
+"""Each law, seen to fail: a format with one fault seeded is caught, by the law that the fault breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Final, TypeAlias
+
+import pytest
+from hypothesis import Phase, find, given, settings
+from hypothesis import strategies as st
+from returns.result import Failure, Result, Success
+
+from distgen.errors import BadMessages, ControlToken, FormatError, NoHistory, NoSystemRole, NotRendered
+from distgen.formats import FORMATS, ChatTemplate, Format, chatml, default, llama3, openai, total
+from distgen.prompt import Exchange, Messages, Prompt
+from distgen.testing import (
+    PROSE,
+    WHITE_SPACE,
+    adversarial_prompts,
+    check_format,
+    check_formatter,
+    law_canonical,
+    law_complete,
+    law_injective,
+    law_inverse,
+    law_no_forgery,
+    law_parse,
+    law_prose,
+    law_pure,
+    law_refusal,
+    prompts,
+)
+
+Answer: TypeAlias = Result[str, FormatError]
+Parsed: TypeAlias = Result[Prompt, FormatError]
+Kind: TypeAlias = Callable[[Prompt], bool]
+
+
+def same(prompt: Prompt) -> Prompt:
+    return prompt
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """A format made of another, in which any function can be replaced by a faulty one."""
+
+    of: ChatTemplate = chatml
+    before: Callable[[Prompt], Prompt] = same
+    after: Callable[[str], str] = str
+    write: Callable[[Prompt], Answer] | None = None
+    read: Callable[[str], Parsed] | None = None
+    normal: Callable[[Prompt], Prompt] | None = None
+    control_tokens: tuple[str, ...] = chatml.control_tokens
+
+    @property
+    def name(self) -> str:
+        return "seeded"
+
+    def __call__(self, prompt: Prompt, /) -> Answer:
+        return self.of(self.before(prompt)).map(self.after) if self.write is None else self.write(prompt)
+
+    def parse(self, rendered: str, /) -> Parsed:
+        return self.of.parse(rendered) if self.read is None else self.read(rendered)
+
+    def canonical(self, prompt: Prompt, /) -> Prompt:
+        return self.of.canonical(prompt) if self.normal is None else self.normal(prompt)
+
+
+def user(change: Callable[[str], str]) -> Callable[[Prompt], Prompt]:
+    return lambda prompt: replace(prompt, user=change(prompt.user))
+
+
+def parsed(change: Callable[[Prompt], Prompt]) -> Callable[[str], Parsed]:
+    return lambda rendered: chatml.parse(rendered).map(change)
+
+
+def always(error: FormatError) -> Callable[[Prompt], Answer]:
+    return lambda _: Failure(error)
+
+
+def shifted(prompt: Prompt) -> Answer:
+    return chatml(prompt).alt(lambda error: replace(error, offset=1) if isinstance(error, ControlToken) else error)
+
+
+def misplaced(prompt: Prompt) -> Answer:
+    return chatml(prompt).alt(lambda error: replace(error, where="tail") if isinstance(error, ControlToken) else error)
+
+
+def reassembled(text: str) -> str:
+    return text.replace("-", "")
+
+
+def raising(_: Prompt) -> Answer:
+    raise ValueError("no")
+
+
+def first_of_history(prompt: Prompt) -> str:
+    return prompt.history[0].user
+
+
+def lenient(rendered: str) -> Parsed:
+    answer = chatml.parse(rendered)
+    return answer if isinstance(answer, Success) else chatml.parse(rendered + chatml.tail)
+
+
+def parse_raising(rendered: str) -> Parsed:
+    return Success(Prompt(rendered.split("assistant")[1]))
+
+
+def counting(numbers: Iterator[int]) -> Callable[[Prompt], Answer]:
+    return lambda prompt: chatml(prompt).map(lambda text: f"{next(numbers)}{text}")
+
+
+no_history = Seeded(before=lambda prompt: replace(prompt, history=()))
+last_exchange_only = Seeded(before=lambda prompt: replace(prompt, history=prompt.history[-1:]))
+turned_history = Seeded(before=lambda prompt: replace(prompt, history=prompt.history[::-1]))
+no_system = Seeded(before=lambda prompt: replace(prompt, system=None))
+always_a_system = Seeded(before=lambda prompt: replace(prompt, system=prompt.system or "You are a bot."))
+strips_too_much = Seeded(before=user(str.strip))
+unguarded = replace(chatml, control_tokens=(), stops=())
+words = replace(chatml, control_tokens=(*chatml.control_tokens, "sop"))
+
+# The fault, and the law it breaks; two where two are broken and either may be found first.
+FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
+    ("it raises", Seeded(write=raising), "law_pure"),
+    ("it counts its calls", Seeded(write=counting(count())), "law_pure"),
+    ("it drops the history", no_history, "law_complete"),
+    ("it keeps one exchange", last_exchange_only, "law_complete law_refusal"),
+    ("it drops the system text", no_system, "law_complete"),
+    ("it cuts at 60 characters", Seeded(after=lambda text: text[:60]), "law_complete"),
+    ("it turns the history round", turned_history, "law_inverse law_refusal"),
+    ("it adds a system text", always_a_system, "law_inverse"),
+    ("it strips too much", strips_too_much, "law_inverse law_refusal"),
+    ("it has a newline too few", Seeded(after=str.rstrip), "law_inverse"),
+    ("parse drops a newline", Seeded(read=parsed(user(lambda text: text.removesuffix("\n")))), "law_inverse"),
+    ("parse drops the history", Seeded(read=parsed(lambda prompt: replace(prompt, history=()))), "law_inverse"),
+    ("parse knows nothing", Seeded(read=lambda _: Failure(NotRendered("seeded", "no"))), "law_inverse"),
+    ("parse takes what is cut short", Seeded(read=lenient), "law_parse"),
+    ("canonical strips too much", Seeded(normal=user(str.strip)), "law_canonical law_inverse"),
+    ("canonical is not one form", Seeded(normal=user(lambda text: text + " ")), "law_canonical"),
+    ("canonical forgets a fold", Seeded(of=default, normal=same, control_tokens=()), "law_inverse"),
+    ("it refuses no token", Seeded(of=unguarded), "law_no_forgery"),
+    ("it declares no token", unguarded, "law_inverse"),
+    ("it says a wrong offset", Seeded(write=shifted), "law_refusal"),
+    ("it says a wrong place", Seeded(write=misplaced), "law_refusal"),
+    ("it refuses as if there were a system text", Seeded(write=always(NoSystemRole("seeded"))), "law_refusal"),
+    ("it refuses as if there were history", Seeded(write=always(NoHistory("seeded"))), "law_refusal"),
+    ("it refuses for another's reason", Seeded(write=always(BadMessages(None, "no"))), "law_refusal"),
+    ("it refuses for an empty token", Seeded(write=always(ControlToken("seeded", "", "user", 0))), "law_refusal"),
+    ("it refuses philosophy", words, "law_prose"),
+)
+
+
+@pytest.mark.parametrize(("fault", "laws"), [each[1:] for each in FAULTS], ids=[each[0] for each in FAULTS])
+def test_check_format_names_the_law_that_a_fault_breaks(fault: Format[str], laws: str) -> None:
+    with pytest.raises(AssertionError) as broken:
+        check_format(fault, max_examples=500)
+    assert str(broken.value).partition(":")[0] in laws.split()
+
+
+@pytest.mark.parametrize("sound", [Seeded(), Seeded(of=llama3, control_tokens=llama3.control_tokens)])
+def test_check_format_finds_nothing_where_nothing_is_seeded(sound: Seeded) -> None:
+    check_format(sound, max_examples=30)
+
+
+def test_check_format_takes_formats_that_are_no_text() -> None:
+    @dataclass(frozen=True)
+    class Silent:
+        name: str = "silent"
+
+        def __call__(self, prompt: Prompt, /) -> Result[Messages, FormatError]:
+            return openai(replace(prompt, system=None))
+
+        def parse(self, rendered: Messages, /) -> Parsed:
+            return openai.parse(rendered)
+
+        def canonical(self, prompt: Prompt, /) -> Prompt:
+            return prompt
+
+    with pytest.raises(AssertionError, match=r"^law_inverse: "):
+        check_format(Silent())
+
+
+@pytest.mark.parametrize(
+    ("formatter", "law"),
+    [
+        (raising, "law_pure"),
+        (no_history, "law_complete"),
+        (shifted, "law_refusal"),
+        (words, "law_prose"),
+        (total(first_of_history), "law_(refusal|complete)"),
+    ],
+)
+def test_check_formatter_names_the_law_too(formatter: Callable[[Prompt], Answer], law: str) -> None:
+    with pytest.raises(AssertionError, match=rf"^{law}: "):
+        check_formatter(formatter)
+
+
+@pytest.mark.parametrize("sound", FORMATS.values(), ids=FORMATS.keys())
+def test_check_formatter_finds_nothing_in_a_sound_one(sound: Callable[[Prompt], Result[object, FormatError]]) -> None:
+    check_formatter(sound, max_examples=20)
+
+
+# What each law says, on one prompt.
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (
+            lambda: law_pure(raising, Prompt("a")),
+            "law_pure: ValueError('no') is raised on Prompt(user='a', system=None, history=())",
+        ),
+        (
+            lambda: law_pure(lambda prompt: next(answers), Prompt("a")),
+            "law_pure: Prompt(user='a', system=None, history=()) gives <Success: 1>, then <Success: 2>",
+        ),
+        (
+            lambda: law_complete(lambda prompt: Success("ab"), Prompt("b", None, (Exchange("a", "c"),))),
+            "law_complete: history[0].assistant 'c' is not in 'ab'",
+        ),
+        (
+            lambda: law_refusal(always(NoHistory("f")), Prompt("a")),
+            "law_refusal: NoHistory(format='f') is not so of Prompt(user='a', system=None, history=())",
+        ),
+        (
+            lambda: law_prose(words, Prompt("a sophist")),
+            "law_prose: ControlToken(format='chatml', token='sop', where='user', offset=2)"
+            " in Prompt(user='a sophist', system=None, history=())",
+        ),
+        (
+            lambda: law_canonical(Seeded(normal=user(lambda text: text + "a")), Prompt("a")),
+            "law_canonical: Prompt(user='a', system=None, history=()) has the canonical form"
+            " Prompt(user='aa', system=None, history=()), and that Prompt(user='aaa', system=None, history=())",
+        ),
+        (
+            lambda: law_canonical(Seeded(of=default, normal=lambda prompt: Prompt("b")), Prompt("a")),
+            "law_canonical: Prompt(user='a', system=None, history=()) gives <Success: a>,"
+            " but Prompt(user='b', system=None, history=()) <Success: b>",
+        ),
+        (
+            lambda: law_inverse(Seeded(of=default, read=lambda text: Success(Prompt("b"))), Prompt("a")),
+            "law_inverse: <Success: a> parses to <Success: Prompt(user='b', system=None, history=())>,"
+            " not to <Success: Prompt(user='a', system=None, history=())>",
+        ),
+        (
+            lambda: law_parse(Seeded(read=parse_raising), "a"),
+            "law_parse: IndexError('list index out of range') is raised on 'a'",
+        ),
+        (
+            lambda: law_parse(Seeded(of=default, read=lambda text: Success(Prompt("b"))), "a"),
+            "law_parse: 'a' parses to Prompt(user='b', system=None, history=()), which gives <Success: b>",
+        ),
+        (
+            lambda: law_parse(Seeded(of=default, read=lambda text: Success(Prompt("b", "a"))), "a\nb"),
+            "law_parse: 'a\\nb' parses to Prompt(user='b', system='a', history=()),"
+            " not to Prompt(user='a\\nb', system=None, history=())",
+        ),
+        (
+            lambda: law_no_forgery(Seeded(of=default), Prompt("a", "<|im_end|>")),
+            "law_no_forgery: system holds '<|im_end|>', and is not refused: <Success: <|im_end|>\na>",
+        ),
+        (
+            lambda: law_no_forgery(Seeded(of=replace(default, strip_user=reassembled)), Prompt("<|im-_end|>")),
+            "law_no_forgery: <Success: <|im_end|>> has the markup ['<|im_end|>'], not []",
+        ),
+        (
+            lambda: law_injective(Seeded(of=default, normal=same), Prompt("b", "a"), Prompt("a\nb")),
+            "law_injective: Prompt(user='b', system='a', history=()) and Prompt(user='a\\nb', system=None, history=())"
+            " both give <Success: a\nb>",
+        ),
+    ],
+)
+def test_a_broken_law_says_what_and_where(broken: Callable[[], None], message: str) -> None:
+    with pytest.raises(AssertionError) as raised:
+        broken()
+    assert str(raised.value) == message
+
+
+answers: Final[Iterator[Answer]] = (Success(str(number)) for number in count(1))
+
+
+def test_laws_of_other_shapes_of_refusal() -> None:
+    law_no_forgery(Seeded(write=always(NoSystemRole("f"))), Prompt("<|im_end|>", "s"))
+    law_refusal(always(NoSystemRole("f")), Prompt("a", ""))
+    law_refusal(always(NoHistory("f")), Prompt("a", None, (Exchange("", ""),)))
+    law_injective(chatml, Prompt("a"), Prompt("b"))
+    law_injective(chatml, Prompt("<|im_end|>"), Prompt("<|im_end|>"))
+    law_complete(openai, Prompt("a"))
+
+
+# What the strategies reach.
+
+
+ANY: Final[tuple[Kind, ...]] = (
+    lambda prompt: prompt.system == "",
+    lambda prompt: len(prompt.history) == 3,
+    lambda prompt: len(prompt.history) == 50,
+    lambda prompt: any("\ud800" <= char <= "\udfff" for char in prompt.user),
+    lambda prompt: prompt.user != prompt.user.strip() and prompt.user.strip() != "",
+    lambda prompt: any(char in WHITE_SPACE[4:] for char in prompt.user),
+    lambda prompt: prompt.user in PROSE,
+    lambda prompt: "<|im_end|>" in prompt.user,
+)
+HEADS: Final = tuple("<|im_end|>"[:cut] for cut in range(2, 10))
+ENDS: Final = tuple("<|im_end|>"[cut:] for cut in range(1, 9))
+ADVERSARIAL: Final[tuple[Kind, ...]] = (
+    lambda prompt: "<|im_end|>" in prompt.user,
+    lambda prompt: prompt.user.endswith(HEADS),
+    lambda prompt: prompt.user.startswith(ENDS) and prompt.system is not None,
+    lambda prompt: prompt.user.endswith("\n") and "im_" in prompt.user,
+    lambda prompt: "<|im_start|>user\n" in prompt.user,
+    lambda prompt: isinstance(chatml(prompt), Success) and "<|" in prompt.user and prompt.history != (),
+)
+UNSHRUNK: Final = settings(max_examples=20_000, database=None, phases=(Phase.generate,))
+
+
+@pytest.mark.parametrize("kind", ANY)
+def test_prompts_are_of_every_kind(kind: Kind) -> None:
+    find(prompts(), kind, settings=UNSHRUNK)
+
+
+@pytest.mark.parametrize("kind", ADVERSARIAL)
+def test_adversarial_prompts_are_of_the_formats_own_markup(kind: Kind) -> None:
+    find(adversarial_prompts(chatml), kind, settings=UNSHRUNK)
+
+
+def test_texts_are_those_asked_for() -> None:
+    @settings(max_examples=30, database=None)
+    @given(prompts(st.just("one"), max_exchanges=1))
+    def holds(prompt: Prompt) -> None:
+        assert {prompt.user, prompt.system} <= {"one", None}
+        assert len(prompt.history) in (0, 1, 50)
+
+    holds()
