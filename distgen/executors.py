@@ -228,22 +228,23 @@ def _windowed(pool: Pool, calls: Iterable[Call[Batch]], in_order: bool) -> Gener
         answered[index] = settled(future, call)
 
     with _opened(pool) as submit:
-        for due in count():
-            while True:
-                while not finished.empty():
-                    collect()
-                room = min(limit - len(running), limit + buffer - len(running) - len(answered))
-                for index, call in islice(source, max(0, room)):
-                    future = submit(call)
-                    running[future] = index, call
-                    future.add_done_callback(finished.put)
-                ready = due if in_order else next(iter(answered), due)
-                if ready in answered or not running:
-                    break
+        due = 0
+        while True:
+            while not finished.empty():
                 collect()
-            if ready not in answered:
+            room = min(limit - len(running), limit + buffer - len(running) - len(answered))
+            for index, call in islice(source, max(0, room)):
+                future = submit(call)
+                running[future] = index, call
+                future.add_done_callback(finished.put)
+            ready = due if in_order else next(iter(answered), due)
+            if ready in answered:
+                yield ready, answered.pop(ready)
+                due += 1
+            elif running:
+                collect()
+            else:
                 break
-            yield ready, answered.pop(ready)
     for error in raised:
         raise error
 

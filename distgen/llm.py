@@ -70,7 +70,7 @@ class LLM(Generic[In, Out, P, R]):
     >>> from distgen.formats import chatml
     >>> llm = LLM(Task(prompt=Prompt, parse=lambda text: Success(len(text))), chatml, echo, Sequential())
     >>> [row.map(lambda generations: generations[0].parsed) for row in llm.generate(["Hi", "Hello"])]
-    [<Success: <Success: 55>>, <Success: <Success: 58>>]
+    [<Success: <Success: 52>>, <Success: <Success: 55>>]
     >>> llm
     LLM(task=Task(prompt=Prompt, parse=<lambda>), format=chatml, backend=echo, executor=Sequential(), model='', batch_size=1)
     """

@@ -86,9 +86,13 @@ def adversarial_prompts(format: Format[P]) -> st.SearchStrategy[Prompt]:
 
 def _any_texts() -> st.SearchStrategy[str]:
     markup = sorted({token for format in FORMATS.values() for token in format.control_tokens})
-    characters = st.text(st.characters() | st.sampled_from(WHITE_SPACE) | st.characters(categories=["Cs"]), max_size=20)
-    pieces = st.sampled_from((*PROSE, *markup, "\n", " ", "system", "user", "assistant"))
-    return characters | st.lists(pieces, max_size=3).map("".join)
+    said = st.sampled_from((*PROSE, *markup, "system", "user", "assistant"))
+    odd = st.sampled_from((*WHITE_SPACE, "\ud800", "\udfff", "\x00", "\u200b", "{}", "x"))
+    return st.text(st.characters(), max_size=20) | st.lists(said | odd, max_size=4).map("".join)
+
+
+def _plain_prompts() -> st.SearchStrategy[Prompt]:
+    return prompts(st.sampled_from(("", "hi", "there", *PROSE)))
 
 
 def _repeated(exchange: Exchange) -> tuple[Exchange, ...]:
@@ -253,10 +257,8 @@ def check_formatter(formatter: Formatter[P], *, max_examples: int = 100) -> None
     law_complete
     """
 
-    words, prose = st.sampled_from(("", "hi", "there")), st.sampled_from(PROSE)
     _try([partial(law_pure, formatter), partial(law_refusal, formatter)], prompts(), max_examples)
-    _try([partial(law_complete, formatter)], prompts(words), max_examples)
-    _try([partial(law_prose, formatter)], prompts(prose), max_examples)
+    _try([partial(law_complete, formatter), partial(law_prose, formatter)], _plain_prompts(), max_examples)
 
 
 def check_format(format: Format[P], *, max_examples: int = 100) -> None:
@@ -265,11 +267,11 @@ def check_format(format: Format[P], *, max_examples: int = 100) -> None:
     >>> from distgen.formats import chatml
     >>> check_format(chatml, max_examples=20)
     """
-    check_formatter(format, max_examples=max_examples)
-
+    law_pure(format, Prompt(""))  # first, since the strategies are made of its own renderings
     examples = prompts() | adversarial_prompts(format)
     laws = (law_pure, law_refusal, law_no_forgery, law_canonical, law_inverse)
     _try([partial(law, format) for law in laws], examples, max_examples)
+    _try([partial(law_complete, format), partial(law_prose, format)], _plain_prompts(), max_examples)
     _try([lambda pair: law_injective(format, *pair)], _pairs(format), max_examples)
     if _writes_text(format):
         _try([partial(law_parse, format)], _damaged(format, examples), max_examples)

@@ -303,14 +303,15 @@ def test_a_parser_failure_of_its_own_type_is_kept() -> None:
 
 
 @every_executor
-def test_rows_before_an_exception_of_the_inputs_are_yielded(executor: Executor[Batch]) -> None:
+@pytest.mark.parametrize("batch_size", [1, 4, 5])
+def test_rows_before_an_exception_of_the_inputs_are_yielded(executor: Executor[Batch], batch_size: int) -> None:
     def inputs() -> Iterator[str]:
         yield from (f"row {n}" for n in range(10))
         raise OSError("the disk is gone")
 
     seen: list[str] = []
     with pytest.raises(OSError, match="the disk is gone"):
-        for row in LLM(PLAIN, default, echo, executor, batch_size=4).stream(inputs()):
+        for row in LLM(PLAIN, default, echo, executor, batch_size=batch_size).stream(inputs()):
             seen.append(*texts(row))
     assert seen == [f"row {n}" for n in range(10)]
     assert count_threads() == 0

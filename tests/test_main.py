@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -317,6 +319,16 @@ def shell(*arguments: str) -> subprocess.Popen[bytes]:
     )
 
 
+def test_a_rehearsal_of_chat_answers_with_the_last_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    rows_in = Path(written(tmp_path / "in.jsonl", {"user": "A", "system": "S"}))
+    with rows_in.open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert main(["run", "-", "-o", "-", "--format", "openai"]) == 0
+    assert json.loads(capsysbinary.readouterr().out)["generations"] == [said("A")]
+
+
 def test_a_dash_is_stdin_and_stdout() -> None:
     with shell("run", "-", "-o", "-", "--format", "default") as process:
         out, err = process.communicate(b'{"user": "A"}\n\n{"user": "B"}\n', timeout=30)
@@ -325,74 +337,99 @@ def test_a_dash_is_stdin_and_stdout() -> None:
     assert b"2 rows: 2 answered, 0 failed" in err
 
 
-def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [["run", "-o", "-"], ["render"]])
+def test_a_reader_that_goes_away_is_no_traceback(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = written(tmp_path / "in.jsonl", *[{"user": "A" * 1000}] * 200)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main([*command, source, "--format", "default"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_ends_the_process_quietly(tmp_path: Path) -> None:
     source = written(tmp_path / "in.jsonl", *[{"user": "A" * 1000}] * 2000)
-    for arguments in (["run", source, "-o", "-", "--format", "default"], ["render", source, "--format", "default"]):
-        with shell(*arguments) as process:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            process.stdout.read(10)
-            process.stdout.close()
-            err = process.stderr.read()
-            assert process.wait(timeout=30) == 1
-        assert b"Traceback" not in err
-        assert b"Exception" not in err
+    with shell("run", source, "-o", "-", "--format", "default") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(timeout=30) == 1
+    assert len(err.splitlines()) == 1  # that it was a rehearsal
 
 
-def test_rows_are_written_as_they_finish_and_stay_after_an_interrupt(server: Server, tmp_path: Path) -> None:
+def test_rows_are_written_as_they_finish_and_stay_after_an_interrupt(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     server.script(delay=0.02)
     source, output = written(tmp_path / "in.jsonl", *[{"user": f"{n}"} for n in range(5000)]), tmp_path / "out.jsonl"
-    arguments = ["--format", "openai", "--base-url", server.url, "--model", "m", "--threads", "2"]
-    with shell("run", source, "-o", str(output), *arguments) as process:
+
+    def interrupt_after_twenty_rows() -> None:
         deadline = time.monotonic() + 20
         while (not output.exists() or output.read_bytes().count(b"\n") < 20) and time.monotonic() < deadline:
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = threading.Thread(target=interrupt_after_twenty_rows)
+    watcher.start()
+    arguments = ["--format", "openai", "--base-url", server.url, "--model", "m", "--threads", "2"]
+    assert main(["run", source, "-o", str(output), *arguments]) == 130
+    watcher.join()
     got = rows(output)
     assert 20 <= len(got) < 5000
     assert [row["user"] for row in got] == [f"{n}" for n in range(len(got))]
-    assert err.decode().splitlines() == [f"distgen: interrupted; {len(got)} rows are written"]
+    assert capsys.readouterr().err.splitlines() == [f"distgen: interrupted; {len(got)} rows are written"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = written(tmp_path / "in.jsonl", {"user": "A"})
-    command = f"{sys.executable} -m distgen run {source} -o - --format default > /dev/full"
-    done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[1:] == ["distgen: after 0 rows: No space left on device"]
+    with contextlib.suppress(OSError), Path("/dev/full").open("w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["run", source, "-o", "-", "--format", "default"]) == 2
+    assert capsys.readouterr().err.splitlines()[1:] == ["distgen: after 0 rows: No space left on device"]
 
 
-def test_a_bar_is_shown_on_a_terminal_and_nowhere_else(tmp_path: Path) -> None:
-    """A real pseudo-terminal, since what rich draws depends on one."""
+def drawn(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a command draws on a terminal: a real pseudo-terminal, since what rich draws depends on one."""
     pty = pytest.importorskip("pty")
-    source = written(tmp_path / "in.jsonl", *[{"user": "A"}] * 50)
+    monkeypatch.setenv("TERM", "xterm")
     master, slave = pty.openpty()
-    arguments = [
-        sys.executable,
-        "-m",
-        "distgen",
-        "run",
-        source,
-        "-o",
-        str(tmp_path / "out.jsonl"),
-        "--format",
-        "default",
-    ]
-    with subprocess.Popen(arguments, cwd=ROOT, stderr=slave, env={**os.environ, "TERM": "xterm"}) as process:
-        os.close(slave)
-        drawn = b""
-        while True:
-            try:
-                part = os.read(master, 65536)
-            except OSError:  # Linux says so when the other end is closed
-                break
-            if not part:
-                break
-            drawn += part
-        assert process.wait(timeout=30) == 0
+    parts: list[bytes] = []
+
+    def read_screen() -> None:
+        with contextlib.suppress(OSError):  # which is how Linux says that the other end is closed
+            while part := os.read(master, 65536):
+                parts.append(part)
+
+    reader = threading.Thread(target=read_screen)
+    reader.start()
+    with os.fdopen(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert main(arguments) == 0
+    reader.join()
     os.close(master)
-    assert b"50/50" in drawn
-    assert b"50 rows: 50 answered, 0 failed" in drawn
+    return b"".join(parts).decode()
+
+
+def test_a_bar_is_shown_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = written(tmp_path / "in.jsonl", *[{"user": "A"}] * 25, b"")
+    arguments = ["run", source, "-o", str(tmp_path / "out.jsonl"), "--format", "default", "-n", "2"]
+    screen = drawn(arguments, monkeypatch)
+    assert "50/50" in screen
+    assert "25 rows: 25 answered, 0 failed" in screen
+
+
+def test_without_rich_there_is_no_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = written(tmp_path / "in.jsonl", {"user": "A"})
+    for name in ("rich", "rich.console", "rich.progress"):
+        monkeypatch.setitem(sys.modules, name, None)
+    screen = drawn(["run", source, "-o", str(tmp_path / "out.jsonl"), "--format", "default"], monkeypatch)
+    assert "1/1" not in screen
+    assert "1 rows: 1 answered, 0 failed" in screen

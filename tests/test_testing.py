@@ -122,17 +122,19 @@ strips_too_much = Seeded(before=user(str.strip))
 unguarded = replace(chatml, control_tokens=(), stops=())
 words = replace(chatml, control_tokens=(*chatml.control_tokens, "sop"))
 
-# The fault, and the law it breaks; two where two are broken and either may be found first.
+# A text that is not where it was, or not at all, is missed by parse, or its token by a refusal.
+MOVED: Final = "law_inverse law_refusal law_no_forgery"
+# The fault, and the law it breaks; some where some are broken and any may be found first.
 FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
     ("it raises", Seeded(write=raising), "law_pure"),
     ("it counts its calls", Seeded(write=counting(count())), "law_pure"),
-    ("it drops the history", no_history, "law_complete"),
-    ("it keeps one exchange", last_exchange_only, "law_complete law_refusal"),
-    ("it drops the system text", no_system, "law_complete"),
-    ("it cuts at 60 characters", Seeded(after=lambda text: text[:60]), "law_complete"),
-    ("it turns the history round", turned_history, "law_inverse law_refusal"),
+    ("it drops the history", no_history, MOVED),
+    ("it keeps one exchange", last_exchange_only, MOVED),
+    ("it drops the system text", no_system, MOVED),
+    ("it cuts at 60 characters", Seeded(after=lambda text: text[:60]), "law_inverse"),
+    ("it turns the history round", turned_history, MOVED),
     ("it adds a system text", always_a_system, "law_inverse"),
-    ("it strips too much", strips_too_much, "law_inverse law_refusal"),
+    ("it strips too much", strips_too_much, MOVED),
     ("it has a newline too few", Seeded(after=str.rstrip), "law_inverse"),
     ("parse drops a newline", Seeded(read=parsed(user(lambda text: text.removesuffix("\n")))), "law_inverse"),
     ("parse drops the history", Seeded(read=parsed(lambda prompt: replace(prompt, history=()))), "law_inverse"),
@@ -156,7 +158,7 @@ FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
 @pytest.mark.parametrize(("fault", "laws"), [each[1:] for each in FAULTS], ids=[each[0] for each in FAULTS])
 def test_check_format_names_the_law_that_a_fault_breaks(fault: Format[str], laws: str) -> None:
     with pytest.raises(AssertionError) as broken:
-        check_format(fault, max_examples=500)
+        check_format(fault, max_examples=300)
     assert str(broken.value).partition(":")[0] in laws.split()
 
 
