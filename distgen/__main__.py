@@ -22,7 +22,7 @@ from typing_extensions import TypeIs
 
 from distgen.backends.echo import echo
 from distgen.completion import Batch, Generate
-from distgen.errors import GenerateError, PromptFailed, explain, fold, kind
+from distgen.errors import Fault, GenerateError, NotRendered, explain, fold, kind
 from distgen.executors import Threads
 from distgen.formats import FORMATS, ChatMessages, ChatTemplate, lookup
 from distgen.llm import LLM, Answered
@@ -218,7 +218,11 @@ def _from_messages(value: object) -> Result[Prompt, str]:
     if len(messages) < len(value):
         return Failure('"messages" holds something that is no message object')
     named = [{str(key): each for key, each in message.items()} for message in messages]
-    return Prompt.from_messages(named).alt(explain)
+    return Prompt.from_messages(named).alt(_why_no_conversation)
+
+
+def _why_no_conversation(error: NotRendered) -> str:
+    return f'"messages" is no conversation at {error.index}: {error.reason}'
 
 
 def _from_texts(name: str, fields: Fields) -> Result[Prompt, str]:
@@ -365,7 +369,7 @@ def _type(error: GenerateError) -> str:
 
 
 def _reason(error: GenerateError) -> str:
-    return error.fault.message if isinstance(error, PromptFailed) else explain(error)
+    return error.message if isinstance(error, Fault) and error.part == "prompt" else explain(error)
 
 
 def _encoded(fields: Fields) -> bytes:

@@ -17,6 +17,9 @@ _A = TypeVar("_A")
 _B = TypeVar("_B")
 _E = TypeVar("_E")
 
+Part: TypeAlias = Literal["prompt", "format", "backend", "parser", "progress"]
+"""Whose function raised: the task's prompt function or parser, the format, the backend, the progress callback."""
+
 _LONGEST_MESSAGE = 2_000  # characters; an exception may hold a whole response body
 _DEEPEST_CAUSE = 3
 _DEEPEST_TRACE = 12  # frames, innermost kept
@@ -25,20 +28,22 @@ _DEEPEST_TRACE = 12  # frames, innermost kept
 @final
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An exception from outside, as plain data: its `kind` (dotted class name), `message` and `trace`.
+    """An exception from outside, as plain data: its `kind` (dotted class name), its `message`, whose `part` raised it.
 
-    The trace has one line a frame, innermost last, without distgen's own; it takes no part in comparisons.
+    A backend may answer one for a row of its own accord, with a kind of its own; a pool that breaks is the backend's too.
+    The `trace` has one line a frame, innermost last, without distgen's own; it takes no part in comparisons.
 
-    >>> Fault.of(KeyError("name"))
-    Fault(kind='KeyError', message="'name'")
+    >>> Fault.of(KeyError("name"), "prompt")
+    Fault(kind='KeyError', message="'name'", part='prompt')
     """
 
     kind: str
     message: str
+    part: Part = "backend"
     trace: str = field(default="", compare=False, repr=False)
 
     @staticmethod
-    def of(error: BaseException) -> Fault:
+    def of(error: BaseException, part: Part = "backend") -> Fault:
         """Reads an exception; total, whatever its `__str__` does. A message longer than 2,000 characters is cut."""
         causes: list[BaseException] = []
         cause = error.__cause__
@@ -46,7 +51,7 @@ class Fault:
             causes.append(cause)
             cause = cause.__cause__
         message = _message(error) + "".join(f" (caused by {_kind(each)}: {_message(each)})" for each in causes)
-        return Fault(_kind(error), message, _trace(error))
+        return Fault(_kind(error), message, part, _trace(error))
 
 
 @final
@@ -65,36 +70,24 @@ class ControlToken:
 
 @final
 @dataclass(frozen=True, slots=True)
-class NoSystemRole:
-    """The prompt has a system text and `format`, as its model's own template, has no place for one."""
+class NotSupported:
+    """The prompt has a system text, or history, and `format`, as its model's own template, has no place for it."""
 
     format: str
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class NoHistory:
-    """The prompt has earlier exchanges and `format`, as its model's own template, has no place for them."""
-
-    format: str
+    what: Literal["system", "history"]
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class NotRendered:
-    """A text given to `parse` that `format` cannot have rendered."""
+    """What was to be read back is no rendering of `format`: a text of another one, or messages that are no conversation.
+
+    `index` is where it goes wrong, the character of a text or the message of a list; None where that is all of it.
+    """
 
     format: str
     reason: str
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class BadMessages:
-    """A list of messages that is no conversation; `index` is the message at fault, None when it is the list itself."""
-
-    index: int | None
-    reason: str
+    index: int | None = None
 
 
 @final
@@ -104,38 +97,6 @@ class UnknownFormat:
 
     name: str
     nearest: tuple[str, ...]
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class FormatterFailed:
-    """A formatter raised instead of answering."""
-
-    fault: Fault
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class PromptFailed:
-    """The prompt function of the task raised on this input."""
-
-    fault: Fault
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class FormatFailed:
-    """The format refused this prompt; `error` says why."""
-
-    error: FormatError
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class BackendFailed:
-    """The backend, or the pool that ran it, gave no answer for this input."""
-
-    fault: Fault
 
 
 @final
@@ -166,45 +127,34 @@ class ParseFailed:
     error: object
 
 
-FormatError: TypeAlias = (
-    ControlToken | NoSystemRole | NoHistory | NotRendered | BadMessages | UnknownFormat | FormatterFailed
-)
-GenerateError: TypeAlias = PromptFailed | FormatFailed | BackendFailed | WrongShape | InvalidArgument
+FormatError: TypeAlias = ControlToken | NotSupported | NotRendered | UnknownFormat | Fault
+GenerateError: TypeAlias = FormatError | WrongShape | InvalidArgument
 
 
-def explain(error: FormatError | GenerateError | ParseFailed | Fault) -> str:
+def explain(error: GenerateError | ParseFailed) -> str:
     """One sentence that says what is wrong and the way out.
 
     >>> explain(UnknownFormat("chatlm", ("chatml",)))
     "No format is named 'chatlm'; did you mean 'chatml'? FORMATS lists them all."
     """
     match error:
-        case Fault(kind, message):
-            return f"{kind}: {message}" if message else kind
+        case Fault(name, message, part):
+            return f"The {part} failed with {name}{message and ': '}{message}."
         case ControlToken(format_name, token, where, offset):
             return (
                 f"{where} holds {token!r} at character {offset}, which {format_name} would read as markup and not as "
                 "text; take it out of the text, or choose a format whose markup differs ('openai' has none)."
             )
-        case NoSystemRole(format_name):
+        case NotSupported(format_name, "system"):
             return f"{format_name} has no system role; put the instructions in the user text, or choose another format."
-        case NoHistory(format_name):
+        case NotSupported(format_name):
             return f"{format_name} takes a single turn; ask without history, or choose another format."
-        case NotRendered(format_name, reason):
-            return f"This text is no rendering of {format_name}: {reason}; parse it with the format that rendered it."
-        case BadMessages(index, reason):
-            return f"{'The messages' if index is None else f'Message {index}'}: {reason}."
+        case NotRendered(format_name, reason, index):
+            where = "" if index is None else f" at {index}"
+            return f"This is no rendering of {format_name}{where}: {reason}; read it with the format that it is in."
         case UnknownFormat(name, nearest):
             hint = f"; did you mean {' or '.join(map(repr, nearest))}?" if nearest else "."
             return f"No format is named {name!r}{hint} FORMATS lists them all."
-        case FormatterFailed(fault):
-            return f"The formatter raised {explain(fault)}; a formatter answers Failure(...) instead of raising."
-        case PromptFailed(fault):
-            return f"The prompt function raised {explain(fault)}."
-        case FormatFailed(inner):
-            return explain(inner)
-        case BackendFailed(fault):
-            return f"The backend failed with {explain(fault)}."
         case WrongShape(what, expected, got):
             return (
                 f"The backend answered {got} {what} where {expected} were asked for; "
@@ -213,25 +163,19 @@ def explain(error: FormatError | GenerateError | ParseFailed | Fault) -> str:
         case InvalidArgument(name, value, reason):
             return f"{name}={value!r}: {reason}."
         case ParseFailed(inner):
-            reason = explain(inner) if isinstance(inner, Fault) else str(inner)
+            reason = f"{inner.kind}: {inner.message}" if isinstance(inner, Fault) else str(inner)
             return f"The answer does not parse: {reason}; its text is in generation.completion.text."
         case _:
             assert_never(error)
 
 
-def kind(error: FormatError | GenerateError | ParseFailed | Fault) -> str:
+def kind(error: GenerateError | ParseFailed) -> str:
     """The innermost name of an error, to count failures by.
 
-    >>> kind(BackendFailed(Fault("TimeoutError", "no answer in 30 s")))
+    >>> kind(Fault("TimeoutError", "no answer in 30 s"))
     'TimeoutError'
     """
-    match error:
-        case Fault(name):
-            return name
-        case PromptFailed(inner) | BackendFailed(inner) | FormatterFailed(inner) | FormatFailed(inner):
-            return kind(inner)
-        case _:
-            return type(error).__name__
+    return error.kind if isinstance(error, Fault) else type(error).__name__
 
 
 def fold(result: Result[_A, _E], on_success: Callable[[_A], _B], on_failure: Callable[[_E], _B]) -> _B:

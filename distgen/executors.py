@@ -13,12 +13,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, final
 
 from returns.result import Failure, Result, Success
 
 from distgen.completion import Batch, Completion, Row
-from distgen.errors import BackendFailed, Fault, WrongShape
+from distgen.errors import Fault, WrongShape
 
 if TYPE_CHECKING:  # concurrent.futures imports logging: a sixth of the import time of distgen
     from concurrent.futures import Executor as FuturesExecutor
@@ -28,13 +28,11 @@ _A = TypeVar("_A")
 _R_co = TypeVar("_R_co", covariant=True)
 _R_contra = TypeVar("_R_contra", contravariant=True)
 
-Answer: TypeAlias = tuple[Result[tuple[Completion, ...], BackendFailed | WrongShape], ...]
+Answer: TypeAlias = tuple[Result[tuple[Completion, ...], Fault | WrongShape], ...]
 """What became of a call: one Result a row asked, each holding as many completions as were asked for."""
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Call(Generic[_R_co]):
+class Call(NamedTuple, Generic[_R_co]):
     """One call of a backend: `ask` asks all rows at once, `rows` each alone, every row for `num_generations`."""
 
     ask: Callable[[], _R_co]
@@ -43,7 +41,7 @@ class Call(Generic[_R_co]):
 
     def failed(self, fault: Fault) -> Answer:
         """The answer when there is none: the same fault for each row."""
-        return (Failure(BackendFailed(fault)),) * len(self.rows)
+        return (Failure(fault),) * len(self.rows)
 
 
 class Executor(Protocol[_R_contra]):
@@ -182,26 +180,26 @@ def settled(future: Future[Answer], call: Call[object]) -> Answer:
         return call.failed(Fault.of(error))
 
 
-def _batch(call: Call[Batch]) -> Result[list[Row], BackendFailed | WrongShape]:
+def _batch(call: Call[Batch]) -> Result[list[Row], Fault | WrongShape]:
     try:
         batch = list(call.ask())
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit and GeneratorExit too: a backend must not end a run of a million rows
-        return Failure(BackendFailed(Fault.of(error)))
+        return Failure(Fault.of(error))
     expected = len(call.rows)
     return Success(batch) if len(batch) == expected else Failure(WrongShape("rows", expected, len(batch)))
 
 
-def _completions(row: Row, expected: int) -> Result[tuple[Completion, ...], BackendFailed | WrongShape]:
+def _completions(row: Row, expected: int) -> Result[tuple[Completion, ...], Fault | WrongShape]:
     try:
         if isinstance(row, Failure):
-            return Failure(BackendFailed(row.failure()))
+            return Failure(row.failure())
         completions = tuple(row.unwrap() if isinstance(row, Result) else row)
         for completion in completions:
             _check(completion)
     except Exception as error:
-        return Failure(BackendFailed(Fault.of(error)))
+        return Failure(Fault.of(error))
     got = len(completions)
     return Success(completions) if got == expected else Failure(WrongShape("generations", expected, got))
 

@@ -15,7 +15,7 @@ from typing import ClassVar, Final, Literal, Protocol, TypeAlias, TypeVar, final
 
 from returns.result import Failure, Result, Success
 
-from distgen.errors import ControlToken, Fault, FormatError, FormatterFailed, NotRendered, UnknownFormat
+from distgen.errors import ControlToken, Fault, FormatError, NotRendered, UnknownFormat
 from distgen.prompt import Exchange, Messages, Prompt
 
 P = TypeVar("P")
@@ -121,7 +121,7 @@ class ChatTemplate:
         >>> chatml.parse("<|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n")
         <Success: Prompt(user='Hi', system=None, history=())>
         >>> chatml.parse("<|im_start|>user\\nHi")
-        <Failure: NotRendered(format='chatml', reason="it does not end with '<|im_end|>\\\\n<|im_start|>assistant\\\\n'")>
+        <Failure: NotRendered(format='chatml', reason="it does not end with '<|im_end|>\\\\n<|im_start|>assistant\\\\n'", index=None)>
         """
         read = self._read(rendered)
         if isinstance(read, Prompt):
@@ -216,11 +216,10 @@ class ChatTemplate:
         again = self._text(prompt)
         if again != rendered:
             return f"rendered again, it differs at character {_first_difference(again, rendered)}"
-        return self._normal(prompt)
+        return prompt
 
 
 @final
-@dataclass(frozen=True, slots=True)
 class ChatMessages:
     """The messages of the OpenAI chat completions API; the server writes them in the model's own format.
 
@@ -230,8 +229,16 @@ class ChatMessages:
     [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 'Hi'}]
     """
 
-    name: str = "openai"
+    __slots__ = ()
     control_tokens: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def name(self) -> str:
+        """The name in FORMATS."""
+        return "openai"
+
+    def __reduce__(self) -> str:
+        return "openai"  # the one value of this class, wherever it is unpickled
 
     def __call__(self, prompt: Prompt, /) -> Result[Messages, FormatError]:
         """The prompt as messages: the system text, if any, then user and assistant in turn; never a Failure."""
@@ -243,7 +250,7 @@ class ChatMessages:
         return Success(messages)
 
     def parse(self, rendered: Messages, /) -> Result[Prompt, FormatError]:
-        """`Prompt.from_messages`.
+        """The same as `Prompt.from_messages`.
 
         >>> openai.parse([{"role": "user", "content": "Hi"}])
         <Success: Prompt(user='Hi', system=None, history=())>
@@ -256,13 +263,13 @@ class ChatMessages:
 
 
 def total(fn: Callable[[Prompt], P]) -> Formatter[P]:
-    """Lifts a plain function of a prompt to a Formatter: what fn raises becomes a `FormatterFailed`.
+    """Lifts a plain function of a prompt to a Formatter: what fn raises becomes a `Fault`.
 
     >>> shout = total(lambda prompt: prompt.user.upper() + "!")
     >>> shout(Prompt("hi"))
     <Success: HI!>
     >>> total(lambda prompt: prompt.history[0].user)(Prompt("hi"))
-    <Failure: FormatterFailed(fault=Fault(kind='IndexError', message='tuple index out of range'))>
+    <Failure: Fault(kind='IndexError', message='tuple index out of range', part='format')>
     """
     return partial(_total, fn)
 
@@ -309,7 +316,7 @@ def _total(fn: Callable[[Prompt], P], prompt: Prompt) -> Result[P, FormatError]:
     try:
         return Success(fn(prompt))
     except Exception as error:
-        return Failure(FormatterFailed(Fault.of(error)))
+        return Failure(Fault.of(error, "format"))
 
 
 def _unknown(name: str) -> UnknownFormat:
@@ -329,16 +336,8 @@ def _texts(prompt: Prompt) -> Iterator[tuple[str, str]]:
 
 
 def _guards(tokens: Iterable[str]) -> str:
-    """Characters of which every token holds at least one: a text without them holds no token, and that is cheap to see.
-
-    As few as a greedy choice gives, and of those that serve alike one that is rare in prose.
-    """
-    guards, left = "", list(tokens)
-    while left:
-        scores = {char: sum(char in token for token in left) for token in left for char in token}
-        guard = max(scores, key=lambda char: (scores[char], not char.isalnum(), char))
-        guards, left = guards + guard, [token for token in left if guard not in token]
-    return guards
+    """Characters of which every token holds one, rare in prose: a text without them holds no token, cheap to see."""
+    return "".join({next((char for char in token if not char.isalnum() and char != " "), token[0]) for token in tokens})
 
 
 def _cut(text: str, mark: str) -> tuple[str, str, str]:

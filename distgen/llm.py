@@ -14,16 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, final
 from returns.result import Failure, Result, Success
 
 from distgen.completion import Completion, Generate
-from distgen.errors import (
-    Fault,
-    FormatFailed,
-    FormatterFailed,
-    GenerateError,
-    InvalidArgument,
-    ParseFailed,
-    PromptFailed,
-    explain,
-)
+from distgen.errors import Fault, GenerateError, InvalidArgument, ParseFailed, explain
 from distgen.executors import Answer, Call, Executor, settled
 from distgen.formats import Formatter
 from distgen.prompt import Prompt
@@ -156,12 +147,12 @@ class LLM(Generic[In, Out, P, R]):
         try:
             prompt = _checked(self.task.prompt(value), Prompt, "the prompt function")
         except Exception as error:
-            return Failure(PromptFailed(Fault.of(error)))
+            return Failure(Fault.of(error, "prompt"))
         try:
             rendered = _checked(self.format(prompt), Result, "the formatter")
         except Exception as error:
-            return Failure(FormatFailed(FormatterFailed(Fault.of(error))))
-        return rendered.map(lambda ready: (prompt, ready)).alt(FormatFailed)
+            return Failure(Fault.of(error, "format"))
+        return rendered.map(lambda ready: (prompt, ready))
 
     def _rows(self, prepared: list[_Prepared[P]], answer: Answer) -> list[Answered[Out]]:
         """Joins what was asked with what was answered: rows that were never asked keep the reason why."""
@@ -214,7 +205,7 @@ def _is_count(value: object) -> bool:
 
 
 def _parse_failed(error: object) -> ParseFailed:
-    return ParseFailed(Fault.of(error) if isinstance(error, BaseException) else error)
+    return ParseFailed(Fault.of(error, "parser") if isinstance(error, BaseException) else error)
 
 
 def _chunks(inputs: Iterable[_T], size: int) -> Iterator[list[_T]]:
@@ -245,7 +236,7 @@ def _reporter(on_progress: Callable[[int], object] | None, num_generations: int)
             on_progress(num_generations)
         except Exception as error:
             on_progress = None
-            _warn(f"on_progress raised {explain(Fault.of(error))}; it is called no more, the run goes on")
+            _warn(f"{explain(Fault.of(error, 'progress'))} on_progress is called no more; the run goes on.")
 
     return report
 

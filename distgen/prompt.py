@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, TypedDict, final
 
 from returns.result import Failure, Result, Success
 
-from distgen.errors import BadMessages, FormatError
+from distgen.errors import NotRendered
 
 # The keys of a message that say something a Prompt cannot hold.
 # Source: OpenAI API reference, "Create chat completion", messages.
@@ -53,15 +53,15 @@ class Prompt:
     history: tuple[Exchange, ...] = ()
 
     @staticmethod
-    def from_messages(messages: Iterable[Mapping[str, object]]) -> Result[Prompt, FormatError]:
+    def from_messages(messages: Iterable[Mapping[str, object]]) -> Result[Prompt, NotRendered]:
         """Reads OpenAI-style messages: at most one system message, first; then user and assistant in turn, user last.
 
-        Anything else is `BadMessages`, naming the message: a message is never dropped, merged or moved.
+        Anything else is `NotRendered`, naming the message: a message is never dropped, merged or moved.
 
         >>> Prompt.from_messages([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}])
         <Success: Prompt(user='Hi', system='Be brief.', history=())>
         >>> Prompt.from_messages([{"role": "user", "content": "Hi"}, {"role": "user", "content": "Hello?"}])
-        <Failure: BadMessages(index=1, reason="role 'user' where 'assistant' is due")>
+        <Failure: NotRendered(format='openai', reason="role 'user' where 'assistant' is due", index=1)>
         """
         system: str | None = None
         turns: list[str] = []
@@ -69,7 +69,7 @@ class Prompt:
         for index, message in enumerate(messages):
             problem, content = _content(message)
             if problem is not None:
-                return Failure(BadMessages(index, problem))
+                return Failure(NotRendered("openai", problem, index))
             role = message.get("role")
             due = "assistant" if len(turns) % 2 else "user"
             if role == "system" and index == 0:
@@ -77,11 +77,13 @@ class Prompt:
             elif role == due:
                 turns.append(content)
             else:
-                return Failure(BadMessages(index, f"role {role!r} where {due!r} is due"))
+                return Failure(NotRendered("openai", f"role {role!r} where {due!r} is due", index))
         if not turns:
-            return Failure(BadMessages(None, "there is no user message"))
+            return Failure(NotRendered("openai", "there is no user message"))
         if len(turns) % 2 == 0:
-            return Failure(BadMessages(index, "role 'assistant' is last, where the question to answer is due"))
+            return Failure(
+                NotRendered("openai", "role 'assistant' is last, where the question to answer is due", index)
+            )
         history = tuple(Exchange(user, assistant) for user, assistant in zip(turns[:-1:2], turns[1::2], strict=True))
         return Success(Prompt(turns[-1], system, history))
 

@@ -15,7 +15,7 @@ from functools import partial
 import pytest
 from returns.result import Failure, Success
 
-from distgen import LLM, BackendFailed, Batch, Completion, Fault, Pool, Sequential, Threads, fold
+from distgen import LLM, Batch, Completion, Fault, Pool, Sequential, Threads, fold
 from distgen.backends.echo import echo
 from distgen.executors import Answer, Call, attempt
 from distgen.formats import chatml, default
@@ -114,7 +114,7 @@ def test_an_exception_that_does_not_unpickle_fails_one_row(open_pool: Open, batc
         [f"row {n}" for n in range(8)]
     )
     failed = {index: row.failure() for index, row in enumerate(rows) if isinstance(row, Failure)}
-    assert failed == {3: BackendFailed(Fault("tests.test_executors.TwoArguments", "firstsecond"))}
+    assert failed == {3: Fault("tests.test_executors.TwoArguments", "firstsecond")}
 
 
 def test_a_killed_worker_breaks_the_pool_into_typed_rows() -> None:
@@ -175,19 +175,19 @@ def test_a_pool_that_does_not_open_fails_every_row() -> None:
     def refused() -> AbstractContextManager[FuturesExecutor]:
         raise ConnectionRefusedError("no scheduler at that address")
 
-    fault = Failure(BackendFailed(Fault("ConnectionRefusedError", "no scheduler at that address")))
+    fault = Failure(Fault("ConnectionRefusedError", "no scheduler at that address"))
     llm = LLM(PLAIN, default, echo, Pool(refused, 4))
     assert llm.generate(["a", "b"]) == [fault, fault]
     with llm.submitter() as submit:
         assert submit("a").result() == fault
-    zero = Failure(BackendFailed(Fault("ValueError", "max_workers must be greater than 0")))
+    zero = Failure(Fault("ValueError", "max_workers must be greater than 0"))
     assert LLM(PLAIN, default, echo, Threads(0)).generate(["a"]) == [zero]
 
 
 def test_a_pool_that_is_shut_fails_every_row() -> None:
     pool = ThreadPoolExecutor(1)
     pool.shutdown()
-    fault = Failure(BackendFailed(Fault("RuntimeError", "cannot schedule new futures after shutdown")))
+    fault = Failure(Fault("RuntimeError", "cannot schedule new futures after shutdown"))
     assert LLM(PLAIN, default, echo, Pool(lambda: nullcontext(pool), 4)).generate(["a", "b"]) == [fault, fault]
 
 
@@ -252,4 +252,4 @@ def test_a_future_that_fails_after_the_pool_is_a_typed_answer() -> None:
             return future
 
     rows = LLM(PLAIN, default, echo, Pool(partial(Dropping, 1), 2)).generate(["a"])
-    assert rows == [Failure(BackendFailed(Fault("ConnectionResetError", "scheduler lost")))]
+    assert rows == [Failure(Fault("ConnectionResetError", "scheduler lost"))]

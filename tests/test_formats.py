@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Iterator
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeAlias, TypedDict, get_args
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from returns.result import Failure, Result, Success
 
-from distgen.errors import ControlToken, Fault, FormatError, FormatterFailed, NotRendered, UnknownFormat, explain
+from distgen.errors import ControlToken, Fault, FormatError, NotRendered, UnknownFormat, explain
 from distgen.formats import (
     FORMATS,
     ChatMessages,
@@ -190,19 +190,19 @@ def test_canonical_of_llama2_by_hand(prompt: Prompt, canonical: Prompt) -> None:
 
 
 @every_template
-@pytest.mark.parametrize("law", LAWS, ids=[law.__name__ for law in LAWS])
-def test_laws(template: ChatTemplate, law: Law) -> None:
-    @settings(max_examples=40, deadline=None)
+def test_laws(template: ChatTemplate) -> None:
+    @settings(max_examples=100, deadline=None)
     @given(prompts() | adversarial_prompts(template))
-    def holds(prompt: Prompt) -> None:
-        law(template, prompt)
+    def hold(prompt: Prompt) -> None:
+        for law in LAWS:
+            law(template, prompt)
 
-    holds()
+    hold()
 
 
-@registered
+@every_template
 def test_check_format_finds_nothing(template: ChatTemplate) -> None:
-    check_format(template, max_examples=50)
+    check_format(template, max_examples=30)
 
 
 def test_check_format_finds_nothing_in_openai() -> None:
@@ -311,6 +311,7 @@ def test_openai_refuses_nothing() -> None:
             "<s>[INST] a [/INST] b [/INST] c </s><s>[INST] d [/INST]",
             "its history[0].assistant would hold '[/INST]' at character 2",
         ),
+        (replace(default, strip_user=str.rstrip), "Hi ", "rendered again, it differs at character 2"),
         (llama3, "\n", "it does not begin with '<|begin_of_text|><|start_header_id|>user<|end_header_id|>\\n\\n'"),
     ],
 )
@@ -406,8 +407,9 @@ def test_formats_are_values() -> None:
         assert each.name == name
         assert pickle.loads(pickle.dumps(each)) == each
         assert pickle.loads(pickle.dumps(each))(Prompt("Hi")) == each(Prompt("Hi"))
-        assert len({each, replace(each)}) == 1
-        with pytest.raises(FrozenInstanceError):
+        copy = replace(each) if isinstance(each, ChatTemplate) else each
+        assert len({each, copy}) == 1
+        with pytest.raises(AttributeError):
             setattr(each, "name", "other")  # noqa: B010
     assert "_guards" not in repr(chatml)
 
@@ -468,7 +470,7 @@ def test_total_lifts_a_function_and_catches_what_it_raises() -> None:
 
     assert total(first)(Prompt("b", None, (Exchange("a", "x"),))) == Success("a")
     fault = Fault("IndexError", "tuple index out of range")
-    assert total(first)(Prompt("b")) == Failure(FormatterFailed(fault))
+    assert total(first)(Prompt("b")) == Failure(replace(fault, part="format"))
     assert pickle.loads(pickle.dumps(total(len_of_user)))(Prompt("abc")) == Success(3)
 
 

@@ -20,20 +20,16 @@ from returns.result import Failure, Result, Success
 
 from distgen import (
     LLM,
-    BackendFailed,
     Batch,
     Completion,
     ControlToken,
     Executor,
     Fault,
-    FormatFailed,
-    FormatterFailed,
     GenerateError,
     Generation,
     InvalidArgument,
     ParseFailed,
     Prompt,
-    PromptFailed,
     Sequential,
     Task,
     Threads,
@@ -92,9 +88,9 @@ def test_five_faults_in_a_thousand_rows_fail_five_rows(executor: Executor[Batch]
     assert len(rows) == 1000
     failed = {index: error for index, row in enumerate(rows) if (error := fold(row, lambda _: None, lambda e: e))}
     assert failed == {
-        123: PromptFailed(Fault("LookupError", "no such row")),
-        234: FormatFailed(ControlToken("chatml", "<|im_end|>", "user", 7)),
-        456: BackendFailed(Fault("TimeoutError", "no answer in 30 s")),
+        123: Fault("LookupError", "no such row", "prompt"),
+        234: ControlToken("chatml", "<|im_end|>", "user", 7),
+        456: Fault("TimeoutError", "no answer in 30 s"),
         567: WrongShape("generations", expected=2, got=1),
     }
     for index, row in enumerate(rows):
@@ -103,7 +99,7 @@ def test_five_faults_in_a_thousand_rows_fail_five_rows(executor: Executor[Batch]
             assert first == second
             assert first.prompt == Prompt(f"row {index}")
             if index == 345:
-                assert first.parsed == Failure(ParseFailed(Fault("ArithmeticError", "not this one")))
+                assert first.parsed == Failure(ParseFailed(Fault("ArithmeticError", "not this one", "parser")))
                 assert "row 345" in first.completion.text
             else:
                 assert first.parsed == Success(index)
@@ -142,11 +138,11 @@ def test_every_row_gets_its_own_result_whatever_the_others_do(
                 one = Generation("m", Prompt(prompt), Completion(prompt), Success(prompt))
                 return Success((one,) * num_generations)
             case "raises":
-                return Failure(BackendFailed(Fault("ValueError", prompt)))
+                return Failure(Fault("ValueError", prompt))
             case "exits":
-                return Failure(BackendFailed(Fault("SystemExit", prompt)))
+                return Failure(Fault("SystemExit", prompt))
             case "own failure":
-                return Failure(BackendFailed(Fault("Refused", prompt)))
+                return Failure(Fault("Refused", prompt))
             case "lost":
                 return Failure(WrongShape("rows", 1, 0))
             case _:
@@ -258,10 +254,10 @@ def test_a_raising_formatter_fails_its_row(executor: Executor[Batch]) -> None:
     def shout(prompt: Prompt) -> str:
         return {"a": "A"}[prompt.user]
 
-    def raw(prompt: Prompt) -> Result[str, FormatterFailed]:
+    def raw(prompt: Prompt) -> Result[str, Fault]:
         return Success(shout(prompt))
 
-    wanted = FormatFailed(FormatterFailed(Fault("KeyError", "'b'")))
+    wanted = Fault("KeyError", "'b'", "format")
     for formatter in (total(shout), raw):
         rows = LLM(PLAIN, formatter, echo, executor).generate(["a", "b", "a"])
         assert [error_of(row) for row in rows] == [None, wanted, None]
@@ -275,14 +271,12 @@ def test_functions_that_give_the_wrong_kind_of_value_are_named() -> None:
         row: Row = untyped(task, formatter, backend, Sequential()).generate(["x"])[0]
         return row
 
-    assert error_of(row_of(task(str, text_of))) == PromptFailed(
-        Fault("TypeError", "the prompt function gave str, not Prompt")
+    assert error_of(row_of(task(str, text_of))) == Fault(
+        "TypeError", "the prompt function gave str, not Prompt", "prompt"
     )
-    assert error_of(row_of(formatter=repr)) == FormatFailed(
-        FormatterFailed(Fault("TypeError", "the formatter gave str, not Result"))
-    )
+    assert error_of(row_of(formatter=repr)) == Fault("TypeError", "the formatter gave str, not Result", "format")
     assert row_of(task(Prompt, str)).unwrap()[0].parsed == Failure(
-        ParseFailed(Fault("TypeError", "the parser gave str, not Result"))
+        ParseFailed(Fault("TypeError", "the parser gave str, not Result", "parser"))
     )
     for answer, message in [
         (None, "'NoneType' object is not iterable"),
@@ -291,7 +285,7 @@ def test_functions_that_give_the_wrong_kind_of_value_are_named() -> None:
         ([["x"]], "a row of the backend holds str where a Completion is due"),
     ]:
         giving: Callable[[object, object], object] = partial(give, answer)
-        assert error_of(row_of(backend=giving)) == BackendFailed(Fault("TypeError", message))
+        assert error_of(row_of(backend=giving)) == Fault("TypeError", message)
 
 
 def test_a_parser_failure_of_its_own_type_is_kept() -> None:
@@ -450,9 +444,7 @@ def test_leaving_a_submitter_by_an_exception_cancels_what_is_pending() -> None:
 def test_submitting_after_the_end_is_a_failure() -> None:
     with LLM(PLAIN, default, echo, Threads(1)).submitter() as submit:
         pass
-    assert error_of(submit("late").result()) == BackendFailed(
-        Fault("RuntimeError", "cannot schedule new futures after shutdown")
-    )
+    assert error_of(submit("late").result()) == Fault("RuntimeError", "cannot schedule new futures after shutdown")
 
 
 def test_a_shared_backend_serves_many_llms_at_once() -> None:

@@ -123,7 +123,10 @@ def test_a_bad_line_is_an_error_row_that_names_it(tmp_path: Path, capsys: pytest
         ({"user": "x", "messages": []}, 'line 19: it has both "user" and "messages"; say which with --user-field'),
         ({"messages": "x"}, 'line 20: "messages" is text, not a list'),
         ({"messages": ["x"]}, 'line 21: "messages" holds something that is no message object'),
-        ({"messages": [{"role": "assistant", "content": "x"}]}, "line 22: Message 0: role 'assistant' where 'user'"),
+        (
+            {"messages": [{"role": "assistant", "content": "x"}]},
+            "line 22: \"messages\" is no conversation at 0: role 'assistant' where 'user'",
+        ),
     ]
     status, got = answered(*(line for line, _ in bad), {"user": "good"}, tmp_path=tmp_path)
     assert status == 1

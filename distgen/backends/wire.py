@@ -354,7 +354,7 @@ def fault(error: WireError, secret: str = "") -> Fault:
     """A WireError as the Failure of a row: its class name and explanation, `secret` hidden, then at most 1,000 characters.
 
     >>> fault(BadStatus(400, "Bearer sk-1 is unknown"), "sk-1")
-    Fault(kind='BadStatus', message='Status 400: Bearer *** is unknown; the request is at fault.')
+    Fault(kind='BadStatus', message='Status 400: Bearer *** is unknown; the request is at fault.', part='backend')
     """
     message = " ".join(explain_wire(error).split())
     return Fault(type(error).__name__, _cut(message.replace(secret, "***") if secret else message))
