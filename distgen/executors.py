@@ -194,7 +194,7 @@ def _batch(call: Call[Batch]) -> Result[list[Row], Fault | WrongShape]:
 def _completions(row: Row, expected: int) -> Result[tuple[Completion, ...], Fault | WrongShape]:
     try:
         if isinstance(row, Failure):
-            return Failure(row.failure())
+            return Failure(_fault(row.failure()))
         completions = tuple(row.unwrap() if isinstance(row, Result) else row)
         for completion in completions:
             _check(completion)
@@ -202,6 +202,13 @@ def _completions(row: Row, expected: int) -> Result[tuple[Completion, ...], Faul
         return Failure(Fault.of(error))
     got = len(completions)
     return Success(completions) if got == expected else Failure(WrongShape("generations", expected, got))
+
+
+def _fault(error: object) -> Fault:
+    """Untyped code may answer the Failure of another kind, such as an exception that `safe` caught."""
+    if isinstance(error, Fault):
+        return error
+    return Fault.of(error) if isinstance(error, BaseException) else Fault(type(error).__name__, str(error))
 
 
 def _check(completion: object) -> None:

@@ -288,6 +288,26 @@ def test_functions_that_give_the_wrong_kind_of_value_are_named() -> None:
         assert error_of(row_of(backend=giving)) == Fault("TypeError", message)
 
 
+def test_a_failure_of_another_kind_is_still_a_fault() -> None:
+    untyped: Any = LLM
+    kinds = [Failure(ValueError("safe caught me")), Failure("no reason"), Failure(Fault("Refused", "no"))]
+    rows: list[Row] = untyped(PLAIN, default, partial(give, kinds), Sequential(), batch_size=3).generate("abc")
+    assert rows == [
+        Failure(Fault("ValueError", "safe caught me")),
+        Failure(Fault("str", "no reason")),
+        Failure(Fault("Refused", "no")),
+    ]
+
+
+def test_rich_draws_what_repr_says() -> None:
+    pretty = pytest.importorskip("rich.pretty")
+    drawn: str = pretty.pretty_repr(LLM(PLAIN, chatml, echo, Threads(2), model="m"), max_width=20)
+    assert [line.strip(" ,") for line in drawn.splitlines() if "model" in line or "backend" in line] == [
+        "backend=echo",
+        "model='m'",
+    ]
+
+
 def test_a_parser_failure_of_its_own_type_is_kept() -> None:
     def parse(text: str) -> Result[int, object]:
         return Success(int(text)) if text.isdigit() else Failure(("not a number", text))

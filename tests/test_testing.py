@@ -163,7 +163,7 @@ FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
     ("canonical forgets a fold", Seeded(of=default, normal=same, control_tokens=()), "law_inverse"),
     ("parse remembers", remembering(), "law_injective"),
     ("it refuses no token", Seeded(of=unguarded), "law_no_forgery"),
-    ("it declares no token", unguarded, "law_inverse"),
+    ("it declares no token", unguarded, "law_inverse law_injective"),
     ("it says a wrong offset", Seeded(write=shifted), "law_refusal"),
     ("it says a wrong place", Seeded(write=misplaced), "law_refusal"),
     (
@@ -181,7 +181,7 @@ FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
 @pytest.mark.parametrize(("fault", "laws"), [each[1:] for each in FAULTS], ids=[each[0] for each in FAULTS])
 def test_check_format_names_the_law_that_a_fault_breaks(fault: Format[str], laws: str) -> None:
     with pytest.raises(AssertionError) as broken:
-        check_format(fault, max_examples=250)
+        check_format(fault, max_examples=150)
     assert str(broken.value).partition(":")[0] in laws.split()
 
 
@@ -228,7 +228,7 @@ def test_check_format_takes_formats_that_are_no_text() -> None:
 )
 def test_check_formatter_names_the_law_too(formatter: Callable[[Prompt], Answer], law: str) -> None:
     with pytest.raises(AssertionError, match=rf"^{law}: "):
-        check_formatter(formatter, max_examples=300)
+        check_formatter(formatter, max_examples=200)
 
 
 @pytest.mark.parametrize("sound", FORMATS.values(), ids=FORMATS.keys())
