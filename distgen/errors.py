@@ -71,10 +71,10 @@ class ControlToken:
 @final
 @dataclass(frozen=True, slots=True)
 class NotSupported:
-    """The prompt has a system text, or history, and `format`, as its model's own template, has no place for it."""
+    """The prompt has a system text, or history, or no system text, and `format` cannot write that, as its model's cannot."""
 
     format: str
-    what: Literal["system", "history"]
+    what: Literal["system", "history", "no system"]
 
 
 @final
@@ -147,6 +147,8 @@ def explain(error: GenerateError | ParseFailed) -> str:
             )
         case NotSupported(format_name, "system"):
             return f"{format_name} has no system role; put the instructions in the user text, or choose another format."
+        case NotSupported(format_name, "no system"):
+            return f"{format_name} has no fixed text to stand for an absent system text; give one, it may be empty."
         case NotSupported(format_name):
             return f"{format_name} takes a single turn; ask without history, or choose another format."
         case NotRendered(format_name, reason, index):

@@ -158,17 +158,19 @@ def law_complete(formatter: Formatter[P], prompt: Prompt) -> None:
 
 
 def law_refusal(formatter: Formatter[P], prompt: Prompt) -> None:
-    """A prompt is refused for what it holds: a token at the very place named, a system text, or history."""
+    """A prompt is refused for what it holds: a token at the very place named, whole or the half of it, a system text or none, history."""
     refusal = _failure(formatter(prompt))
     match refusal:
         case None:
             just = True
         case ControlToken(_, token, where, offset):
-            just = token != "" and dict(_texts(prompt)).get(where, "").startswith(token, offset)
+            just = token != "" and _stands(token, dict(_texts(prompt)).get(where, ""), offset)
         case NotSupported(_, "system"):
             just = prompt.system is not None
-        case NotSupported():
+        case NotSupported(_, "history"):
             just = prompt.history != ()
+        case NotSupported():
+            just = prompt.system is None
         case _:
             just = False
     if not just:
@@ -220,8 +222,11 @@ def law_parse(format: Format[P], rendered: P) -> None:
 
 
 def law_no_forgery(format: Format[P], prompt: Prompt) -> None:
-    """A text that holds a control token is refused; else the rendering has the control tokens of the format, no other."""
-    tokens = _tokens(format)
+    """A text that holds markup is refused; else the rendering has the markup of the format, and no other.
+
+    A control token of plain words, such as "USER: ", is prose in a text; that none forges a turn is law_injective's.
+    """
+    tokens = [token for token in _tokens(format) if any(char in "<>[]|" for char in token)]
     held = [(where, token) for where, text in _texts(prompt) for token in tokens if token in text]
     answer = format(prompt)
     if held and not isinstance(_failure(answer), ControlToken | NotSupported):
@@ -294,6 +299,12 @@ def _try(laws: Sequence[Callable[[P], None]], examples: st.SearchStrategy[P], ma
                 raise
 
     hold()
+
+
+def _stands(token: str, text: str, offset: int) -> bool:
+    """Whether a token begins there, if only its first half does, at the end; or ends at the beginning of the text."""
+    begins = text[offset:] != "" and (text.startswith(token, offset) or token.startswith(text[offset:]))
+    return begins or (offset == 0 and any(text.startswith(token[cut:]) for cut in range(1, len(token))))
 
 
 def _failure(result: Result[P, FormatError]) -> FormatError | None:

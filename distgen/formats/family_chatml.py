@@ -1,0 +1,179 @@
+"""ChatML and what came of it: `<|im_start|>role`, `<|im_end|>`.
+
+Each format beside the source that it is taken from; one that differs little from another names its difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from distgen.formats.template import ChatTemplate, strip_newlines_before
+
+# OpenHermes-2.5, Nous-Hermes-2, Dolphin, Yi-Chat (no default system); transformers generic default.
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# teknium/OpenHermes-2.5-Mistral-7B; its expected output also agrees); identical to the transformers base default
+# template in huggingface.js e2e (_base).
+chatml: Final = ChatTemplate(
+    "chatml",
+    head="<|im_start|>user\n",
+    before_system="<|im_start|>system\n",
+    after_system="<|im_end|>\n<|im_start|>user\n",
+    before_answer="<|im_end|>\n<|im_start|>assistant\n",
+    after_answer="<|im_end|>\n<|im_start|>user\n",
+    tail="<|im_end|>\n<|im_start|>assistant\n",
+    stops=("<|im_end|>",),
+    control_tokens=("<|im_start|>", "<|im_end|>"),
+)
+
+# InternLM2-Chat, Zephyr-gemma (bos + ChatML).
+# Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
+# internlm/internlm2-chat-7b; its target output also agrees).
+chatml_bos: Final = replace(
+    chatml,
+    name="chatml-bos",
+    bos="<s>",
+    control_tokens=("<s>", "<|im_start|>", "<|im_end|>"),
+)
+
+# Qwen1.5-*-Chat, Qwen2-*-Instruct (1.5 text).
+# Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
+# Qwen/Qwen1.5-72B-Chat; its target output also agrees).
+qwen1_5: Final = replace(
+    chatml,
+    name="qwen1.5",
+    head="<|im_start|>system\nYou are a helpful assistant<|im_end|>\n<|im_start|>user\n",
+    stops=("<|im_end|>", "<|endoftext|>"),
+)
+
+# Qwen2.5-*-Instruct.
+# Source: ggml-org llama.cpp, models/templates/Qwen-Qwen2.5-7B-Instruct.jinja (verbatim Hub template).
+qwen2_5: Final = replace(
+    qwen1_5,
+    name="qwen2.5",
+    head="<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n<|im_start|>user\n",
+)
+
+# Qwen3 (thinking allowed: generation prompt has no think block).
+# Source: ggml-org llama.cpp, models/templates/Qwen-Qwen3-0.6B.jinja (verbatim Hub template).
+qwen3: Final = replace(
+    qwen1_5,
+    name="qwen3",
+    head="<|im_start|>user\n",
+    control_tokens=("<|im_start|>", "<|im_end|>", "<think>", "</think>"),
+)
+
+# Qwen3 with enable_thinking=False.
+# As rendered with enable_thinking=False.
+# Source: ggml-org llama.cpp, models/templates/Qwen-Qwen3-0.6B.jinja (verbatim Hub template) with
+# enable_thinking=False.
+qwen3_nothink: Final = replace(
+    qwen3,
+    name="qwen3-nothink",
+    tail="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+)
+
+# QwQ-32B.
+# Llama.cpp added an enable_thinking switch to this copy; rendered with enable_thinking=True, which is the original
+# behaviour.
+# As rendered with enable_thinking=True.
+# Source: ggml-org llama.cpp, models/templates/Qwen-QwQ-32B.jinja (verbatim Hub template).
+qwq: Final = replace(
+    qwen3,
+    name="qwq",
+    tail="<|im_end|>\n<|im_start|>assistant\n<think>\n",
+    stops=("<|im_end|>",),
+    strip_assistant=strip_newlines_before,
+)
+
+# SmolLM2-*-Instruct.
+# Source: huggingface alignment-handbook, recipes/smollm2/sft/config.yaml chat_template (vendor training recipe).
+smollm2: Final = replace(
+    chatml,
+    name="smollm2",
+    head="<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n<|im_start|>user\n",
+)
+
+# SmolLM3-3B with enable_thinking=False (today fixed at 10 July 2025).
+# As rendered with enable_thinking=False.
+# Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
+# HuggingFaceTB/SmolLM3-3B; its target output also agrees).
+smollm3_nothink: Final = ChatTemplate(
+    "smollm3-nothink",
+    head="<|im_start|>system\n## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: 10 July 2025\nReasoning Mode: /no_think\n\n## Custom Instructions\n\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face.\n\n<|im_start|>user\n",
+    before_system="<|im_start|>system\n## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: 10 July 2025\nReasoning Mode: /no_think\n\n## Custom Instructions\n\n",
+    after_system="\n\n<|im_start|>user\n",
+    before_answer="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n",
+    after_answer="<|im_end|>\n<|im_start|>user\n",
+    tail="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n",
+    stops=("<|im_end|>",),
+    control_tokens=("<|im_start|>", "<|im_end|>", "<think>", "</think>"),
+    empty_system="absent",
+    strip_system=str.rstrip,
+    strip_assistant=strip_newlines_before,
+)
+
+# LiquidAI LFM2.
+# Source: ggml-org llama.cpp, models/templates/LFM2-8B-A1B.jinja (verbatim Hub template).
+lfm2: Final = replace(
+    chatml,
+    name="lfm2",
+    bos="<|startoftext|>",
+    control_tokens=("<|startoftext|>", "<|im_start|>", "<|im_end|>"),
+    empty_system="absent",
+)
+
+# Bielik-11B-v3.
+# Source: ggml-org llama.cpp, models/templates/Bielik-11B-v3.0-Instruct.jinja (verbatim Hub template).
+bielik: Final = replace(
+    chatml_bos,
+    name="bielik",
+    empty_system="absent",
+    strip_assistant=str.lstrip,
+)
+
+# MiniCPM3-4B.
+# Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
+# openbmb/MiniCPM3-4B; its target output also agrees).
+minicpm3: Final = replace(
+    chatml,
+    name="minicpm3",
+    empty_system="absent",
+)
+
+# phi-4 (14B).
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# microsoft/phi-4; its expected output also agrees).
+phi4: Final = ChatTemplate(
+    "phi4",
+    head="<|im_start|>user<|im_sep|>",
+    before_system="<|im_start|>system<|im_sep|>",
+    after_system="<|im_end|><|im_start|>user<|im_sep|>",
+    before_answer="<|im_end|><|im_start|>assistant<|im_sep|>",
+    after_answer="<|im_end|><|im_start|>user<|im_sep|>",
+    tail="<|im_end|><|im_start|>assistant<|im_sep|>",
+    stops=("<|im_end|>",),
+    control_tokens=("<|im_start|>", "<|im_end|>", "<|im_sep|>"),
+)
+
+# Kimi-K2-Instruct.
+# Source: ggml-org llama.cpp, models/templates/moonshotai-Kimi-K2.jinja (verbatim Hub template).
+kimi_k2: Final = ChatTemplate(
+    "kimi-k2",
+    head="<|im_system|>system<|im_middle|>You are a helpful assistant<|im_end|><|im_user|>user<|im_middle|>",
+    before_system="<|im_system|>system<|im_middle|>",
+    after_system="<|im_end|><|im_user|>user<|im_middle|>",
+    before_answer="<|im_end|><|im_assistant|>assistant<|im_middle|>",
+    after_answer="<|im_end|><|im_user|>user<|im_middle|>",
+    tail="<|im_end|><|im_assistant|>assistant<|im_middle|>",
+    stops=("<|im_end|>",),
+    control_tokens=("<|im_system|>", "<|im_user|>", "<|im_assistant|>", "<|im_middle|>", "<|im_end|>"),
+)
+
+# Kimi-K2-Instruct later template (default system names Kimi).
+# Source: ggml-org llama.cpp, models/templates/Kimi-K2-Instruct.jinja (verbatim Hub template).
+kimi_k2_0905: Final = replace(
+    kimi_k2,
+    name="kimi-k2-0905",
+    head="<|im_system|>system<|im_middle|>You are Kimi, an AI assistant created by Moonshot AI.<|im_end|>\n<|im_user|>user<|im_middle|>",
+)

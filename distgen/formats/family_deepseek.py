@@ -1,0 +1,98 @@
+"""DeepSeek's, with full-width bars.
+
+Each format beside the source that it is taken from; one that differs little from another names its difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from distgen.formats.template import ChatTemplate
+
+# deepseek-coder-*-instruct (v1).
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# deepseek-ai/deepseek-coder-33b-instruct; its expected output also agrees).
+deepseek_coder: Final = ChatTemplate(
+    "deepseek-coder",
+    bos="<｜begin▁of▁sentence｜>",
+    head="You are an AI programming assistant, utilizing the Deepseek Coder model, developed by Deepseek Company, and you only answer questions related to computer science. For politically sensitive questions, security and privacy issues, and other non-computer science questions, you will refuse to answer\n### Instruction:\n",
+    before_system="",
+    after_system="### Instruction:\n",
+    before_answer="\n### Response:\n",
+    after_answer="\n<|EOT|>\n### Instruction:\n",
+    tail="\n### Response:\n",
+    stops=("<|EOT|>",),
+    control_tokens=("### Instruction:", "### Response:", "<|EOT|>", "<｜begin▁of▁sentence｜>"),
+)
+
+# deepseek-llm-*-chat, DeepSeek-V2-Chat, Coder-V2.
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# deepseek-ai/DeepSeek-V2-Lite-Chat; its expected output also agrees).
+deepseek_v2: Final = ChatTemplate(
+    "deepseek-v2",
+    bos="<｜begin▁of▁sentence｜>",
+    head="User: ",
+    before_system="",
+    after_system="\n\nUser: ",
+    before_answer="\n\nAssistant: ",
+    after_answer="<｜end▁of▁sentence｜>User: ",
+    tail="\n\nAssistant:",
+    stops=("<｜end▁of▁sentence｜>",),
+    control_tokens=("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "User: ", "Assistant:"),
+)
+
+# DeepSeek-V2.5, V3.
+# From a copy of the template.
+# Source: axolotl, utils/chat_templates/templates/deepseek_v3.jinja (copy of the deepseek-ai/DeepSeek-V3 Hub
+# template).
+deepseek_v3: Final = ChatTemplate(
+    "deepseek-v3",
+    bos="<｜begin▁of▁sentence｜>",
+    head="<｜User｜>",
+    before_system="",
+    after_system="<｜User｜>",
+    before_answer="<｜Assistant｜>",
+    after_answer="<｜end▁of▁sentence｜><｜User｜>",
+    tail="<｜Assistant｜>",
+    stops=("<｜end▁of▁sentence｜>",),
+    control_tokens=("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"),
+)
+
+# DeepSeek-R1 (Jan 2025 original: no forced <think>).
+# Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
+# deepseek-ai/DeepSeek-R1; its target output also agrees).
+deepseek_r1: Final = replace(
+    deepseek_v3,
+    name="deepseek-r1",
+    control_tokens=(
+        "<｜begin▁of▁sentence｜>",
+        "<｜end▁of▁sentence｜>",
+        "<｜User｜>",
+        "<｜Assistant｜>",
+        "<think>",
+        "</think>",
+    ),
+)
+
+# DeepSeek-R1-Distill-* (Feb 2025: generation prompt forces <think>\n).
+# Llama.cpp added an enable_thinking switch to this copy; rendered with enable_thinking=True, which is the original
+# behaviour.
+# As rendered with enable_thinking=True.
+# Source: ggml-org llama.cpp, models/templates/deepseek-ai-DeepSeek-R1-Distill-Qwen-32B.jinja (verbatim Hub template).
+deepseek_r1_distill: Final = replace(
+    deepseek_r1,
+    name="deepseek-r1-distill",
+    tail="<｜Assistant｜><think>\n",
+)
+
+# DeepSeek-V3.1 (thinking=False).
+# From a copy of the template.
+# Source: vllm-project vllm, examples/tool_chat_template_deepseekv31.jinja logic (non-thinking marker is a bare
+# </think>); rendered with the llama.cpp copy whose only relevant change (<think></think>) is reverted.
+deepseek_v3_1: Final = replace(
+    deepseek_r1,
+    name="deepseek-v3.1",
+    before_answer="<｜Assistant｜></think>",
+    tail="<｜Assistant｜></think>",
+)

@@ -1,0 +1,223 @@
+"""A header for each role, in markup of their own.
+
+Each format beside the source that it is taken from; one that differs little from another names its difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from distgen.formats.template import ChatTemplate
+
+# c4ai-command-r/-plus.
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# CohereForAI/c4ai-command-r-plus; its expected output also agrees).
+command_r: Final = ChatTemplate(
+    "command-r",
+    bos="<BOS_TOKEN>",
+    head="<|START_OF_TURN_TOKEN|><|USER_TOKEN|>",
+    before_system="<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>",
+    after_system="<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|USER_TOKEN|>",
+    before_answer="<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+    after_answer="<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|USER_TOKEN|>",
+    tail="<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+    stops=("<|END_OF_TURN_TOKEN|>",),
+    control_tokens=(
+        "<BOS_TOKEN>",
+        "<|START_OF_TURN_TOKEN|>",
+        "<|END_OF_TURN_TOKEN|>",
+        "<|SYSTEM_TOKEN|>",
+        "<|USER_TOKEN|>",
+        "<|CHATBOT_TOKEN|>",
+    ),
+    strip_user=str.strip,
+    strip_assistant=str.strip,
+)
+
+# granite-3.0-instruct.
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# ibm-granite/granite-3.0-8b-instruct; its expected output also agrees).
+granite3: Final = ChatTemplate(
+    "granite3",
+    head="<|start_of_role|>user<|end_of_role|>",
+    before_system="<|start_of_role|>system<|end_of_role|>",
+    after_system="<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>",
+    before_answer="<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>",
+    after_answer="<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>",
+    tail="<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>",
+    stops=("<|end_of_text|>",),
+    control_tokens=("<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>"),
+)
+
+# granite-3.1..3.3-instruct (default system with date when none; fixed at April 16, 2025).
+# Source: ggml-org llama.cpp, models/templates/ibm-granite-granite-3.3-2B-Instruct.jinja (verbatim Hub template).
+granite3_3: Final = replace(
+    granite3,
+    name="granite3.3",
+    head="<|start_of_role|>system<|end_of_role|>Knowledge Cutoff Date: April 2024. Today's Date: April 16, 2025. You are Granite, developed by IBM. You are a helpful AI assistant.<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>",
+)
+
+# granite-4.0 (default system when none).
+# Source: ggml-org llama.cpp, models/templates/ibm-granite-granite-4.0.jinja (verbatim Hub template).
+granite4: Final = replace(
+    granite3,
+    name="granite4",
+    head="<|start_of_role|>system<|end_of_role|>You are a helpful assistant. Please ensure responses are professional, accurate, and safe.<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>",
+    empty_system="absent",
+)
+
+# ByteDance Seed-OSS.
+# From a copy of the template.
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# ByteDance-Seed/Seed-OSS-36B-Instruct (abridged); its expected output also agrees).
+seed_oss: Final = ChatTemplate(
+    "seed-oss",
+    bos="<seed:bos>",
+    head="user\n",
+    before_system="system\n",
+    after_system="<seed:eos><seed:bos>user\n",
+    before_answer="<seed:eos><seed:bos>assistant\n",
+    after_answer="<seed:eos><seed:bos>user\n",
+    tail="<seed:eos><seed:bos>assistant\n",
+    stops=("<seed:eos>",),
+    control_tokens=("<seed:bos>", "<seed:eos>"),
+    strip_assistant=str.strip,
+)
+
+# MiniMax-M2.
+# Source: ggml-org llama.cpp, models/templates/MiniMax-M2.jinja (verbatim Hub template).
+minimax_m2: Final = ChatTemplate(
+    "minimax-m2",
+    bos="]~!b[",
+    head="]~b]system\nYou are a helpful assistant.[e~[\n]~b]user\n",
+    before_system="]~b]system\n",
+    after_system="[e~[\n]~b]user\n",
+    before_answer="[e~[\n]~b]ai\n",
+    after_answer="[e~[\n]~b]user\n",
+    tail="[e~[\n]~b]ai\n<think>\n",
+    stops=("[e~[",),
+    control_tokens=("]~!b[", "]~b]", "[e~[", "<think>", "</think>"),
+    empty_system="absent",
+)
+
+# Megrez-3B-Instruct.
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# Infinigence/Megrez-3B-Instruct; its expected output also agrees).
+megrez: Final = ChatTemplate(
+    "megrez",
+    head="<|role_start|>system<|role_end|>你是Megrez-3B-Instruct，将针对用户的问题给出详细的、积极的回答。<|turn_end|><|role_start|>user<|role_end|>",
+    before_system="<|role_start|>system<|role_end|>",
+    after_system="<|turn_end|><|role_start|>user<|role_end|>",
+    before_answer="<|turn_end|><|role_start|>assistant<|role_end|>",
+    after_answer="<|turn_end|><|role_start|>user<|role_end|>",
+    tail="<|turn_end|><|role_start|>assistant<|role_end|>",
+    stops=("<|turn_end|>",),
+    control_tokens=("<|role_start|>", "<|role_end|>", "<|turn_end|>"),
+)
+
+# inclusionAI Ling-lite.
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# inclusionAI/Ling-lite; its expected output also agrees).
+ling: Final = ChatTemplate(
+    "ling",
+    head="<role>HUMAN</role>",
+    before_system="<role>SYSTEM</role>",
+    after_system="<role>HUMAN</role>",
+    before_answer="<role>ASSISTANT</role>",
+    after_answer="<role>HUMAN</role>",
+    tail="<role>ASSISTANT</role>",
+    stops=("<|endoftext|>",),
+    control_tokens=("<role>", "</role>"),
+)
+
+# AlphaMonarch-7B.
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# mlabonne/AlphaMonarch-7B; its expected output also agrees).
+monarch: Final = ChatTemplate(
+    "monarch",
+    bos="<s>",
+    head="user\n",
+    before_system="system\n",
+    after_system="</s>\n<s>user\n",
+    before_answer="</s>\n<s>assistant\n",
+    after_answer="</s>\n<s>user\n",
+    tail="</s>\n<s>assistant\n",
+    stops=("</s>",),
+    control_tokens=("<s>", "</s>"),
+)
+
+# MiniCPM-2B (system printed bare).
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# MiniCPM-3B-OpenHermes; its expected output also agrees).
+minicpm: Final = ChatTemplate(
+    "minicpm",
+    head="<用户>",
+    before_system="",
+    after_system="<用户>",
+    before_answer="<AI>",
+    after_answer="<用户>",
+    tail="<AI>",
+    stops=("</s>",),
+    control_tokens=("<用户>", "<AI>"),
+    strip_system=str.strip,
+    strip_user=str.strip,
+    strip_assistant=str.strip,
+)
+
+# Baichuan2-Chat (FastChat rendering).
+# From code of a peer, not of the vendor.
+# Source: lm-sys FastChat (fschat 0.2.36), conversation.py baichuan2-chat.
+baichuan2: Final = ChatTemplate(
+    "baichuan2",
+    head="<reserved_106>",
+    before_system="",
+    after_system="<reserved_106>",
+    before_answer="<reserved_107>",
+    after_answer="<reserved_106>",
+    tail="<reserved_107>",
+    stops=("</s>",),
+    control_tokens=("<reserved_106>", "<reserved_107>"),
+)
+
+# gpt-oss-20b/120b (reasoning_effort medium; current date fixed at 2025-08-05).
+# Past assistant turns are written in the final channel; system content becomes the developer message.
+# Source: ggml-org llama.cpp, models/templates/openai-gpt-oss-120b.jinja (verbatim Hub template); block layout agrees
+# with openai harmony docs and test-data.
+harmony: Final = ChatTemplate(
+    "harmony",
+    head="<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\nCurrent date: 2025-08-05\n\nReasoning: medium\n\n# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|><|start|>user<|message|>",
+    before_system="<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\nCurrent date: 2025-08-05\n\nReasoning: medium\n\n# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|><|start|>developer<|message|># Instructions\n\n",
+    after_system="\n\n<|end|><|start|>user<|message|>",
+    before_answer="<|end|><|start|>assistant<|channel|>final<|message|>",
+    after_answer="<|end|><|start|>user<|message|>",
+    tail="<|end|><|start|>assistant",
+    stops=("<|return|>", "<|call|>"),
+    control_tokens=("<|start|>", "<|message|>", "<|end|>", "<|channel|>", "<|return|>", "<|call|>", "<|constrain|>"),
+    empty_system="absent",
+)
+
+# Apertus-8B/70B-Instruct (today fixed at 2025-09-02).
+# Source: ggml-org llama.cpp, models/templates/Apertus-8B-Instruct.jinja (verbatim Hub template).
+apertus: Final = ChatTemplate(
+    "apertus",
+    bos="<s>",
+    head="<|system_start|>You are Apertus, a helpful assistant created by the SwissAI initiative.\nKnowledge cutoff: 2024-04\nCurrent date: 2025-09-02<|system_end|><|developer_start|>Deliberation: disabled\nTool Capabilities: disabled<|developer_end|><|user_start|>",
+    before_system="<|system_start|>",
+    after_system="<|system_end|><|developer_start|>Deliberation: disabled\nTool Capabilities: disabled<|developer_end|><|user_start|>",
+    before_answer="<|user_end|><|assistant_start|>",
+    after_answer="<|assistant_end|><|user_start|>",
+    tail="<|user_end|><|assistant_start|>",
+    stops=("<|assistant_end|>",),
+    control_tokens=(
+        "<s>",
+        "<|system_start|>",
+        "<|system_end|>",
+        "<|developer_start|>",
+        "<|developer_end|>",
+        "<|user_start|>",
+        "<|user_end|>",
+        "<|assistant_start|>",
+        "<|assistant_end|>",
+    ),
+)

@@ -1,0 +1,101 @@
+"""Meta's: `[INST]` of Llama 2, then headers.
+
+Each format beside the source that it is taken from; one that differs little from another names its difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from distgen.formats.template import ChatTemplate
+
+# Llama-2-*-chat.
+# Source: meta-llama llama, llama/generation.py chat_completion (vendor code executed with a recording tokenizer).
+llama2: Final = ChatTemplate(
+    "llama2",
+    bos="<s>",
+    head="[INST] ",
+    before_system="[INST] <<SYS>>\n",
+    after_system="\n<</SYS>>\n\n",
+    before_answer=" [/INST] ",
+    after_answer=" </s><s>[INST] ",
+    tail=" [/INST]",
+    stops=("</s>",),
+    control_tokens=("<s>", "</s>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"),
+    strip_user=str.strip,
+    strip_assistant=str.strip,
+    strip_joined=True,
+)
+
+# Meta-Llama-3-*-Instruct.
+# Source: meta-llama llama3, llama/tokenizer.py ChatFormat (vendor code executed with a recording tokenizer).
+llama3: Final = ChatTemplate(
+    "llama3",
+    bos="<|begin_of_text|>",
+    head="<|start_header_id|>user<|end_header_id|>\n\n",
+    before_system="<|start_header_id|>system<|end_header_id|>\n\n",
+    after_system="<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
+    before_answer="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    after_answer="<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
+    tail="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    stops=("<|eot_id|>", "<|end_of_text|>"),
+    control_tokens=("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    strip_system=str.strip,
+    strip_user=str.strip,
+    strip_assistant=str.strip,
+)
+
+# Llama-3.1-*-Instruct, Llama-3.3-70B-Instruct (date_string defaults to 26 Jul 2024).
+# Source: ggml-org llama.cpp, models/templates/meta-llama-Llama-3.1-8B-Instruct.jinja (verbatim Hub template).
+llama3_1: Final = replace(
+    llama3,
+    name="llama3.1",
+    head="<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
+    before_system="<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n",
+    stops=("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"),
+)
+
+# Llama-3.2-1B/3B-Instruct (date_string passed: 26 Jul 2024; template otherwise uses today).
+# As rendered with date_string='26 Jul 2024'.
+# Source: ggml-org llama.cpp, models/templates/meta-llama-Llama-3.2-3B-Instruct.jinja (verbatim Hub template).
+llama3_2: Final = replace(
+    llama3_1,
+    name="llama3.2",
+)
+
+# Llama-4-Scout/Maverick-Instruct.
+# From a copy of the template.
+# Source: axolotl, utils/chat_templates/templates/llama4.jinja (copy of the meta-llama/Llama-4 Hub template).
+llama4: Final = ChatTemplate(
+    "llama4",
+    bos="<|begin_of_text|>",
+    head="<|header_start|>user<|header_end|>\n\n",
+    before_system="<|header_start|>system<|header_end|>\n\n",
+    after_system="<|eot|><|header_start|>user<|header_end|>\n\n",
+    before_answer="<|eot|><|header_start|>assistant<|header_end|>\n\n",
+    after_answer="<|eot|><|header_start|>user<|header_end|>\n\n",
+    tail="<|eot|><|header_start|>assistant<|header_end|>\n\n",
+    stops=("<|eot|>", "<|eom|>"),
+    control_tokens=("<|begin_of_text|>", "<|header_start|>", "<|header_end|>", "<|eot|>"),
+    strip_system=str.strip,
+)
+
+# CodeLlama-70b-Instruct.
+# Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
+# codellama/CodeLlama-70b-Instruct-hf; its target output also agrees).
+codellama_70b: Final = ChatTemplate(
+    "codellama-70b",
+    bos="<s>",
+    head="Source: user\n\n ",
+    before_system="Source: system\n\n ",
+    after_system=" <step> Source: user\n\n ",
+    before_answer=" <step> Source: assistant\n\n ",
+    after_answer=" <step> Source: user\n\n ",
+    tail=" <step> Source: assistant\nDestination: user\n\n ",
+    stops=("<step>",),
+    control_tokens=("<s>", "<step>", "Source: ", "Destination: "),
+    strip_system=str.strip,
+    strip_user=str.strip,
+    strip_assistant=str.strip,
+)

@@ -1,0 +1,208 @@
+"""A tag for each role, `<|user|>` and its like.
+
+Each format beside the source that it is taken from; one that differs little from another names its difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from distgen.formats.template import ChatTemplate
+
+# HuggingFaceH4/zephyr-7b-alpha/beta, TinyLlama-1.1B-Chat, notus-7b.
+# Source: huggingface alignment-handbook, recipes/zephyr-7b-beta/sft/config_full.yaml (vendor training recipe);
+# identical rendering to huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
+# HuggingFaceH4/zephyr-7b-beta; its target output also agrees).
+zephyr: Final = ChatTemplate(
+    "zephyr",
+    head="<|user|>\n",
+    before_system="<|system|>\n",
+    after_system="</s>\n<|user|>\n",
+    before_answer="</s>\n<|assistant|>\n",
+    after_answer="</s>\n<|user|>\n",
+    tail="</s>\n<|assistant|>\n",
+    stops=("</s>",),
+    control_tokens=("<|system|>", "<|user|>", "<|assistant|>", "</s>"),
+)
+
+# Tulu-2/Tulu-3 (no bos in template).
+# Source: allenai open-instruct, open_instruct/dataset_transformation.py CHAT_TEMPLATES["tulu"] (vendor code).
+tulu: Final = ChatTemplate(
+    "tulu",
+    head="<|user|>\n",
+    before_system="<|system|>\n",
+    after_system="\n<|user|>\n",
+    before_answer="\n<|assistant|>\n",
+    after_answer="<|endoftext|>\n<|user|>\n",
+    tail="\n<|assistant|>\n",
+    stops=("<|endoftext|>",),
+    control_tokens=("<|system|>", "<|user|>", "<|assistant|>", "<|endoftext|>"),
+)
+
+# OLMo-2-*-Instruct (tulu with bos <|endoftext|>).
+# Source: allenai open-instruct, CHAT_TEMPLATES["tulu"] with add_bos=True prepending bos_token (vendor code path).
+olmo2: Final = replace(
+    tulu,
+    name="olmo2",
+    bos="<|endoftext|>",
+)
+
+# Phi-3-mini-4k/128k-instruct (July 2024 template).
+# Source: guidance-ai guidance, guidance/chat.py (verbatim microsoft/Phi-3-mini-4k-instruct template).
+phi3_mini: Final = ChatTemplate(
+    "phi3-mini",
+    head="<|user|>\n",
+    before_system="<|system|>\n",
+    after_system="<|end|>\n<|user|>\n",
+    before_answer="<|end|>\n<|assistant|>\n",
+    after_answer="<|end|>\n<|user|>\n",
+    tail="<|end|>\n<|assistant|>\n",
+    stops=("<|end|>", "<|endoftext|>"),
+    control_tokens=("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+)
+
+# Phi-3-small (bos <|endoftext|>).
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# microsoft/Phi-3-small; its expected output also agrees).
+phi3_small: Final = replace(
+    phi3_mini,
+    name="phi3-small",
+    bos="<|endoftext|>",
+    control_tokens=("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"),
+)
+
+# Phi-3-medium (system silently DROPPED).
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# microsoft/Phi-3-medium; its expected output also agrees).
+phi3_medium: Final = replace(
+    phi3_mini,
+    name="phi3-medium",
+    before_system="",
+    after_system="",
+    control_tokens=("<|user|>", "<|assistant|>", "<|end|>"),
+    system_place="refused",
+    empty_system="absent",
+)
+
+# Phi-3.5-mini-instruct.
+# Source: ggml-org llama.cpp, models/templates/microsoft-Phi-3.5-mini-instruct.jinja (verbatim Hub template).
+phi3_5: Final = replace(
+    phi3_mini,
+    name="phi3.5",
+    empty_system="absent",
+)
+
+# Phi-4-mini-instruct.
+# Source: guidance-ai guidance, guidance/chat.py (verbatim microsoft/Phi-4-mini-instruct template).
+phi4_mini: Final = replace(
+    phi3_mini,
+    name="phi4-mini",
+    head="<|user|>",
+    before_system="<|system|>",
+    after_system="<|end|><|user|>",
+    before_answer="<|end|><|assistant|>",
+    after_answer="<|end|><|user|>",
+    tail="<|end|><|assistant|>",
+)
+
+# h2o-danube-1.8b-chat.
+# Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
+# h2oai/h2o-danube-1.8b-chat; its target output also agrees).
+h2o_danube: Final = ChatTemplate(
+    "h2o-danube",
+    head="<|prompt|>",
+    before_system="<|system|>",
+    after_system="</s><|prompt|>",
+    before_answer="</s><|answer|>",
+    after_answer="</s><|prompt|>",
+    tail="</s><|answer|>",
+    stops=("</s>",),
+    control_tokens=("<|prompt|>", "<|answer|>", "</s>"),
+)
+
+# OpenAssistant pythia/llama (FastChat rendering).
+# From code of a peer, not of the vendor.
+# Source: lm-sys FastChat (fschat 0.2.36), conversation.py oasst_pythia.
+oasst: Final = ChatTemplate(
+    "oasst",
+    head="<|prompter|>",
+    before_system="",
+    after_system="<|prompter|>",
+    before_answer="<|endoftext|><|assistant|>",
+    after_answer="<|endoftext|><|prompter|>",
+    tail="<|endoftext|><|assistant|>",
+    stops=("<|endoftext|>",),
+    control_tokens=("<|prompter|>", "<|assistant|>", "<|endoftext|>"),
+)
+
+# StarChat-beta (FastChat rendering).
+# From code of a peer, not of the vendor.
+# Source: lm-sys FastChat (fschat 0.2.36), conversation.py starchat.
+starchat: Final = replace(
+    phi3_mini,
+    name="starchat",
+    head="<system>\n<|end|>\n<|user|>\n",
+    before_system="<system>\n",
+    stops=("<|end|>",),
+)
+
+# chatglm3-6b.
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# THUDM/chatglm3-6b; its expected output also agrees).
+chatglm3: Final = ChatTemplate(
+    "chatglm3",
+    head="[gMASK]sop<|user|>\n ",
+    before_system="[gMASK]sop<|system|>\n ",
+    after_system="<|user|>\n ",
+    before_answer="<|assistant|>\n ",
+    after_answer="<|user|>\n ",
+    tail="<|assistant|>",
+    stops=("<|user|>", "<|observation|>", "</s>"),
+    control_tokens=("[gMASK]", "sop", "<|system|>", "<|user|>", "<|assistant|>"),
+)
+
+# GLM-4.5/4.6 (thinking allowed).
+# Source: ggml-org llama.cpp, models/templates/GLM-4.6.jinja (verbatim Hub template).
+glm4_6: Final = ChatTemplate(
+    "glm4.6",
+    head="[gMASK]<sop><|user|>\n",
+    before_system="[gMASK]<sop><|system|>\n",
+    after_system="<|user|>\n",
+    before_answer="<|assistant|>\n<think></think>\n",
+    after_answer="<|user|>\n",
+    tail="<|assistant|>",
+    stops=("<|endoftext|>", "<|user|>", "<|observation|>"),
+    control_tokens=("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<think>", "</think>"),
+    strip_assistant=str.strip,
+)
+
+# EXAONE-3.0/3.5-Instruct.
+# Source: public Python project EXAONEManager (verbatim copy of LGAI-EXAONE tokenizer_config chat_template); identical
+# rendering to axolotl exaone.jinja.
+exaone3: Final = ChatTemplate(
+    "exaone3",
+    head="[|system|][|endofturn|]\n[|user|]",
+    before_system="[|system|]",
+    after_system="[|endofturn|]\n[|user|]",
+    before_answer="\n[|assistant|]",
+    after_answer="[|endofturn|]\n[|user|]",
+    tail="\n[|assistant|]",
+    stops=("[|endofturn|]",),
+    control_tokens=("[|system|]", "[|user|]", "[|assistant|]", "[|endofturn|]"),
+)
+
+# EXAONE-4.0.
+# From a copy of the template.
+# Source: axolotl, utils/chat_templates/templates/exaone4.jinja (copy of the LGAI-EXAONE/EXAONE-4.0 Hub template).
+exaone4: Final = ChatTemplate(
+    "exaone4",
+    head="[|user|]\n",
+    before_system="[|system|]\n",
+    after_system="[|endofturn|]\n[|user|]\n",
+    before_answer="[|endofturn|]\n[|assistant|]\n<think>\n\n</think>\n\n",
+    after_answer="[|endofturn|]\n[|user|]\n",
+    tail="[|endofturn|]\n[|assistant|]\n<think>\n\n</think>\n\n",
+    stops=("[|endofturn|]",),
+    control_tokens=("[|system|]", "[|user|]", "[|assistant|]", "[|endofturn|]", "<think>", "</think>"),
+)
