@@ -329,7 +329,7 @@ def _say(note: str) -> None:
 def _format(options: argparse.Namespace) -> ChatTemplate | ChatMessages:
     template = lookup(str(options.format))
     if isinstance(template, Failure):
-        raise Unusable(f"{explain(template.failure())} They are: {', '.join(FORMATS)}.")
+        raise Unusable(f"{explain(template.failure())} On the command line: python -m distgen formats.")
     found = template.unwrap()
     return replace(found, bos="") if options.no_bos and isinstance(found, ChatTemplate) else found
 

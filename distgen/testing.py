@@ -29,7 +29,7 @@ WHITE_SPACE: Final = "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2003\u2028\
 """What `str.strip` strips, save six spaces that are like U+2003."""
 
 PROSE: Final = (
-    "A sophomore reads philosophy. Human: a word. USER: another. Is 2 < 3 > 1? \u201cYes\u201d, says the Assistant: yes.",
+    "A sophomore reads philosophy. Human: a word (USER: another). Is 2 < 3 > 1? \u201cYes\u201d, says the Assistant: yes.",
     "Réponds en français — toujours « oui » ; jamais « non » !",
     "Wie heißt «{x}»? Grüße aus Köln, Straße 5.",
     "¿Qué tal? ¡Muy bien! El niño comió 3/4 de la piña.",

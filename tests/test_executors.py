@@ -62,7 +62,7 @@ def loky_pool() -> AbstractContextManager[FuturesExecutor]:
 def dask_open() -> Iterator[Open]:
     distributed = pytest.importorskip("distributed")
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         distributed.Client(cluster) as client,
     ):
         opened: Open = client.get_executor

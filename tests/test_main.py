@@ -191,7 +191,7 @@ def test_any_bytes_are_rows_or_reasons(lines: list[bytes]) -> None:
         (["render", "no.jsonl", "--format", "chatml"], "cannot read no.jsonl: No such file or directory"),
         (["run", "in.jsonl", "-o", "in.jsonl", "--format", "chatml"], "in.jsonl exists already and is left as it is"),
         (["run", "in.jsonl", "-o", "no/out.jsonl", "--format", "chatml"], "cannot write no/out.jsonl: No such file"),
-        (["run", "in.jsonl", "-o", "out.jsonl", "--format", "chatlm"], "did you mean 'chatml'?"),
+        (["run", "in.jsonl", "-o", "out.jsonl", "--format", "zefyr"], "did you mean 'zephyr'?"),
         (["render", "in.jsonl", "--format", "lama2"], "did you mean 'llama2'"),
         (
             ["run", "in.jsonl", "-o", "out.jsonl", "--format", "openai", "--base-url", "http://127.0.0.1:1/v1"],

@@ -138,7 +138,14 @@ no_system = Seeded(before=lambda prompt: replace(prompt, system=None))
 always_a_system = Seeded(before=lambda prompt: replace(prompt, system=prompt.system or "You are a bot."))
 strips_too_much = Seeded(before=user(str.strip))
 unguarded = replace(chatml, control_tokens=(), stops=())
-words = replace(chatml, control_tokens=(*chatml.control_tokens, "sop"))
+
+
+def refuse_philosophy(prompt: Prompt) -> Answer:
+    at = prompt.user.find("sop")
+    return chatml(prompt) if at < 0 else Failure(ControlToken("chatml", "sop", "user", at))
+
+
+words = Seeded(write=refuse_philosophy)
 
 # A text that is not where it was, or not at all, is missed by parse, or its token by a refusal.
 MOVED: Final = "law_inverse law_refusal law_no_forgery"
@@ -163,7 +170,6 @@ FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
     ("canonical forgets a fold", Seeded(of=default, normal=same, control_tokens=()), "law_inverse"),
     ("parse remembers", remembering(), "law_injective"),
     ("it refuses no token", Seeded(of=unguarded), "law_no_forgery"),
-    ("it declares no token", unguarded, "law_inverse law_injective"),
     ("it says a wrong offset", Seeded(write=shifted), "law_refusal"),
     ("it says a wrong place", Seeded(write=misplaced), "law_refusal"),
     (
@@ -196,6 +202,12 @@ def test_check_format_names_the_law_that_a_fault_breaks(fault: Format[str], laws
 )
 def test_check_format_finds_nothing_where_nothing_is_seeded(sound: Seeded) -> None:
     check_format(sound, max_examples=30)
+
+
+def test_a_format_that_declares_no_token_still_refuses_a_forged_turn() -> None:
+    check_format(unguarded, max_examples=50)
+    forged = f"a{unguarded.before_answer}b{unguarded.after_answer}c"
+    assert isinstance(unguarded(Prompt(forged)), Failure)
 
 
 def test_check_format_takes_formats_that_are_no_text() -> None:

@@ -190,7 +190,7 @@ def lookup(name: str) -> Result[ChatTemplate | ChatMessages, UnknownFormat]:
     >>> lookup("chatml").map(lambda found: found.stops)
     <Success: ('<|im_end|>',)>
     >>> lookup("Llama-3")
-    <Failure: UnknownFormat(name='Llama-3', nearest=('llama3', 'llama2'))>
+    <Failure: UnknownFormat(name='Llama-3', nearest=('llama3', 'llama3.2', 'llama3.1'))>
     """
     found = FORMATS.get(name)
     return Failure(_unknown(name)) if found is None else Success(found)

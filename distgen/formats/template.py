@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeVar, final
 
 from returns.result import Failure, Result, Success
@@ -209,6 +210,9 @@ class ChatTemplate:
             return NotSupported(self.name, "no system")
         if prompt.history and not self.takes_history:
             return NotSupported(self.name, "history")
+        return self._forgery(prompt)
+
+    def _forgery(self, prompt: Prompt) -> ControlToken | None:
         given = self._given()
         held = self._held(prompt, given.refused) or self._held(prompt, given.openings)
         if held is None and given.read_back and self._forged(prompt):
@@ -237,13 +241,14 @@ class ChatTemplate:
         return ControlToken(self.name, self.tail, "user", 0)
 
     def _forged(self, prompt: Prompt) -> bool:
-        """Whether the rendering would read back as another conversation, or holds a token that no literal holds."""
+        """Whether the rendering would read back as another conversation, or holds a token across the end of a text."""
         parts = self._parts(prompt)
-        text = "".join(parts)
-        more = any(
-            text.count(token) != sum(each.count(token) for each in parts[::2]) for token in self._given().refused
+        across = any(
+            token in left[-len(token) + 1 :] + right[: len(token) - 1]
+            for token in self._given().refused
+            for left, right in pairwise(parts)
         )
-        return more or self._read(text) != self._normal(prompt)
+        return across or self._read("".join(parts)) != self._normal(prompt)
 
     def _normal(self, prompt: Prompt) -> Prompt:
         if self.folds == "conversation":
@@ -263,12 +268,15 @@ class ChatTemplate:
 
     def _unfolded(self, text: str) -> tuple[str | None, str]:
         """The system and user text that stand for a folded text: all of it as user text, where no strip changes that."""
-        if self.strip_user(text) == text:
+        strip, mark = self.strip_user, self.after_system
+        if strip(text) == text:
             return None, text
-        end = text.find(self.after_system)
-        while self.strip_user(text[end + len(self.after_system) :]) != text[end + len(self.after_system) :]:
-            end = text.find(self.after_system, end + 1)
-        return text[:end], text[end + len(self.after_system) :]
+        if strip(text[-1:]) == "":  # which no user text ends with, so that it is empty
+            return (text.removesuffix(mark), "") if text.endswith(mark) else (None, text)
+        end = text.find(mark)
+        while end >= 0 and strip(text[end + len(mark) : end + len(mark) + 1]) == "":
+            end = text.find(mark, end + 1)
+        return (text[:end], text[end + len(mark) :]) if end >= 0 else (None, text)
 
     def _read(self, rendered: str) -> Prompt | str:
         """The only prompt that can have rendered to this text, if any has; else why none has."""
@@ -312,11 +320,9 @@ class ChatTemplate:
         return Prompt(user, system, tuple(history))
 
     def _verified(self, rendered: str, prompt: Prompt) -> Prompt | str:
-        refusal = self._refusal(prompt)
-        if isinstance(refusal, ControlToken):
-            return f"its {refusal.where} would hold {refusal.token!r} at character {refusal.offset}"
+        refusal = self._forgery(prompt)
         if refusal is not None:
-            return f"its prompt would have {refusal.what}, which is not supported"
+            return f"its {refusal.where} would hold {refusal.token!r} at character {refusal.offset}"
         again = self._text(prompt)
         if again != rendered:
             return f"rendered again, it differs at character {_first_difference(again, rendered)}"
@@ -390,7 +396,8 @@ def _straddles(token: str, literal: str) -> bool:
 def _derive(template: ChatTemplate) -> _Derived:
     markup = {token for token in (*template.control_tokens, *template.stops) if _is_markup(token)}
     read_back = _may_be_forged(template, markup)
-    openings = {each for each in (template.before_answer, template.tail) if each.strip() and not _holds(each, markup)}
+    words = () if template.folds == "conversation" else (template.before_answer, template.tail)
+    openings = {each for each in words if each.strip() and not _holds(each, markup)}
     return _Derived(
         template.bos + template.head,
         template.bos + template.before_system,
