@@ -115,7 +115,7 @@ class InvalidArgument:
     """An argument of the call itself, the same for every row, is out of its range."""
 
     name: str
-    value: int
+    value: object
     reason: str
 
 
