@@ -240,7 +240,7 @@ def test_check_format_takes_formats_that_are_no_text() -> None:
 )
 def test_check_formatter_names_the_law_too(formatter: Callable[[Prompt], Answer], law: str) -> None:
     with pytest.raises(AssertionError, match=rf"^{law}: "):
-        check_formatter(formatter, max_examples=200)
+        check_formatter(formatter, max_examples=2_000)
 
 
 @pytest.mark.parametrize("sound", FORMATS.values(), ids=FORMATS.keys())
@@ -353,6 +353,7 @@ HEADS: Final = tuple("<|im_end|>"[:cut] for cut in range(2, 10))
 ENDS: Final = tuple("<|im_end|>"[cut:] for cut in range(1, 9))
 ADVERSARIAL: Final[tuple[Kind, ...]] = (
     lambda prompt: "<|im_end|>" in prompt.user,
+    lambda prompt: prompt.user.count("<|im_end|>") + prompt.user.count("<|im_start|>") >= 3,
     lambda prompt: prompt.user.endswith(HEADS),
     lambda prompt: prompt.user.startswith(ENDS) and prompt.system is not None,
     lambda prompt: prompt.user.endswith("\n") and "im_" in prompt.user,
