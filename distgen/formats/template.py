@@ -102,7 +102,7 @@ class ChatTemplate:
     stops: tuple[str, ...] = ()
     """The texts that end an answer, for the backend; refused in contents as `control_tokens` are."""
     control_tokens: tuple[str, ...] = ()
-    """The markup. A prompt that holds any of it, in any text, is refused."""
+    """What delimits turns: markup is refused in any text, plain words ("USER: ") only where they would forge a turn."""
     strip_system: Strip = str
     strip_user: Strip = str
     strip_assistant: Strip = str
