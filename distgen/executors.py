@@ -198,7 +198,9 @@ def _completions(row: Row, expected: int) -> Result[tuple[Completion, ...], Faul
         completions = tuple(row.unwrap() if isinstance(row, Result) else row)
         for completion in completions:
             _check(completion)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a row may be lazy, and the backend's code run only here
         return Failure(Fault.of(error))
     got = len(completions)
     return Success(completions) if got == expected else Failure(WrongShape("generations", expected, got))

@@ -11,6 +11,7 @@ from concurrent.futures import Executor as FuturesExecutor
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
 import pytest
 from returns.result import Failure, Success
@@ -131,6 +132,40 @@ def test_an_unpicklable_backend_is_a_typed_failure() -> None:
 
     (row,) = LLM(PLAIN, default, local, Pool(spawned, 2)).generate(["a"])
     assert "local" in repr(row.failure())
+
+
+@pytest.mark.parametrize("ended", [SystemExit("no"), GeneratorExit("no"), ValueError("no")], ids=repr)
+@pytest.mark.parametrize("executor", [Sequential(), Threads(2)], ids=repr)
+def test_a_lazy_row_that_raises_fails_alone(executor: Sequential | Threads, ended: BaseException) -> None:
+    def lazy(prompt: str) -> Iterator[Completion]:
+        if prompt == "b":
+            raise ended
+        yield Completion(prompt)
+
+    def backend(prompts: Sequence[str], _: int) -> list[Iterator[Completion]]:
+        return [lazy(prompt) for prompt in prompts]
+
+    untyped: Any = LLM
+    rows = untyped(PLAIN, default, backend, executor, batch_size=3).generate(["a", "b", "c"])
+    assert [isinstance(row, Success) for row in rows] == [True, False, True]
+    assert rows[1] == Failure(Fault(type(ended).__name__, "no"))
+
+
+def test_a_lazy_row_that_is_interrupted_ends_the_run() -> None:
+    def interrupted(_: int) -> Completion:
+        raise KeyboardInterrupt
+
+    def backend(_: Sequence[str], num_generations: int) -> list[Iterator[Completion]]:
+        return [map(interrupted, range(num_generations))]
+
+    untyped: Any = LLM
+    with pytest.raises(KeyboardInterrupt):
+        untyped(PLAIN, default, backend, Sequential()).generate(["a"])
+
+
+def test_a_pool_that_does_not_open_fails_every_row_of_a_batch() -> None:
+    fault = Failure(Fault("ValueError", "max_workers must be greater than 0"))
+    assert LLM(PLAIN, default, echo, Threads(0), batch_size=3).generate(["a", "b", "c", "d"]) == [fault] * 4
 
 
 def test_an_open_pool_stays_open() -> None:
