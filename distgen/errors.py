@@ -71,10 +71,13 @@ class ControlToken:
 @final
 @dataclass(frozen=True, slots=True)
 class NotSupported:
-    """The prompt has a system text, or history, or no system text, and `format` cannot write that, as its model's cannot."""
+    """The prompt has a system text, or history, or no system text, and `format` cannot write that, as its model's cannot.
+
+    "no thinking" is an answer to train on without the thinking that the format opens.
+    """
 
     format: str
-    what: Literal["system", "history", "no system"]
+    what: Literal["system", "history", "no system", "no thinking"]
 
 
 @final
@@ -149,6 +152,10 @@ def explain(error: GenerateError | ParseFailed) -> str:
             return f"{format_name} has no system role; put the instructions in the user text, or choose another format."
         case NotSupported(format_name, "no system"):
             return f"{format_name} has no fixed text to stand for an absent system text; give one, it may be empty."
+        case NotSupported(format_name, "no thinking"):
+            return (
+                f"{format_name} opens an answer with <think>; give all that the model wrote, up to its </think> and on."
+            )
         case NotSupported(format_name):
             return f"{format_name} takes a single turn; ask without history, or choose another format."
         case NotRendered(format_name, reason, index):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypedDict, final
+from typing import Literal, NamedTuple, TypeAlias, TypedDict, final
 
 from returns.result import Failure, Result, Success
 
@@ -26,6 +26,13 @@ class Message(TypedDict):
 
 
 Messages: TypeAlias = list[Message]
+
+
+class Segment(NamedTuple):
+    """A piece of a rendering: a literal of the format (`is_control`), or a text of the prompt, in which nothing is markup."""
+
+    text: str
+    is_control: bool
 
 
 @final

@@ -7,16 +7,17 @@ is refused and never rendered: it would forge a turn. Nothing here tokenizes, do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeVar, final
 
+from returns.primitives.container import BaseContainer
 from returns.result import Failure, Result, Success
 
 from distgen.errors import ControlToken, Fault, FormatError, NotRendered, NotSupported
-from distgen.prompt import Exchange, Prompt
+from distgen.prompt import Exchange, Prompt, Segment
 
 P = TypeVar("P")
 
@@ -26,8 +27,12 @@ Formatter: TypeAlias = Callable[[Prompt], Result[P, FormatError]]
 Strip: TypeAlias = Callable[[str], str]
 """What a template does to the ends of a text: `str.strip`, `str.lstrip`, or `str`, which changes nothing."""
 
-
 _MARKUP = "<>[]|"
+_THINKING = ("<think>", "</think>")
+
+# Success(text) costs twice what a rendering costs: two frames of constructors, and a search of its many bases.
+_new = object.__new__
+_fill: Callable[[Success[str], str], None] = vars(BaseContainer)["_inner_value"].__set__
 
 
 class Format(Protocol[P]):
@@ -51,8 +56,29 @@ class Format(Protocol[P]):
         ...
 
 
+class Example(NamedTuple):
+    """A text to train on, and where in it the answer stands: `text[start:end]` is all that the model has to write."""
+
+    text: str
+    start: int
+    """Characters before the answer: as many as the prompt takes when the model is asked."""
+    end: int
+    """Characters up to the end of the answer's stop, which the text ends with."""
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """(start, end), in characters."""
+        return self.start, self.end
+
+
+_Plan: TypeAlias = tuple[str | None, str | None, str, str, Strip | None, Strip | None]
+"""What the short way of a call reads: what comes before the first user text where there is no system text, and before
+the system text (None where that is refused), two guards (characters, rare in prose, of which every text holds one that
+may be refused; the empty text, where the short way does not do), and the strips of user and system texts."""
+
+
 class _Derived(NamedTuple):
-    """What follows from a ChatTemplate."""
+    """What refusing and reading need that follows from a ChatTemplate."""
 
     opening: str
     system_opening: str
@@ -62,12 +88,12 @@ class _Derived(NamedTuple):
     """The markup, longest first: of two tokens at one place the longer is reported."""
     openings: tuple[str, ...]
     """What opens an answer in plain words, such as "\\n\\nAssistant:": refused where it stands in a text just so."""
-    guards: str
-    """Characters of which every token of `refused` holds one, rare in prose: a text without them is cheap to see."""
+    words: tuple[str, ...]
+    """What else a forged turn may be made of, or a half of it: the control tokens that are plain words."""
+    delimiters: tuple[str, ...]
+    """And what stands between the turns."""
     read_back: bool
     """Whether a text without markup may still forge a turn."""
-    searched: bool
-    """Whether a prompt may be refused for more than the markup in its texts."""
 
 
 @final
@@ -103,6 +129,9 @@ class ChatTemplate:
     """The texts that end an answer, for the backend; refused in contents as `control_tokens` are."""
     control_tokens: tuple[str, ...] = ()
     """What delimits turns: markup is refused in any text, plain words ("USER: ") only where they would forge a turn."""
+    models: tuple[str, ...] = ()
+    """The models whose own format this is, by the names that their makers give them, without the maker; a `*` stands for
+    a part that begins with a digit, such as 7B, 8x22B or 30B-A3B."""
     strip_system: Strip = str
     strip_user: Strip = str
     strip_assistant: Strip = str
@@ -113,16 +142,11 @@ class ChatTemplate:
     empty_system: Literal["written", "absent"] = "written"
     """Whether an empty system text is written as an empty block, or is as none."""
     takes_history: bool = True
-    folds: Literal["nothing", "system", "conversation"] = "nothing"
-    """What the rendering does not tell apart from the user text: the canonical prompt holds it there."""
+    folds: Literal["nothing", "empty turns", "system", "conversation"] = "nothing"
+    """What the rendering does not show: that there was an empty turn; where the system text ends, or any turn, which are
+    user text in the canonical prompt."""
+    _plan: _Plan | None = field(default=None, init=False, repr=False, compare=False)
     _derived: _Derived | None = field(default=None, init=False, repr=False, compare=False)
-
-    def _given(self) -> _Derived:
-        """What each call would derive anew from the record: kept from the first call on, since an import makes many."""
-        derived = self._derived or _derive(self)
-        if self._derived is None:
-            object.__setattr__(self, "_derived", derived)
-        return derived
 
     def __call__(self, prompt: Prompt, /) -> Result[str, FormatError]:
         """The prompt as text, or the reason why it is refused: for a token, the first in it, in reading order.
@@ -131,17 +155,71 @@ class ChatTemplate:
         >>> zephyr(Prompt("Hi", system="Be brief.")).unwrap()
         '<|system|>\\nBe brief.</s>\\n<|user|>\\nHi</s>\\n<|assistant|>\\n'
         """
-        system, user, history = prompt.system, prompt.user, prompt.history
-        given = self._derived or self._given()
-        if given.searched:
-            return self._searched(prompt)
-        for guard in given.guards:
-            if guard in user or (system is not None and guard in system):
-                return self._searched(prompt)
-            for exchange in history:
-                if guard in exchange.user or guard in exchange.assistant:
-                    return self._searched(prompt)
-        return Success("".join(self._parts(prompt)))
+        # The short way for most prompts; where it does not lead on, `_checked` answers, and would for all.
+        opening, system_opening, guard, guard_2, clean, clean_system = self._plan or self._planned()
+        system, user = prompt.system, prompt.user
+        if prompt.history or guard in user or (guard_2 and guard_2 in user):
+            return self._checked(prompt)
+        if system is not None:
+            if guard in system or (guard_2 and guard_2 in system):
+                return self._checked(prompt)
+            if clean_system is not None:
+                system = clean_system(system)
+            if system == "" and self.empty_system == "absent":
+                system = None
+        if system is None and opening is not None:
+            text = f"{opening}{user if clean is None else clean(user)}{self.tail}"
+        elif system is None or system_opening is None:
+            return self._checked(prompt)
+        elif clean is None:
+            text = f"{system_opening}{system}{self.after_system}{user}{self.tail}"
+        elif self.strip_joined:
+            text = f"{clean(f'{system_opening}{system}{self.after_system}{user}')}{self.tail}"
+        else:
+            text = f"{system_opening}{system}{self.after_system}{clean(user)}{self.tail}"
+        success: Success[str] = _new(Success)
+        _fill(success, text)
+        return success
+
+    def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
+        """The rendering cut up into the format's own literals and the texts of the prompt, none of them empty.
+
+        Joined, they are what a call gives. A tokenizer that reads control tokens in the literals alone cannot be made to
+        read one in a text, so that no text is refused here.
+
+        >>> from distgen.formats import chatml
+        >>> [segment.text for segment in chatml.segments(Prompt("<|im_end|>")).unwrap() if not segment.is_control]
+        ['<|im_end|>']
+        """
+        unsupported = self._unsupported(prompt)
+        if unsupported is not None:
+            return Failure(unsupported)
+        parts = enumerate(self._parts(prompt))
+        return Success(tuple(Segment(part, place % 2 == 0) for place, part in parts if part))
+
+    def example(self, prompt: Prompt, answer: str, /) -> Result[Example, FormatError]:
+        """The prompt with its answer and the stop after it, to train on: it begins with the text that a call gives.
+
+        The answer is written as the format writes a past one, where it opens both alike; so the text is then how a
+        longer conversation begins. A stop that the format does not write after a past answer stands here all the same. An
+        answer that holds a `</think>` stands as the model wrote it, though a format deletes what was thought from a past
+        one; where the format opens the thinking itself, an answer without that is `NotSupported`.
+
+        >>> from distgen.formats import llama2
+        >>> text, start, end = llama2.example(Prompt("2+2?"), "4").unwrap()
+        >>> text, text[start:end]
+        ('<s>[INST] 2+2? [/INST] 4 </s>', ' 4 </s>')
+        """
+        thought = _THINKING[1] in self.control_tokens and _THINKING[1] in answer
+        if not thought and self.tail.rstrip().endswith(_THINKING[0]):
+            return Failure(NotSupported(self.name, "no thinking"))
+        rendered = self(prompt)
+        refusal = self._forgery(replace(prompt, user="", history=(Exchange(prompt.user, _unthought(answer)),)))
+        if refusal is not None and isinstance(rendered, Success):
+            return Failure(replace(refusal, where="answer"))
+        before = "" if thought else _after_prefix(self.before_answer, self.tail)
+        written = f"{before}{answer if thought else self.strip_assistant(answer)}{_stop(self)}"
+        return rendered.map(lambda text: Example(text + written, len(text), len(text) + len(written)))
 
     def parse(self, rendered: str, /) -> Result[Prompt, FormatError]:
         """The canonical prompt that renders to exactly this text, or `NotRendered`; total, in linear time.
@@ -166,6 +244,18 @@ class ChatTemplate:
         """
         return prompt if self._refusal(prompt) is not None else self._normal(prompt)
 
+    def _planned(self) -> _Plan:
+        """Made at the first call and kept, since an import makes many templates and calls few."""
+        plan = _plan(self)
+        object.__setattr__(self, "_plan", plan)
+        return plan
+
+    def _given(self) -> _Derived:
+        """Kept from the first time on, as the plan is."""
+        derived = self._derived or _derive(self)
+        object.__setattr__(self, "_derived", derived)
+        return derived
+
     def _parts(self, prompt: Prompt) -> list[str]:
         """The rendering, cut up: literals at even places and the texts of the prompt, stripped, at odd ones."""
         strip, system = self.strip_user, self._system(prompt)
@@ -182,6 +272,10 @@ class ChatTemplate:
             first = prompt.history[0].user if prompt.history else prompt.user
             joined, cut = self._joined(first), len(self.after_system)
             parts[2:4] = joined[:cut], joined[cut:]
+        if self.folds == "empty turns":
+            for place in range(1, len(parts), 2):
+                if parts[place] == "":
+                    parts[place - 1] = parts[place - 1].removesuffix(self.after_answer).removesuffix(self.before_answer)
         return parts
 
     def _system(self, prompt: Prompt) -> str | None:
@@ -194,8 +288,7 @@ class ChatTemplate:
         """The end of the system block and the first user text, stripped as one; the block begins with markup."""
         return self.strip_user("|" + self.after_system + user)[1:]
 
-    def _searched(self, prompt: Prompt) -> Result[str, FormatError]:
-        """The same answer as a call gives, for a prompt that may be refused."""
+    def _checked(self, prompt: Prompt) -> Result[str, FormatError]:
         refusal = self._refusal(prompt)
         return Failure(refusal) if refusal is not None else Success(self._text(prompt))
 
@@ -203,6 +296,9 @@ class ChatTemplate:
         return "".join(self._parts(prompt))
 
     def _refusal(self, prompt: Prompt) -> ControlToken | NotSupported | None:
+        return self._unsupported(prompt) or self._forgery(prompt)
+
+    def _unsupported(self, prompt: Prompt) -> NotSupported | None:
         system = self._system(prompt)
         if system is not None and self.system_place == "refused":
             return NotSupported(self.name, "system")
@@ -210,14 +306,15 @@ class ChatTemplate:
             return NotSupported(self.name, "no system")
         if prompt.history and not self.takes_history:
             return NotSupported(self.name, "history")
-        return self._forgery(prompt)
+        return None
 
     def _forgery(self, prompt: Prompt) -> ControlToken | None:
         given = self._given()
         held = self._held(prompt, given.refused) or self._held(prompt, given.openings)
         if held is None and given.read_back and self._forged(prompt):
-            # No token stands in one text whole: a plain word is at fault, or half of a token at the end of a text.
-            held = self._held(prompt, self.control_tokens) or self._half_held(prompt)
+            # No markup stands in one text whole: plain words are at fault, or half of a token at the end of a text.
+            words, delimiters = given.words, given.delimiters
+            held = self._held(prompt, words) or self._held(prompt, delimiters) or self._half_held(prompt)
         return held
 
     def _held(self, prompt: Prompt, tokens: tuple[str, ...]) -> ControlToken | None:
@@ -230,8 +327,12 @@ class ChatTemplate:
 
     def _half_held(self, prompt: Prompt) -> ControlToken:
         """The token whose first half ends a text, or whose last half begins one; it begins at `offset`, or before 0."""
-        tokens = (*self._given().refused, *self.control_tokens, self.before_answer, self.after_answer)
-        halves = [(token, cut) for token in tokens for cut in range(len(token) - 1, 0, -1)]
+        given = self._given()
+        halves = [
+            (token, cut)
+            for token in (*given.refused, *given.words, *given.delimiters)
+            for cut in range(len(token) - 1, 0, -1)
+        ]
         for where, text in _texts(prompt):
             for token, cut in halves:
                 if text.endswith(token[:cut]):
@@ -243,16 +344,19 @@ class ChatTemplate:
     def _forged(self, prompt: Prompt) -> bool:
         """Whether the rendering would read back as another conversation, or holds a token across the end of a text."""
         parts = self._parts(prompt)
+        around = zip(parts[::2], parts[1::2], parts[2::2], strict=False)
         across = any(
-            token in left[-len(token) + 1 :] + right[: len(token) - 1]
+            token in f"{before[max(0, len(before) - len(token) + 1) :]}{text}{after[: len(token) - 1]}"
+            for before, text, after in around
             for token in self._given().refused
-            for left, right in pairwise(parts)
         )
         return across or self._read("".join(parts)) != self._normal(prompt)
 
     def _normal(self, prompt: Prompt) -> Prompt:
         if self.folds == "conversation":
             return Prompt(self._text(prompt).removeprefix(self._given().opening).removesuffix(self.tail))
+        if self.folds == "empty turns":
+            return self._turns(self._text(prompt))
         strip, strip_answer = self.strip_user, self.strip_assistant
         system = self._system(prompt)
         users = [*(strip(each.user) for each in prompt.history), strip(prompt.user)]
@@ -280,6 +384,8 @@ class ChatTemplate:
 
     def _read(self, rendered: str) -> Prompt | str:
         """The only prompt that can have rendered to this text, if any has; else why none has."""
+        if self.folds == "empty turns":
+            return self._turns(rendered)
         system: str | None = None
         opening, other = self._given().opening, self._given().system_opening
         blocks = self.folds == "nothing" and self.system_place in ("first", "required")
@@ -300,6 +406,25 @@ class ChatTemplate:
             return f"it does not end with {self.tail!r}"
         read = self._conversation(system, body.removesuffix(self.tail))
         return self._with_fold(read) if self.folds == "system" and isinstance(read, Prompt) else read
+
+    def _turns(self, rendered: str) -> Prompt:
+        """The prompt of a rendering in which empty turns are not seen; of another text, any prompt."""
+        given, system, asked = self._given(), None, ""
+        start = given.opening.removesuffix(self.after_answer)
+        marks = (given.system_opening.removeprefix(start), self.after_answer, self.before_answer)
+        body = rendered.removeprefix(start).removesuffix(self.tail)
+        _, *turns = re.split(f"({'|'.join(map(re.escape, marks))})", body)
+        history: list[Exchange] = []
+        for mark, text in zip(turns[::2], turns[1::2], strict=True):
+            if mark == marks[0]:
+                system = text
+            elif mark == self.before_answer:
+                history.append(Exchange(asked, text))
+                asked = ""
+            else:
+                history += [Exchange(asked, "")] if asked else []
+                asked = text
+        return Prompt(asked, system, tuple(history))
 
     def _with_fold(self, prompt: Prompt) -> Prompt:
         if self.system_place == "last" or not prompt.history:
@@ -376,6 +501,21 @@ def strip_newlines_before(text: str) -> str:
     return text.lstrip("\n")
 
 
+def _unthought(answer: str) -> str:
+    """The answer with something else, as long, for the marks of thinking, which it may hold."""
+    return re.sub("|".join(_THINKING), lambda found: "\0" * len(found[0]), answer)
+
+
+def _stop(template: ChatTemplate) -> str:
+    """What follows an answer up to its stop: as after a past answer, or else the first stop there is."""
+    ends = [template.after_answer.find(stop) + len(stop) for stop in template.stops if stop in template.after_answer]
+    return template.after_answer[: min(ends)] if ends else "".join(template.stops[:1])
+
+
+def _after_prefix(text: str, prefix: str) -> str:
+    return text[len(prefix) :] if text.startswith(prefix) else ""
+
+
 def _is_markup(token: str) -> bool:
     """Whether a tokenizer maps a token to an id of its own; plain words, such as "USER: ", are prose to it."""
     return any(char in _MARKUP for char in token)
@@ -393,10 +533,27 @@ def _straddles(token: str, literal: str) -> bool:
     return any(literal.startswith(token[cut:]) or literal.endswith(token[:cut]) for cut in range(1, len(token)))
 
 
+def _plan(template: ChatTemplate) -> _Plan:
+    given = template._given()
+    guards = _guards(_risks(template, given))
+    short = len(guards) <= 2 and template.folds != "empty turns" and not (given.read_back and _is_misread(template))
+    # Without any guard, some character: a text that holds it is checked for nothing.
+    guard, guard_2, *_ = (*(guards or "\0"), "", "") if short else ("", "")
+    system_opening = {"refused": None, "last": given.opening}.get(template.system_place, given.system_opening)
+    return (
+        None if template.system_place == "required" else given.opening,
+        system_opening,
+        guard,
+        guard_2,
+        None if template.strip_user is str else template.strip_user,
+        None if template.strip_system is str else template.strip_system,
+    )
+
+
 def _derive(template: ChatTemplate) -> _Derived:
     markup = {token for token in (*template.control_tokens, *template.stops) if _is_markup(token)}
-    read_back = _may_be_forged(template, markup)
     words = () if template.folds == "conversation" else (template.before_answer, template.tail)
+    delimiters = (template.before_answer, template.after_answer, template.after_system)
     openings = {each for each in words if each.strip() and not _holds(each, markup)}
     return _Derived(
         template.bos + template.head,
@@ -404,13 +561,61 @@ def _derive(template: ChatTemplate) -> _Derived:
         _between(template.before_system, template.head, template.after_system),
         _longest_first(markup),
         _longest_first(openings),
-        "".join({next(char for char in token if char in _MARKUP) for token in markup}),
-        read_back,
-        read_back
-        or openings != set()
-        or not template.takes_history
-        or template.system_place in ("refused", "required"),
+        tuple(word for word in template.control_tokens if word),
+        tuple(each for each in delimiters if each),
+        _may_be_forged(template, markup),
     )
+
+
+def _risks(template: ChatTemplate, given: _Derived) -> set[str]:
+    """What a text that may be refused holds, one of these at least."""
+    befores = (
+        given.opening,
+        given.system_opening,
+        template.after_system,
+        template.before_answer,
+        template.after_answer,
+    )
+    afters = (template.after_system, template.before_answer, template.after_answer, template.tail)
+    turns = (template.before_answer, template.after_answer, template.tail) if given.read_back else ()
+    # The end of a system text is looked for nowhere else.
+    system = _portions(afters[:1], (given.system_opening,), afters[:1]) if given.read_back else set[str]()
+    return system | _portions((*given.refused, *given.openings, *turns), befores, afters)
+
+
+def _portions(marks: Iterable[str], befores: tuple[str, ...], afters: tuple[str, ...]) -> set[str]:
+    """What a text would have to hold, at least, for one of the marks to stand where it is not meant, the text's
+    neighbours helping: whole, or without the start that one of `befores` ends with, the end that one of `afters` begins with.
+    """
+    return {
+        mark[start:end]
+        for mark in marks
+        for start in range(len(mark))
+        if start == 0 or any(before.endswith(mark[:start]) for before in befores)
+        for end in range(start + 1, len(mark) + 1)
+        if end == len(mark) or any(after.startswith(mark[end:]) for after in afters)
+    }
+
+
+def _guards(portions: set[str]) -> tuple[str, ...]:
+    """Few characters, of which every portion holds one: signs before letters and spaces, since prose has fewer of them."""
+    chars = sorted({char for portion in portions for char in portion})
+    if not chars:
+        return ()
+
+    def worth(char: str) -> tuple[bool, int, bool]:
+        return not (char.isalnum() or char.isspace()), sum(char in portion for portion in portions), char in _MARKUP
+
+    best = max(chars, key=worth)
+    return (best, *_guards({portion for portion in portions if best not in portion}))
+
+
+def _is_misread(template: ChatTemplate) -> bool:
+    """Whether turns may be read otherwise than they were written even where no text holds anything."""
+    texts = ("", "x")
+    turns = (Exchange(user, assistant) for user in texts for assistant in texts)
+    asked = (Prompt(user, system, (turn,)) for turn in turns for user in texts for system in (None, *texts))
+    return any(template._forged(prompt) for prompt in asked)
 
 
 def _longest_first(tokens: set[str]) -> tuple[str, ...]:
