@@ -261,7 +261,8 @@ def check_formatter(formatter: Formatter[P], *, max_examples: int = 100) -> None
     law_complete
     """
     _try([partial(law_pure, formatter), partial(law_refusal, formatter)], prompts(), max_examples)
-    _try([partial(law_complete, formatter), partial(law_prose, formatter)], _plain_prompts(), max_examples)
+    _try([partial(law_complete, formatter)], _plain_prompts(), max_examples)
+    _all_prose(formatter)
 
 
 def check_format(format: Format[P], *, max_examples: int = 100) -> None:
@@ -274,10 +275,17 @@ def check_format(format: Format[P], *, max_examples: int = 100) -> None:
     examples = prompts() | adversarial_prompts(format)
     laws = (law_pure, law_refusal, law_no_forgery, law_canonical, law_inverse)
     _try([partial(law, format) for law in laws], examples, max_examples)
-    _try([partial(law_complete, format), partial(law_prose, format)], _plain_prompts(), max_examples)
+    _try([partial(law_complete, format)], _plain_prompts(), max_examples)
+    _all_prose(format)
     _try([partial(_law_injective, format, (*_literals(format), "\n", " "))], examples, max_examples)
     if _writes_text(format):
         _try([partial(law_parse, format)], _damaged(format), max_examples)
+
+
+def _all_prose(formatter: Formatter[P]) -> None:
+    for text in PROSE:
+        for prompt in (Prompt(text), Prompt("x", text), Prompt("x", None, (Exchange(text, "x"), Exchange("x", text)))):
+            law_prose(formatter, prompt)
 
 
 def _law_injective(format: Format[P], between: Sequence[str], one: Prompt) -> None:

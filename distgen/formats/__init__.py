@@ -48,6 +48,7 @@ from distgen.formats.family_tags import h2o_danube as h2o_danube
 from distgen.formats.family_tags import oasst as oasst
 from distgen.formats.family_tags import starchat as starchat
 from distgen.formats.family_tags import chatglm3 as chatglm3
+from distgen.formats.family_tags import chatglm4 as chatglm4
 from distgen.formats.family_tags import glm4_6 as glm4_6
 from distgen.formats.family_tags import exaone3 as exaone3
 from distgen.formats.family_tags import exaone4 as exaone4

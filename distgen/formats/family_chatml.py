@@ -111,6 +111,7 @@ smollm3_nothink: Final = ChatTemplate(
     empty_system="absent",
     strip_system=str.rstrip,
     strip_assistant=strip_newlines_before,
+    system_commands=("/no_think", "/think", "/system_override"),
 )
 
 # LiquidAI LFM2.
@@ -128,6 +129,7 @@ lfm2: Final = replace(
 bielik: Final = replace(
     chatml_bos,
     name="bielik",
+    control_tokens=("<s>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"),
     empty_system="absent",
     strip_assistant=str.lstrip,
 )

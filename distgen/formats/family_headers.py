@@ -83,6 +83,7 @@ seed_oss: Final = ChatTemplate(
     stops=("<seed:eos>",),
     control_tokens=("<seed:bos>", "<seed:eos>"),
     strip_assistant=str.strip,
+    empty_assistant=("\n", "<seed:eos>"),
 )
 
 # MiniMax-M2.

@@ -49,7 +49,7 @@ mistral_v0_2_hf: Final = ChatTemplate(
 mistral_v0_2_hf_sys: Final = replace(
     mistral_v1,
     name="mistral-v0.2-hf-sys",
-    empty_system="written",
+    empty_system=("", ""),
 )
 
 # Mistral-7B-Instruct-v0.3, Mixtral-8x22B, Codestral, Mistral-Large-2407 (system folded into LAST user).
@@ -64,6 +64,8 @@ mistral_v3: Final = replace(
     empty_system="absent",
     strip_assistant=strip_spaces_after,
     folds="system",
+    empty_user=(" ", ""),
+    empty_assistant=(" ", ""),
 )
 
 # Mistral-Nemo-Instruct-2407, Pixtral (system folded into LAST user, no spaces).
@@ -74,6 +76,8 @@ mistral_v3_tekken: Final = replace(
     head="[INST]",
     before_answer="[/INST]",
     after_answer="</s>[INST]",
+    empty_user=("", ""),
+    empty_assistant=("", ""),
 )
 
 # Mistral-Large-Instruct-2411.
@@ -85,7 +89,7 @@ mistral_v7: Final = replace(
     after_system="[/SYSTEM_PROMPT][INST] ",
     control_tokens=("<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
     system_place="first",
-    empty_system="written",
+    empty_system=(" ", ""),
     folds="nothing",
 )
 
@@ -103,4 +107,7 @@ mistral_v7_tekken: Final = replace(
     after_answer="</s>[INST]",
     system_place="required",
     strip_assistant=str,
+    empty_system=("", ""),
+    empty_user=("", ""),
+    empty_assistant=("", ""),
 )

@@ -134,6 +134,8 @@ oasst: Final = ChatTemplate(
     tail="<|endoftext|><|assistant|>",
     stops=("<|endoftext|>",),
     control_tokens=("<|prompter|>", "<|assistant|>", "<|endoftext|>"),
+    empty_user=("", "<|endoftext|>"),
+    empty_assistant=("", "<|endoftext|>"),
 )
 
 # StarChat-beta (FastChat rendering).
@@ -145,6 +147,8 @@ starchat: Final = replace(
     head="<system>\n<|end|>\n<|user|>\n",
     before_system="<system>\n",
     stops=("<|end|>",),
+    empty_user=("", "<|end|>\n"),
+    empty_assistant=("", "<|end|>\n"),
 )
 
 # chatglm3-6b.
@@ -162,6 +166,25 @@ chatglm3: Final = ChatTemplate(
     control_tokens=("[gMASK]", "sop", "<|system|>", "<|user|>", "<|assistant|>"),
 )
 
+# glm-4-9b-chat: a turn whose text is empty is not written at all.
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# THUDM/glm-4-9b-chat; its expected output also agrees). Its first revision ended in "<|assistant|>".
+chatglm4: Final = ChatTemplate(
+    "chatglm4",
+    head="[gMASK]<sop><|user|>\n",
+    before_system="[gMASK]<sop><|system|>\n",
+    after_system="<|user|>\n",
+    before_answer="<|assistant|>\n",
+    after_answer="<|user|>\n",
+    tail="<|assistant|>\n",
+    stops=("<|endoftext|>", "<|user|>", "<|observation|>"),
+    control_tokens=("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"),
+    empty_system="absent",
+    empty_user=("<|user|>\n", ""),
+    empty_assistant=("<|assistant|>\n", ""),
+    folds="empty turns",
+)
+
 # GLM-4.5/4.6 (thinking allowed).
 # Source: ggml-org llama.cpp, models/templates/GLM-4.6.jinja (verbatim Hub template).
 glm4_6: Final = ChatTemplate(
@@ -175,6 +198,7 @@ glm4_6: Final = ChatTemplate(
     stops=("<|endoftext|>", "<|user|>", "<|observation|>"),
     control_tokens=("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<think>", "</think>"),
     strip_assistant=str.strip,
+    empty_assistant=("\n", ""),
 )
 
 # EXAONE-3.0/3.5-Instruct.
@@ -205,4 +229,5 @@ exaone4: Final = ChatTemplate(
     tail="[|endofturn|]\n[|assistant|]\n<think>\n\n</think>\n\n",
     stops=("[|endofturn|]",),
     control_tokens=("[|system|]", "[|user|]", "[|assistant|]", "[|endofturn|]", "<think>", "</think>"),
+    empty_assistant=("<think>\n\n</think>\n\n", ""),
 )

@@ -22,6 +22,8 @@ vicuna: Final = ChatTemplate(
     tail=" ASSISTANT:",
     stops=("</s>",),
     control_tokens=("USER: ", "ASSISTANT: ", "</s>"),
+    empty_user=(" ", " "),
+    empty_assistant=(" ", "</s>"),
 )
 
 # Stanford Alpaca (single turn, no system).
@@ -53,6 +55,8 @@ alpaca_fastchat: Final = ChatTemplate(
     tail="\n\n### Response:",
     stops=("</s>",),
     control_tokens=("### Instruction:", "### Response:", "</s>"),
+    empty_user=(" ", "\n\n"),
+    empty_assistant=(" ", "</s>"),
 )
 
 # SOLAR-10.7B-Instruct-v1.0.

@@ -74,6 +74,7 @@ from distgen.formats.family_mistral import (
 from distgen.formats.family_plain import default
 from distgen.formats.family_tags import (
     chatglm3,
+    chatglm4,
     exaone3,
     exaone4,
     glm4_6,
@@ -143,6 +144,7 @@ TextName: TypeAlias = Literal[
     "oasst",
     "starchat",
     "chatglm3",
+    "chatglm4",
     "glm4.6",
     "exaone3",
     "exaone4",
@@ -262,6 +264,7 @@ FORMATS: Final[Mapping[str, ChatTemplate | ChatMessages]] = MappingProxyType(
         "oasst": oasst,
         "starchat": starchat,
         "chatglm3": chatglm3,
+        "chatglm4": chatglm4,
         "glm4.6": glm4_6,
         "exaone3": exaone3,
         "exaone4": exaone4,

@@ -92,6 +92,8 @@ class _Derived(NamedTuple):
     """What else a forged turn may be made of, or a half of it: the control tokens that are plain words."""
     delimiters: tuple[str, ...]
     """And what stands between the turns."""
+    junctions: tuple[tuple[re.Pattern[str], str], ...]
+    """Where an empty text was, between the literals that it left, and what it took of them."""
     read_back: bool
     """Whether a text without markup may still forge a turn."""
 
@@ -139,8 +141,13 @@ class ChatTemplate:
     """Whether the system block and the first user text are stripped as one text; `before_system` begins with markup."""
     system_place: Literal["first", "last", "refused", "required"] = "first"
     """Before the first user text, or before the last one; refused where the model has no system role, or drops it."""
-    empty_system: Literal["written", "absent"] = "written"
-    """Whether an empty system text is written as an empty block, or is as none."""
+    system_commands: tuple[str, ...] = ()
+    """What the template obeys in a system text and takes out of it: refused there."""
+    empty_system: tuple[str, str] | Literal["absent"] = ("", "")
+    """What an empty text, its ends stripped, takes with it of the literal before it and of the one after it; an absent
+    system text is as none."""
+    empty_user: tuple[str, str] = ("", "")
+    empty_assistant: tuple[str, str] = ("", "")
     takes_history: bool = True
     folds: Literal["nothing", "empty turns", "system", "conversation"] = "nothing"
     """What the rendering does not show: that there was an empty turn; where the system text ends, or any turn, which are
@@ -158,15 +165,15 @@ class ChatTemplate:
         # The short way for most prompts; where it does not lead on, `_checked` answers, and would for all.
         opening, system_opening, guard, guard_2, clean, clean_system = self._plan or self._planned()
         system, user = prompt.system, prompt.user
-        if prompt.history or guard in user or (guard_2 and guard_2 in user):
+        if prompt.history or user == "" or guard in user or (guard_2 and guard_2 in user):
             return self._checked(prompt)
         if system is not None:
             if guard in system or (guard_2 and guard_2 in system):
                 return self._checked(prompt)
             if clean_system is not None:
                 system = clean_system(system)
-            if system == "" and self.empty_system == "absent":
-                system = None
+            if system == "" and self.empty_system != ("", ""):
+                return self._checked(prompt)
         if system is None and opening is not None:
             text = f"{opening}{user if clean is None else clean(user)}{self.tail}"
         elif system is None or system_opening is None:
@@ -272,11 +279,30 @@ class ChatTemplate:
             first = prompt.history[0].user if prompt.history else prompt.user
             joined, cut = self._joined(first), len(self.after_system)
             parts[2:4] = joined[:cut], joined[cut:]
-        if self.folds == "empty turns":
-            for place in range(1, len(parts), 2):
-                if parts[place] == "":
-                    parts[place - 1] = parts[place - 1].removesuffix(self.after_answer).removesuffix(self.before_answer)
+        return self._shrunk(parts, prompt) if given.junctions else parts
+
+    def _places(self, prompt: Prompt) -> list[str]:
+        """Where the texts of a rendering come from, in its order."""
+        turns = [f"history[{n}].{role}" for n in range(len(prompt.history)) for role in ("user", "assistant")]
+        system = [] if self._system(prompt) is None else ["system"]
+        return [*turns, *system, "user"] if self.system_place == "last" else [*system, *turns, "user"]
+
+    def _shrunk(self, parts: list[str], prompt: Prompt) -> list[str]:
+        """The parts without what empty texts take with them."""
+        takes = {"user": self.empty_user, "assistant": self.empty_assistant}
+        takes |= {"system": self.empty_system} if isinstance(self.empty_system, tuple) else {}
+        for place, where in zip(range(1, len(parts), 2), self._places(prompt), strict=True):
+            if parts[place] == "":
+                before, after = takes[where.rpartition(".")[2]]
+                parts[place - 1] = parts[place - 1].removesuffix(before)
+                parts[place + 1] = parts[place + 1].removeprefix(after)
         return parts
+
+    def _restored(self, rendered: str) -> str:
+        """The rendering as if empty texts took nothing with them: at each junction of what they leave, that is put back."""
+        for junction, taken in self._given().junctions:
+            rendered = junction.sub(taken.replace("\\", r"\\"), rendered)
+        return rendered
 
     def _system(self, prompt: Prompt) -> str | None:
         if prompt.system is None:
@@ -310,11 +336,16 @@ class ChatTemplate:
 
     def _forgery(self, prompt: Prompt) -> ControlToken | None:
         given = self._given()
-        held = self._held(prompt, given.refused) or self._held(prompt, given.openings)
-        if held is None and given.read_back and self._forged(prompt):
-            # No markup stands in one text whole: plain words are at fault, or half of a token at the end of a text.
-            words, delimiters = given.words, given.delimiters
-            held = self._held(prompt, words) or self._held(prompt, delimiters) or self._half_held(prompt)
+        held = self._held(prompt, given.refused) or self._held(prompt, given.openings) or self._command(prompt)
+        if held is None and given.read_back:
+            held = self._across(prompt, given.refused)
+            if held is None and self._read(self._text(prompt)) != self._normal(prompt):
+                # Plain words are at fault, or a delimiter, or a half of one at the end of a text.
+                words, literals = given.words, given.delimiters
+                held = (
+                    self._held(prompt, words) or self._held(prompt, literals) or self._across(prompt, words + literals)
+                )
+                held = held or ControlToken(self.name, self.tail, "user", 0)
         return held
 
     def _held(self, prompt: Prompt, tokens: tuple[str, ...]) -> ControlToken | None:
@@ -325,32 +356,20 @@ class ChatTemplate:
                 return ControlToken(self.name, token, where, offset)
         return None
 
-    def _half_held(self, prompt: Prompt) -> ControlToken:
-        """The token whose first half ends a text, or whose last half begins one; it begins at `offset`, or before 0."""
-        given = self._given()
-        halves = [
-            (token, cut)
-            for token in (*given.refused, *given.words, *given.delimiters)
-            for cut in range(len(token) - 1, 0, -1)
-        ]
-        for where, text in _texts(prompt):
-            for token, cut in halves:
-                if text.endswith(token[:cut]):
-                    return ControlToken(self.name, token, where, len(text) - cut)
-                if text.startswith(token[cut:]):
-                    return ControlToken(self.name, token, where, 0)
-        return ControlToken(self.name, self.tail, "user", 0)
+    def _command(self, prompt: Prompt) -> ControlToken | None:
+        held = self._held(prompt, self.system_commands)
+        return held if held is not None and held.where == "system" else None
 
-    def _forged(self, prompt: Prompt) -> bool:
-        """Whether the rendering would read back as another conversation, or holds a token across the end of a text."""
+    def _across(self, prompt: Prompt, tokens: tuple[str, ...]) -> ControlToken | None:
+        """A token that stands across an end of a text: it begins there at `offset`, or before the text, which is 0."""
         parts = self._parts(prompt)
-        around = zip(parts[::2], parts[1::2], parts[2::2], strict=False)
-        across = any(
-            token in f"{before[max(0, len(before) - len(token) + 1) :]}{text}{after[: len(token) - 1]}"
-            for before, text, after in around
-            for token in self._given().refused
-        )
-        return across or self._read("".join(parts)) != self._normal(prompt)
+        for where, before, text, after in zip(self._places(prompt), parts[::2], parts[1::2], parts[2::2], strict=False):
+            for token in tokens:
+                ahead = before[max(0, len(before) - len(token) + 1) :]
+                found = f"{ahead}{text}{after[: len(token) - 1]}".find(token)
+                if found >= 0:
+                    return ControlToken(self.name, token, where, max(0, found - len(ahead)))
+        return None
 
     def _normal(self, prompt: Prompt) -> Prompt:
         if self.folds == "conversation":
@@ -386,7 +405,7 @@ class ChatTemplate:
         """The only prompt that can have rendered to this text, if any has; else why none has."""
         if self.folds == "empty turns":
             return self._turns(rendered)
-        system: str | None = None
+        rendered, system = self._restored(rendered), None
         opening, other = self._given().opening, self._given().system_opening
         blocks = self.folds == "nothing" and self.system_place in ("first", "required")
         # Where both openings fit, the longer one is meant: it is the other and a default text, or a tag.
@@ -536,7 +555,7 @@ def _straddles(token: str, literal: str) -> bool:
 def _plan(template: ChatTemplate) -> _Plan:
     given = template._given()
     guards = _guards(_risks(template, given))
-    short = len(guards) <= 2 and template.folds != "empty turns" and not (given.read_back and _is_misread(template))
+    short = len(guards) <= 2 and _keeps_turns(template) and not (given.read_back and _is_misread(template))
     # Without any guard, some character: a text that holds it is checked for nothing.
     guard, guard_2, *_ = (*(guards or "\0"), "", "") if short else ("", "")
     system_opening = {"refused": None, "last": given.opening}.get(template.system_place, given.system_opening)
@@ -563,7 +582,28 @@ def _derive(template: ChatTemplate) -> _Derived:
         _longest_first(openings),
         tuple(word for word in template.control_tokens if word),
         tuple(each for each in delimiters if each),
+        _junctions(template),
         _may_be_forged(template, markup),
+    )
+
+
+def _junctions(template: ChatTemplate) -> tuple[tuple[re.Pattern[str], str], ...]:
+    (user, after_user), (assistant, after_assistant) = template.empty_user, template.empty_assistant
+    system, after_system = template.empty_system if isinstance(template.empty_system, tuple) else ("", "")
+    to_answer = template.before_answer.removeprefix(after_user).removesuffix(assistant)
+    next_user = template.after_answer.removeprefix(after_assistant).removesuffix(user)
+    to_user = {template.head.removesuffix(user), next_user}
+    to_user |= {template.after_system.removesuffix(user)} if template.folds == "nothing" else set()
+    around = (
+        (template.before_system.removesuffix(system), system + after_system, template.after_system.removesuffix(user)),
+        *((before, user + after_user, to_answer) for before in to_user),
+        *((before, user + after_user, template.tail.removeprefix(after_user)) for before in to_user),
+        (to_answer, assistant + after_assistant, next_user),
+    )
+    return tuple(
+        (re.compile(f"(?<={re.escape(before)})(?={re.escape(after)})"), taken)
+        for before, taken, after in around
+        if taken
     )
 
 
@@ -580,7 +620,8 @@ def _risks(template: ChatTemplate, given: _Derived) -> set[str]:
     turns = (template.before_answer, template.after_answer, template.tail) if given.read_back else ()
     # The end of a system text is looked for nowhere else.
     system = _portions(afters[:1], (given.system_opening,), afters[:1]) if given.read_back else set[str]()
-    return system | _portions((*given.refused, *given.openings, *turns), befores, afters)
+    marks = (*given.refused, *given.openings, *template.system_commands, *turns)
+    return system | _portions(marks, befores, afters)
 
 
 def _portions(marks: Iterable[str], befores: tuple[str, ...], afters: tuple[str, ...]) -> set[str]:
@@ -610,12 +651,17 @@ def _guards(portions: set[str]) -> tuple[str, ...]:
     return (best, *_guards({portion for portion in portions if best not in portion}))
 
 
+def _keeps_turns(template: ChatTemplate) -> bool:
+    """Whether a text is empty only where it was given so: the short way looks no further."""
+    return template.folds != "empty turns" and (template.empty_user == ("", "") or template.strip_user is str)
+
+
 def _is_misread(template: ChatTemplate) -> bool:
     """Whether turns may be read otherwise than they were written even where no text holds anything."""
     texts = ("", "x")
     turns = (Exchange(user, assistant) for user in texts for assistant in texts)
     asked = (Prompt(user, system, (turn,)) for turn in turns for user in texts for system in (None, *texts))
-    return any(template._forged(prompt) for prompt in asked)
+    return any(template._forgery(prompt) is not None for prompt in asked)
 
 
 def _longest_first(tokens: set[str]) -> tuple[str, ...]:
