@@ -24,6 +24,7 @@ from distgen.prompt import Exchange as Exchange
 from distgen.prompt import Message as Message
 from distgen.prompt import Messages as Messages
 from distgen.prompt import Prompt as Prompt
+from distgen.prompt import Segment as Segment
 from distgen.completion import Batch as Batch
 from distgen.completion import Completion as Completion
 from distgen.completion import Generate as Generate
@@ -33,11 +34,13 @@ from distgen.completion import each as each
 from distgen.formats import FORMATS as FORMATS
 from distgen.formats import ChatMessages as ChatMessages
 from distgen.formats import ChatTemplate as ChatTemplate
+from distgen.formats import Example as Example
 from distgen.formats import Format as Format
 from distgen.formats import Formatter as Formatter
 from distgen.formats import format_as as format_as
 from distgen.formats import lookup as lookup
 from distgen.formats import total as total
+from distgen.formats import trusting as trusting
 from distgen.task import Task as Task
 from distgen.executors import Executor as Executor
 from distgen.executors import Pool as Pool

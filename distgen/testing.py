@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from returns.result import Failure, Result, Success
 
 from distgen.errors import ControlToken, FormatError, NotSupported
-from distgen.formats import FORMATS, Format, Formatter
-from distgen.prompt import Exchange, Prompt
+from distgen.formats import FORMATS, ChatTemplate, Format, Formatter, openai
+from distgen.prompt import Exchange, Messages, Prompt
 
 P = TypeVar("P")
 
@@ -67,6 +67,14 @@ def prompts(texts: st.SearchStrategy[str] | None = None, max_exchanges: int = 3)
     exchanges = st.builds(Exchange, said, said)
     some = st.lists(exchanges, max_size=max_exchanges).map(tuple)
     return st.builds(Prompt, said, system=st.none() | said, history=some | st.builds(_long, exchanges, exchanges))
+
+
+def conversations(texts: st.SearchStrategy[str] | None = None, max_exchanges: int = 3) -> st.SearchStrategy[Messages]:
+    """Well-formed OpenAI-style messages, as `prompts` has them.
+
+    >>> given(conversations())(lambda messages: law_parse(openai, messages))()
+    """
+    return prompts(texts, max_exchanges).map(lambda prompt: openai(prompt).unwrap())
 
 
 def adversarial_prompts(format: Format[P]) -> st.SearchStrategy[Prompt]:
@@ -247,6 +255,56 @@ def law_injective(format: Format[P], one: Prompt, other: Prompt) -> None:
         raise AssertionError(f"law_injective: {one} and {other} both give {rendered}")
 
 
+# Laws of a ChatTemplate.
+
+
+def law_segments(template: ChatTemplate, prompt: Prompt) -> None:
+    """The segments joined are the rendering, wherever there is one; what is no control is the prompt's texts, in its order.
+
+    A text is not refused for what it holds.
+    """
+    rendered, segments = template(prompt), template.segments(prompt)
+    if isinstance(segments, Failure):
+        if rendered != segments:
+            raise AssertionError(f"law_segments: {prompt} has no segments ({segments}), but gives {rendered}")
+        return
+    joined = "".join(segment.text for segment in segments.unwrap())
+    if isinstance(rendered, Success) and rendered.unwrap() != joined:
+        raise AssertionError(f"law_segments: {prompt} gives {rendered}, but its segments {joined!r}")
+    said = "".join(segment.text for segment in segments.unwrap() if not segment.is_control)
+    last = ("system", "user") if template.system_place == "last" else ("user",)
+    texts = "".join(text for _, text in sorted(_texts(prompt), key=lambda each: each[0] in last))
+    if "".join(said.split()) != "".join(texts.split()):
+        raise AssertionError(f"law_segments: {prompt} says {said!r} in its segments")
+
+
+def law_example(template: ChatTemplate, prompt: Prompt, answer: str) -> None:
+    """The example begins with the rendering, and the rest, its span, holds the answer and ends with a stop, if there is one.
+
+    Once the answer is history, the rendering of a longer conversation begins with the same text, wherever it begins with
+    the same prompt: not where the opening of an answer is another one then (a thinking block, say), or the system text
+    moves to the last turn. A stop that the format does not write in history is not looked for there.
+    """
+    rendered, example = template(prompt), template.example(prompt, answer)
+    if isinstance(rendered, Failure) or isinstance(example, Failure):
+        if isinstance(example, Success):
+            raise AssertionError(f"law_example: {prompt} gives {rendered}, but {example}")
+        return
+    text, start, end = example.unwrap()
+    span = text[start:end]
+    if text[:start] != rendered.unwrap() or end != len(text):
+        raise AssertionError(f"law_example: {prompt} gives {rendered}, but {example}")
+    if answer.strip() not in span or not span.endswith(template.stops or ("",)):
+        raise AssertionError(f"law_example: the span {span!r} is not {answer!r} and a stop of {template.stops}")
+    later = template(replace(prompt, user="x", history=(*prompt.history, Exchange(prompt.user, answer))))
+    said = template.strip_assistant(answer) != ""
+    after = template.after_answer if said else template.after_answer.removeprefix(template.empty_assistant[1])
+    stop = next((stop for stop in template.stops if span.endswith(stop) and stop not in after), "")
+    alike = isinstance(later, Success) and later.unwrap().startswith(text[:start])
+    if alike and not later.unwrap().startswith(text.removesuffix(stop)):
+        raise AssertionError(f"law_example: {example} is not how {later} begins")
+
+
 # All laws at once.
 
 
@@ -280,6 +338,10 @@ def check_format(format: Format[P], *, max_examples: int = 100) -> None:
     _try([partial(_law_injective, format, (*_literals(format), "\n", " "))], examples, max_examples)
     if _writes_text(format):
         _try([partial(law_parse, format)], _damaged(format), max_examples)
+    if _is_template(format):
+        _try([partial(law_segments, format)], examples, max_examples)
+        answered = st.tuples(examples, _any_texts() | examples.map(lambda prompt: prompt.user))
+        _try([lambda pair: law_example(format, *pair)], answered, max_examples)
 
 
 def _all_prose(formatter: Formatter[P]) -> None:
@@ -308,6 +370,10 @@ def _try(laws: Sequence[Callable[[P], None]], examples: st.SearchStrategy[P], ma
                 raise
 
     hold()
+
+
+def _is_template(format: object) -> TypeGuard[ChatTemplate]:
+    return isinstance(format, ChatTemplate)
 
 
 def _stands(token: str, text: str, offset: int) -> bool:

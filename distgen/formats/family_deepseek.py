@@ -15,6 +15,7 @@ from distgen.formats.template import ChatTemplate
 # deepseek-ai/deepseek-coder-33b-instruct; its expected output also agrees).
 deepseek_coder: Final = ChatTemplate(
     "deepseek-coder",
+    models=("deepseek-coder-*-instruct",),
     bos="<｜begin▁of▁sentence｜>",
     head="You are an AI programming assistant, utilizing the Deepseek Coder model, developed by Deepseek Company, and you only answer questions related to computer science. For politically sensitive questions, security and privacy issues, and other non-computer science questions, you will refuse to answer\n### Instruction:\n",
     before_system="",
@@ -31,6 +32,13 @@ deepseek_coder: Final = ChatTemplate(
 # deepseek-ai/DeepSeek-V2-Lite-Chat; its expected output also agrees).
 deepseek_v2: Final = ChatTemplate(
     "deepseek-v2",
+    models=(
+        "deepseek-llm-*-chat",
+        "DeepSeek-V2-Chat",
+        "DeepSeek-V2-Lite-Chat",
+        "DeepSeek-Coder-V2-Instruct",
+        "DeepSeek-Coder-V2-Lite-Instruct",
+    ),
     bos="<｜begin▁of▁sentence｜>",
     head="User: ",
     before_system="",
@@ -48,6 +56,7 @@ deepseek_v2: Final = ChatTemplate(
 # template).
 deepseek_v3: Final = ChatTemplate(
     "deepseek-v3",
+    models=("DeepSeek-V3",),
     bos="<｜begin▁of▁sentence｜>",
     head="<｜User｜>",
     before_system="",
@@ -65,6 +74,7 @@ deepseek_v3: Final = ChatTemplate(
 deepseek_r1: Final = replace(
     deepseek_v3,
     name="deepseek-r1",
+    models=("DeepSeek-R1",),
     control_tokens=(
         "<｜begin▁of▁sentence｜>",
         "<｜end▁of▁sentence｜>",
@@ -83,6 +93,7 @@ deepseek_r1: Final = replace(
 deepseek_r1_distill: Final = replace(
     deepseek_r1,
     name="deepseek-r1-distill",
+    models=("DeepSeek-R1-Distill-Qwen-*", "DeepSeek-R1-Distill-Llama-*"),
     tail="<｜Assistant｜><think>\n",
 )
 
@@ -93,6 +104,16 @@ deepseek_r1_distill: Final = replace(
 deepseek_v3_1: Final = replace(
     deepseek_r1,
     name="deepseek-v3.1",
+    models=("DeepSeek-V3.1",),
     before_answer="<｜Assistant｜></think>",
     tail="<｜Assistant｜></think>",
+)
+
+DEEPSEEK: Final = (
+    deepseek_coder,
+    deepseek_v2,
+    deepseek_v3,
+    deepseek_r1,
+    deepseek_r1_distill,
+    deepseek_v3_1,
 )

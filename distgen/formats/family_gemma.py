@@ -14,6 +14,7 @@ from distgen.formats.template import ChatTemplate
 # Source: ggml-org llama.cpp, models/templates/google-gemma-2-2b-it.jinja (verbatim Hub template).
 gemma: Final = ChatTemplate(
     "gemma",
+    models=("gemma-1", "gemma-*-it", "gemma-1.1-*-it", "gemma-2", "gemma-2-*-it"),
     bos="<bos>",
     head="<start_of_turn>user\n",
     before_system="",
@@ -33,16 +34,18 @@ gemma: Final = ChatTemplate(
 gemma3: Final = replace(
     gemma,
     name="gemma3",
+    models=("gemma-3", "gemma-3-*-it"),
     before_system="<start_of_turn>user\n",
     after_system="\n\n",
     system_place="first",
     folds="system",
 )
 
-# gemma-4-it.
+# gemma-4-31B-it, which is told that it has nothing to think about.
 # Source: ggml-org llama.cpp, models/templates/google-gemma-4-31B-it.jinja (verbatim Hub template).
 gemma4: Final = ChatTemplate(
     "gemma4",
+    models=("gemma-4-31B-it",),
     bos="<bos>",
     head="<|turn>user\n",
     before_system="<|turn>system\n",
@@ -55,4 +58,20 @@ gemma4: Final = ChatTemplate(
     strip_system=str.strip,
     strip_user=str.strip,
     strip_assistant=str.strip,
+)
+
+# gemma-4-E2B-it.
+# Source: huggingface trl, trl/chat_templates/gemma4.jinja (copy of the google/gemma-4-E2B-it Hub template).
+gemma4_e2b: Final = replace(
+    gemma4,
+    name="gemma4-e2b",
+    models=("gemma-4-E2B-it",),
+    tail="<turn|>\n<|turn>model\n",
+)
+
+GEMMA: Final = (
+    gemma,
+    gemma3,
+    gemma4,
+    gemma4_e2b,
 )

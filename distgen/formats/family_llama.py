@@ -6,14 +6,18 @@ Each format beside the source that it is taken from; one that differs little fro
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import MONTHS, ChatTemplate
+
+if TYPE_CHECKING:  # datetime costs more to import than all formats
+    from datetime import date
 
 # Llama-2-*-chat.
 # Source: meta-llama llama, llama/generation.py chat_completion (vendor code executed with a recording tokenizer).
 llama2: Final = ChatTemplate(
     "llama2",
+    models=("Llama-2", "Llama-2-*-chat"),
     bos="<s>",
     head="[INST] ",
     before_system="[INST] <<SYS>>\n",
@@ -32,6 +36,7 @@ llama2: Final = ChatTemplate(
 # Source: meta-llama llama3, llama/tokenizer.py ChatFormat (vendor code executed with a recording tokenizer).
 llama3: Final = ChatTemplate(
     "llama3",
+    models=("Llama-3", "Meta-Llama-3-*-Instruct"),
     bos="<|begin_of_text|>",
     head="<|start_header_id|>user<|end_header_id|>\n\n",
     before_system="<|start_header_id|>system<|end_header_id|>\n\n",
@@ -46,29 +51,68 @@ llama3: Final = ChatTemplate(
     strip_assistant=str.strip,
 )
 
-# Llama-3.1-*-Instruct, Llama-3.3-70B-Instruct (date_string defaults to 26 Jul 2024).
-# Source: ggml-org llama.cpp, models/templates/meta-llama-Llama-3.1-8B-Instruct.jinja (verbatim Hub template).
-llama3_1: Final = replace(
-    llama3,
-    name="llama3.1",
-    head="<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
-    before_system="<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n",
-    stops=("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"),
-)
 
-# Llama-3.2-1B/3B-Instruct (date_string passed: 26 Jul 2024; template otherwise uses today).
+# Llama-3.1-*-Instruct, Llama-3.3-70B-Instruct; the template's own default for the date is 26 Jul 2024.
+# Source: ggml-org llama.cpp, models/templates/meta-llama-Llama-3.1-8B-Instruct.jinja (verbatim Hub template).
+def _llama3_1(today: str) -> ChatTemplate:
+    system = (
+        f"<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: {today}\n\n"
+    )
+    return replace(
+        llama3,
+        name="llama3.1",
+        models=(
+            "Llama-3.1",
+            "Llama-3.1-*-Instruct",
+            "Meta-Llama-3.1-*-Instruct",
+            "Llama-3.3",
+            "Llama-3.3-*-Instruct",
+        ),
+        head=f"{system}<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
+        before_system=system,
+        stops=("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"),
+    )
+
+
+llama3_1: Final = _llama3_1("26 Jul 2024")
+
+
+def llama3_1_with(*, today: date) -> ChatTemplate:
+    """Llama 3.1's format with the date that its template prints, its `date_string`; the registry's has 26 Jul 2024.
+
+    >>> from datetime import date
+    >>> "Today Date: 05 Jan 2026" in llama3_1_with(today=date(2026, 1, 5)).head
+    True
+    """
+    return _llama3_1(f"{today.day:02} {MONTHS[today.month - 1][:3]} {today.year}")
+
+
+# Llama-3.2-1B/3B-Instruct; the template prints today's date where it is given none, in the registry 26 Jul 2024.
 # As rendered with date_string='26 Jul 2024'.
 # Source: ggml-org llama.cpp, models/templates/meta-llama-Llama-3.2-3B-Instruct.jinja (verbatim Hub template).
 llama3_2: Final = replace(
     llama3_1,
     name="llama3.2",
+    models=("Llama-3.2", "Llama-3.2-*-Instruct"),
 )
+
+
+def llama3_2_with(*, today: date) -> ChatTemplate:
+    """Llama 3.2's format with the date that its template prints; the registry's has 26 Jul 2024.
+
+    >>> from datetime import date
+    >>> llama3_2_with(today=date(2024, 7, 26)) == llama3_2
+    True
+    """
+    return replace(llama3_1_with(today=today), name=llama3_2.name, models=llama3_2.models)
+
 
 # Llama-4-Scout/Maverick-Instruct.
 # From a copy of the template.
 # Source: axolotl, utils/chat_templates/templates/llama4.jinja (copy of the meta-llama/Llama-4 Hub template).
 llama4: Final = ChatTemplate(
     "llama4",
+    models=("Llama-4", "Llama-4-Scout-*-*-Instruct", "Llama-4-Maverick-*-*-Instruct"),
     bos="<|begin_of_text|>",
     head="<|header_start|>user<|header_end|>\n\n",
     before_system="<|header_start|>system<|header_end|>\n\n",
@@ -86,6 +130,7 @@ llama4: Final = ChatTemplate(
 # codellama/CodeLlama-70b-Instruct-hf; its target output also agrees).
 codellama_70b: Final = ChatTemplate(
     "codellama-70b",
+    models=("CodeLlama-70b-Instruct",),
     bos="<s>",
     head="Source: user\n\n ",
     before_system="Source: system\n\n ",
@@ -98,4 +143,13 @@ codellama_70b: Final = ChatTemplate(
     strip_system=str.strip,
     strip_user=str.strip,
     strip_assistant=str.strip,
+)
+
+LLAMA: Final = (
+    llama2,
+    llama3,
+    llama3_1,
+    llama3_2,
+    llama4,
+    codellama_70b,
 )

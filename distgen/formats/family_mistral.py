@@ -6,14 +6,18 @@ Each format beside the source that it is taken from; one that differs little fro
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from distgen.formats.template import ChatTemplate, strip_spaces_after
+
+if TYPE_CHECKING:  # datetime costs more to import than all formats
+    from datetime import date
 
 # Mistral-7B-Instruct-v0.1/v0.2, Mixtral-8x7B-Instruct (mistral-common v1; system folded into FIRST user).
 # Source: mistral-common 1.13.1, InstructTokenizerV1 .text (U+2581 decoded to space).
 mistral_v1: Final = ChatTemplate(
     "mistral-v1",
+    models=("Mistral-*-Instruct-v0.1", "Mistral-*-Instruct-v0.2", "Mixtral-8x7B-Instruct-v0.1"),
     bos="<s>",
     head=" [INST] ",
     before_system=" [INST] ",
@@ -32,6 +36,7 @@ mistral_v1: Final = ChatTemplate(
 # mistralai/Mixtral-8x7B-Instruct-v0.1; its target output also agrees).
 mistral_v0_2_hf: Final = ChatTemplate(
     "mistral-v0.2-hf",
+    models=("Mistral-*-Instruct-v0.1", "Mistral-*-Instruct-v0.2", "Mixtral-8x7B-Instruct-v0.1"),
     bos="<s>",
     head="[INST] ",
     before_system="",
@@ -49,6 +54,7 @@ mistral_v0_2_hf: Final = ChatTemplate(
 mistral_v0_2_hf_sys: Final = replace(
     mistral_v1,
     name="mistral-v0.2-hf-sys",
+    models=("Mistral-*-Instruct-v0.2",),
     empty_system=("", ""),
 )
 
@@ -57,6 +63,13 @@ mistral_v0_2_hf_sys: Final = replace(
 mistral_v3: Final = replace(
     mistral_v0_2_hf,
     name="mistral-v3",
+    models=(
+        "Mistral-*-Instruct-v0.3",
+        "Mixtral-8x22B-Instruct-v0.1",
+        "Codestral",
+        "Codestral-*-v0.1",
+        "Mistral-Large-Instruct-2407",
+    ),
     after_system="\n\n",
     before_answer="[/INST] ",
     tail="[/INST]",
@@ -73,6 +86,7 @@ mistral_v3: Final = replace(
 mistral_v3_tekken: Final = replace(
     mistral_v3,
     name="mistral-v3-tekken",
+    models=("Mistral-Nemo", "Mistral-Nemo-Instruct-2407", "Pixtral", "Pixtral-*-2409"),
     head="[INST]",
     before_answer="[/INST]",
     after_answer="</s>[INST]",
@@ -85,6 +99,7 @@ mistral_v3_tekken: Final = replace(
 mistral_v7: Final = replace(
     mistral_v3,
     name="mistral-v7",
+    models=("Mistral-Large-Instruct-2411",),
     before_system="[SYSTEM_PROMPT] ",
     after_system="[/SYSTEM_PROMPT][INST] ",
     control_tokens=("<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
@@ -94,12 +109,18 @@ mistral_v7: Final = replace(
 )
 
 # Mistral-Small-3/3.1/3.2 (default system prompt with today when none given).
-# The no-system cases embed today in the default prompt: omitted.
+# Without a system text its template writes a default one with today's date: `mistral_v7_tekken_with`.
 # Source: axolotl mistral_v7_tekken.jinja (copy of mistralai/Mistral-Small-24B-Instruct-2501); agrees with llama.cpp
 # models/templates Mistral-Small-3.2 when a system message is given.
 mistral_v7_tekken: Final = replace(
     mistral_v7,
     name="mistral-v7-tekken",
+    models=(
+        "Mistral-Small-3",
+        "Mistral-Small-*-Instruct-2501",
+        "Mistral-Small-3.1-*-Instruct-2503",
+        "Mistral-Small-3.2-*-Instruct-2506",
+    ),
     head="",
     before_system="[SYSTEM_PROMPT]",
     after_system="[/SYSTEM_PROMPT][INST]",
@@ -110,4 +131,31 @@ mistral_v7_tekken: Final = replace(
     empty_system=("", ""),
     empty_user=("", ""),
     empty_assistant=("", ""),
+)
+
+
+def mistral_v7_tekken_with(*, today: date) -> ChatTemplate:
+    """The same with the default system text of Mistral-Small-24B-Instruct-2501, which has the date, where there is none.
+
+    >>> from datetime import date
+    >>> "The current date is 2026-01-05." in mistral_v7_tekken_with(today=date(2026, 1, 5)).head
+    True
+    """
+    default = f"""You are Mistral Small 3, a Large Language Model (LLM) created by Mistral AI, a French startup headquartered in Paris.
+Your knowledge base was last updated on 2023-10-01. The current date is {today.isoformat()}.
+
+When you're not sure about some information, you say that you don't have the information and don't make up anything.
+If the user's question is not clear, ambiguous, or does not provide enough context for you to accurately answer the question, you do not try to answer it right away and you rather ask the user to clarify their request (e.g. \"What are some good restaurants around me?\" => \"Where are you?\" or \"When is the next flight to Tokyo\" => \"Where do you travel from?\")"""
+    head = f"{mistral_v7_tekken.before_system}{default}{mistral_v7_tekken.after_system}"
+    return replace(mistral_v7_tekken, head=head, system_place="first")
+
+
+MISTRAL: Final = (
+    mistral_v1,
+    mistral_v0_2_hf,
+    mistral_v0_2_hf_sys,
+    mistral_v3,
+    mistral_v3_tekken,
+    mistral_v7,
+    mistral_v7_tekken,
 )

@@ -18,3 +18,5 @@ default: Final = ChatTemplate(
     tail="",
     folds="conversation",
 )
+
+PLAIN: Final = (default,)

@@ -16,6 +16,7 @@ from distgen.formats.template import ChatTemplate
 # HuggingFaceH4/zephyr-7b-beta; its target output also agrees).
 zephyr: Final = ChatTemplate(
     "zephyr",
+    models=("zephyr-*-alpha", "zephyr-*-beta", "TinyLlama-*-Chat-v1.0", "notus-*-v1"),
     head="<|user|>\n",
     before_system="<|system|>\n",
     after_system="</s>\n<|user|>\n",
@@ -40,11 +41,21 @@ tulu: Final = ChatTemplate(
     control_tokens=("<|system|>", "<|user|>", "<|assistant|>", "<|endoftext|>"),
 )
 
+# Falcon3-*-Instruct.
+# Source: huggingface trl, trl/chat_templates/falcon3.jinja (exact copy of the tiiuae/Falcon3-7B-Instruct tokenizer
+# template); the same in huggingface optimum-intel, optimum/exporters/openvino/utils.py (falcon3-7b-instruct).
+falcon3: Final = replace(
+    tulu,
+    name="falcon3",
+    models=("Falcon3", "Falcon3-*-Instruct"),
+)
+
 # OLMo-2-*-Instruct (tulu with bos <|endoftext|>).
 # Source: allenai open-instruct, CHAT_TEMPLATES["tulu"] with add_bos=True prepending bos_token (vendor code path).
 olmo2: Final = replace(
     tulu,
     name="olmo2",
+    models=("OLMo-2", "OLMo-2-1124-*-Instruct", "OLMo-2-0325-*-Instruct"),
     bos="<|endoftext|>",
 )
 
@@ -52,6 +63,7 @@ olmo2: Final = replace(
 # Source: guidance-ai guidance, guidance/chat.py (verbatim microsoft/Phi-3-mini-4k-instruct template).
 phi3_mini: Final = ChatTemplate(
     "phi3-mini",
+    models=("Phi-3-mini", "Phi-3-mini-*-instruct"),
     head="<|user|>\n",
     before_system="<|system|>\n",
     after_system="<|end|>\n<|user|>\n",
@@ -68,6 +80,7 @@ phi3_mini: Final = ChatTemplate(
 phi3_small: Final = replace(
     phi3_mini,
     name="phi3-small",
+    models=("Phi-3-small", "Phi-3-small-*-instruct"),
     bos="<|endoftext|>",
     control_tokens=("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"),
 )
@@ -78,6 +91,7 @@ phi3_small: Final = replace(
 phi3_medium: Final = replace(
     phi3_mini,
     name="phi3-medium",
+    models=("Phi-3-medium", "Phi-3-medium-*-instruct"),
     before_system="",
     after_system="",
     control_tokens=("<|user|>", "<|assistant|>", "<|end|>"),
@@ -90,6 +104,7 @@ phi3_medium: Final = replace(
 phi3_5: Final = replace(
     phi3_mini,
     name="phi3.5",
+    models=("Phi-3.5-mini-instruct",),
     empty_system="absent",
 )
 
@@ -98,6 +113,7 @@ phi3_5: Final = replace(
 phi4_mini: Final = replace(
     phi3_mini,
     name="phi4-mini",
+    models=("Phi-4-mini-instruct",),
     head="<|user|>",
     before_system="<|system|>",
     after_system="<|end|><|user|>",
@@ -111,6 +127,7 @@ phi4_mini: Final = replace(
 # h2oai/h2o-danube-1.8b-chat; its target output also agrees).
 h2o_danube: Final = ChatTemplate(
     "h2o-danube",
+    models=("h2o-danube-*-chat",),
     head="<|prompt|>",
     before_system="<|system|>",
     after_system="</s><|prompt|>",
@@ -126,6 +143,7 @@ h2o_danube: Final = ChatTemplate(
 # Source: lm-sys FastChat (fschat 0.2.36), conversation.py oasst_pythia.
 oasst: Final = ChatTemplate(
     "oasst",
+    models=("OpenAssistant", "oasst-sft-4-pythia-12b-epoch-3.5"),
     head="<|prompter|>",
     before_system="",
     after_system="<|prompter|>",
@@ -144,6 +162,7 @@ oasst: Final = ChatTemplate(
 starchat: Final = replace(
     phi3_mini,
     name="starchat",
+    models=("starchat-beta",),
     head="<system>\n<|end|>\n<|user|>\n",
     before_system="<system>\n",
     stops=("<|end|>",),
@@ -156,6 +175,7 @@ starchat: Final = replace(
 # THUDM/chatglm3-6b; its expected output also agrees).
 chatglm3: Final = ChatTemplate(
     "chatglm3",
+    models=("chatglm3-*",),
     head="[gMASK]sop<|user|>\n ",
     before_system="[gMASK]sop<|system|>\n ",
     after_system="<|user|>\n ",
@@ -171,6 +191,7 @@ chatglm3: Final = ChatTemplate(
 # THUDM/glm-4-9b-chat; its expected output also agrees). Its first revision ended in "<|assistant|>".
 chatglm4: Final = ChatTemplate(
     "chatglm4",
+    models=("glm-4-*-chat",),
     head="[gMASK]<sop><|user|>\n",
     before_system="[gMASK]<sop><|system|>\n",
     after_system="<|user|>\n",
@@ -189,6 +210,7 @@ chatglm4: Final = ChatTemplate(
 # Source: ggml-org llama.cpp, models/templates/GLM-4.6.jinja (verbatim Hub template).
 glm4_6: Final = ChatTemplate(
     "glm4.6",
+    models=("GLM-4.5", "GLM-4.5-Air", "GLM-4.6"),
     head="[gMASK]<sop><|user|>\n",
     before_system="[gMASK]<sop><|system|>\n",
     after_system="<|user|>\n",
@@ -206,6 +228,7 @@ glm4_6: Final = ChatTemplate(
 # rendering to axolotl exaone.jinja.
 exaone3: Final = ChatTemplate(
     "exaone3",
+    models=("EXAONE-3.0-*-Instruct", "EXAONE-3.5-*-Instruct"),
     head="[|system|][|endofturn|]\n[|user|]",
     before_system="[|system|]",
     after_system="[|endofturn|]\n[|user|]",
@@ -221,6 +244,7 @@ exaone3: Final = ChatTemplate(
 # Source: axolotl, utils/chat_templates/templates/exaone4.jinja (copy of the LGAI-EXAONE/EXAONE-4.0 Hub template).
 exaone4: Final = ChatTemplate(
     "exaone4",
+    models=("EXAONE-4.0", "EXAONE-4.0-*"),
     head="[|user|]\n",
     before_system="[|system|]\n",
     after_system="[|endofturn|]\n[|user|]\n",
@@ -230,4 +254,24 @@ exaone4: Final = ChatTemplate(
     stops=("[|endofturn|]",),
     control_tokens=("[|system|]", "[|user|]", "[|assistant|]", "[|endofturn|]", "<think>", "</think>"),
     empty_assistant=("<think>\n\n</think>\n\n", ""),
+)
+
+TAGS: Final = (
+    zephyr,
+    tulu,
+    falcon3,
+    olmo2,
+    phi3_mini,
+    phi3_small,
+    phi3_medium,
+    phi3_5,
+    phi4_mini,
+    h2o_danube,
+    oasst,
+    starchat,
+    chatglm3,
+    chatglm4,
+    glm4_6,
+    exaone3,
+    exaone4,
 )

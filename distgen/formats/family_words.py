@@ -14,6 +14,7 @@ from distgen.formats.template import ChatTemplate
 # Source: lm-sys FastChat (fschat 0.2.36), fastchat/conversation.py vicuna_v1.1 (vendor code).
 vicuna: Final = ChatTemplate(
     "vicuna",
+    models=("vicuna-*-v1.1", "vicuna-*-v1.3", "vicuna-*-v1.5"),
     head="A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to the user's questions. USER: ",
     before_system="",
     after_system=" USER: ",
@@ -64,6 +65,7 @@ alpaca_fastchat: Final = ChatTemplate(
 # upstage/SOLAR-10.7B-Instruct-v1.0; its target output also agrees).
 solar: Final = ChatTemplate(
     "solar",
+    models=("SOLAR-*-Instruct-v1.0",),
     head="### User:\n",
     before_system="### System:\n",
     after_system="\n\n### User:\n",
@@ -80,6 +82,7 @@ solar: Final = ChatTemplate(
 # openchat/openchat-3.5-0106; its expected output also agrees).
 openchat: Final = ChatTemplate(
     "openchat",
+    models=("openchat-3.5", "openchat-3.5-0106", "Starling-LM-*-alpha", "Starling-LM-*-beta"),
     bos="<s>",
     head="GPT4 Correct User: ",
     before_system="GPT4 Correct System: ",
@@ -102,6 +105,7 @@ openchat: Final = ChatTemplate(
 # OrionStarAI/Orion-14B-Chat; its expected output also agrees).
 orion: Final = ChatTemplate(
     "orion",
+    models=("Orion-*-Chat",),
     bos="<s>",
     head="Human: ",
     before_system="",
@@ -113,4 +117,13 @@ orion: Final = ChatTemplate(
     control_tokens=("<s>", "</s>", "Human: ", "Assistant: "),
     system_place="refused",
     empty_system="absent",
+)
+
+WORDS: Final = (
+    vicuna,
+    alpaca,
+    alpaca_fastchat,
+    solar,
+    openchat,
+    orion,
 )

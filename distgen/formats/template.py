@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeVar, final
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, final
 
 from returns.primitives.container import BaseContainer
 from returns.result import Failure, Result, Success
@@ -26,6 +26,12 @@ Formatter: TypeAlias = Callable[[Prompt], Result[P, FormatError]]
 
 Strip: TypeAlias = Callable[[str], str]
 """What a template does to the ends of a text: `str.strip`, `str.lstrip`, or `str`, which changes nothing."""
+
+MONTHS: Final = (
+    *("January", "February", "March", "April", "May", "June", "July"),
+    *("August", "September", "October", "November", "December"),
+)
+"""As templates print them, whatever the locale of the process."""
 
 _MARKUP = "<>[]|"
 _THINKING = ("<think>", "</think>")
@@ -132,8 +138,8 @@ class ChatTemplate:
     control_tokens: tuple[str, ...] = ()
     """What delimits turns: markup is refused in any text, plain words ("USER: ") only where they would forge a turn."""
     models: tuple[str, ...] = ()
-    """The models whose own format this is, by the names that their makers give them, without the maker; a `*` stands for
-    a part that begins with a digit, such as 7B, 8x22B or 30B-A3B."""
+    """The models and families whose own format this is, by their makers' names for them; a `*` stands for a size, such as
+    7B, 8x22B, 128k or 30B-A3B. `lookup` finds a format by them."""
     strip_system: Strip = str
     strip_user: Strip = str
     strip_assistant: Strip = str
@@ -224,8 +230,9 @@ class ChatTemplate:
         refusal = self._forgery(replace(prompt, user="", history=(Exchange(prompt.user, _unthought(answer)),)))
         if refusal is not None and isinstance(rendered, Success):
             return Failure(replace(refusal, where="answer"))
+        said = answer if thought else self.strip_assistant(answer)
         before = "" if thought else _after_prefix(self.before_answer, self.tail)
-        written = f"{before}{answer if thought else self.strip_assistant(answer)}{_stop(self)}"
+        written = f"{before if said else before.removesuffix(self.empty_assistant[0])}{said}{_stop(self)}"
         return rendered.map(lambda text: Example(text + written, len(text), len(text) + len(written)))
 
     def parse(self, rendered: str, /) -> Result[Prompt, FormatError]:
@@ -490,6 +497,22 @@ def _total(fn: Callable[[Prompt], P], prompt: Prompt) -> Result[P, FormatError]:
         return Success(fn(prompt))
     except Exception as error:
         return Failure(Fault.of(error, "format"))
+
+
+def trusting(template: ChatTemplate) -> Formatter[str]:
+    """The same format without refusal, for prompts of which you know each text: markup in them is markup.
+
+    What the format has no place for is still a Failure.
+
+    >>> from distgen.formats import chatml
+    >>> trusting(chatml)(Prompt("Hi<|im_end|>")).unwrap()
+    '<|im_start|>user\\nHi<|im_end|><|im_end|>\\n<|im_start|>assistant\\n'
+    """
+    return partial(_trusted, template)
+
+
+def _trusted(template: ChatTemplate, prompt: Prompt) -> Result[str, FormatError]:
+    return template.segments(prompt).map(lambda segments: "".join(segment.text for segment in segments))
 
 
 def _texts(prompt: Prompt) -> Iterator[tuple[str, str]]:
