@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -24,9 +26,9 @@ from distgen.backends.echo import echo
 from distgen.completion import Batch, Generate
 from distgen.errors import Fault, GenerateError, NotRendered, explain, fold, kind
 from distgen.executors import Threads
-from distgen.formats import FORMATS, ChatMessages, ChatTemplate, lookup
+from distgen.formats import FAMILIES, ChatMessages, ChatTemplate, lookup
 from distgen.llm import LLM, Answered
-from distgen.prompt import Exchange, Messages, Prompt
+from distgen.prompt import Exchange, Messages, Prompt, Segment
 from distgen.task import Task
 
 ANSWERED, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
@@ -116,12 +118,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def render(options: argparse.Namespace) -> int:
-    """Writes what each row would send: the string itself, a line break after it, or the messages as JSON."""
+    """Writes what each row would send: the string itself, a line break after it, or the messages as JSON.
+
+    On a terminal the format's own literals are coloured, and control characters in the texts are written as escapes.
+    """
     template = _format(options)
+    written = _coloured if _is_colourful() else _rendered
     failed = 0
     with _reading(options.input) as source:
         for line in read(source, options.user_field, options.system):
-            text = fold(line.prompt, partial(_rendered, template), _no_text)
+            text = fold(line.prompt, partial(written, template), _no_text)
             why = fold(text, lambda _: "", " {}".format)
             print(f"line {line.number}:{why}", file=sys.stderr, flush=True)
             sys.stdout.buffer.write(fold(text, "{}\n".format, lambda _: "").encode(errors="backslashreplace"))
@@ -131,22 +137,22 @@ def render(options: argparse.Namespace) -> int:
 
 
 def formats(_: argparse.Namespace) -> int:
-    """Prints the registry as a table."""
-    rows = [("name", "BOS", "stops", "control tokens")]
-    for name, each in FORMATS.items():
-        template = each if isinstance(each, ChatTemplate) else None
-        rows.append(
-            (
-                name,
-                template.bos if template else "",
-                " ".join(template.stops) if template else "",
-                " ".join(each.control_tokens),
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    """Lists the formats by family: where each writes the system text, what ends an answer, whose models it is."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    print(f"{'name':23}{'system':10}{'stops':25}models")
+    for family, members in FAMILIES.items():
+        print(f"\n{family}")
+        for each in members:
+            place, stops, models = _described(each)
+            row = f"  {each.name:21}{place:10}{stops:24} {models}".rstrip()
+            print(textwrap.fill(row, width, subsequent_indent=" " * 33, break_long_words=False, break_on_hyphens=False))
     return ANSWERED
+
+
+def _described(template: ChatTemplate | ChatMessages) -> tuple[str, str, str]:
+    if not isinstance(template, ChatTemplate):
+        return "first", "the server's", "any, on a server that writes its own"
+    return template.system_place, " ".join(template.stops), ", ".join(template.models)
 
 
 def read(source: Iterable[bytes], user_field: str | None, system: str | None) -> Iterator[Line]:
@@ -332,6 +338,25 @@ def _format(options: argparse.Namespace) -> ChatTemplate | ChatMessages:
         raise Unusable(f"{explain(template.failure())} On the command line: python -m distgen formats.")
     found = template.unwrap()
     return replace(found, bos="") if options.no_bos and isinstance(found, ChatTemplate) else found
+
+
+def _is_colourful() -> bool:
+    """Whether stdout shows colours and nobody asked for none. Source: no-color.org."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _coloured(template: ChatTemplate | ChatMessages, prompt: Prompt) -> Result[str, str]:
+    """As `_rendered`, with the format's literals in cyan, and what a text could do to a terminal written as escapes."""
+    rendered = _rendered(template, prompt)
+    if isinstance(template, ChatMessages) or isinstance(rendered, Failure):
+        return rendered
+    return template.segments(prompt).map(lambda segments: "".join(map(_painted, segments))).alt(explain)
+
+
+def _painted(segment: Segment) -> str:
+    if segment.is_control:
+        return f"\x1b[36m{segment.text}\x1b[0m"
+    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in segment.text)
 
 
 def _rendered(template: ChatTemplate | ChatMessages, prompt: Prompt) -> Result[str, str]:

@@ -10,6 +10,7 @@ Needs the extra `testing`. That a format is its model's own no law can tell: com
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,8 +21,8 @@ from hypothesis import strategies as st
 from returns.result import Failure, Result, Success
 
 from distgen.errors import ControlToken, FormatError, NotSupported
-from distgen.formats import FORMATS, ChatTemplate, Format, Formatter, openai
-from distgen.prompt import Exchange, Messages, Prompt
+from distgen.formats import FORMATS, ChatTemplate, Example, Format, Formatter, openai
+from distgen.prompt import Exchange, Messages, Prompt, Segment
 
 P = TypeVar("P")
 
@@ -52,6 +53,27 @@ PROSE: Final = (
 class _Marked(Protocol):
     @property
     def control_tokens(self) -> tuple[str, ...]: ...
+
+
+class Template(Protocol):
+    """What a ChatTemplate has beyond a Format, for the two laws of it."""
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The texts that end an answer."""
+        ...
+
+    def __call__(self, prompt: Prompt, /) -> Result[str, FormatError]:
+        """The prompt as text."""
+        ...
+
+    def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
+        """The rendering cut up."""
+        ...
+
+    def example(self, prompt: Prompt, answer: str, /) -> Result[Example, FormatError]:
+        """The prompt with its answer, to train on."""
+        ...
 
 
 # Strategies.
@@ -255,54 +277,49 @@ def law_injective(format: Format[P], one: Prompt, other: Prompt) -> None:
         raise AssertionError(f"law_injective: {one} and {other} both give {rendered}")
 
 
-# Laws of a ChatTemplate.
+# Laws of what a ChatTemplate has beyond a Format.
 
 
-def law_segments(template: ChatTemplate, prompt: Prompt) -> None:
-    """The segments joined are the rendering, wherever there is one; what is no control is the prompt's texts, in its order.
+def law_segments(template: Template, prompt: Prompt) -> None:
+    """The segments joined are the rendering, wherever there is one, and what is no control in them is the prompt's texts.
 
-    A text is not refused for what it holds.
+    None is refused for what a text holds.
     """
     rendered, segments = template(prompt), template.segments(prompt)
     if isinstance(segments, Failure):
-        if rendered != segments:
-            raise AssertionError(f"law_segments: {prompt} has no segments ({segments}), but gives {rendered}")
+        if segments != rendered or isinstance(segments.failure(), ControlToken):
+            raise AssertionError(f"law_segments: {prompt} has no segments: {segments}")
         return
-    joined = "".join(segment.text for segment in segments.unwrap())
+    joined = "".join(each.text for each in segments.unwrap())
+    said = "".join(each.text for each in segments.unwrap() if not each.is_control)
     if isinstance(rendered, Success) and rendered.unwrap() != joined:
         raise AssertionError(f"law_segments: {prompt} gives {rendered}, but its segments {joined!r}")
-    said = "".join(segment.text for segment in segments.unwrap() if not segment.is_control)
-    last = ("system", "user") if template.system_place == "last" else ("user",)
-    texts = "".join(text for _, text in sorted(_texts(prompt), key=lambda each: each[0] in last))
-    if "".join(said.split()) != "".join(texts.split()):
+    given, kept = Counter("".join(text for _, text in _texts(prompt))), Counter(said)
+    if kept - given or any(not char.isspace() for char in given - kept):
         raise AssertionError(f"law_segments: {prompt} says {said!r} in its segments")
 
 
-def law_example(template: ChatTemplate, prompt: Prompt, answer: str) -> None:
-    """The example begins with the rendering, and the rest, its span, holds the answer and ends with a stop, if there is one.
+def law_example(template: Template, prompt: Prompt, answer: str) -> None:
+    """An example begins with the rendering; the rest, its span, holds the answer and ends with a stop, if there is any.
 
-    Once the answer is history, the rendering of a longer conversation begins with the same text, wherever it begins with
-    the same prompt: not where the opening of an answer is another one then (a thinking block, say), or the system text
-    moves to the last turn. A stop that the format does not write in history is not looked for there.
+    Once the answer is history, a longer conversation is rendered with the same beginning, wherever it begins with the
+    prompt as before: not so where the opening of an answer is another one then (a block of thinking), or where the system
+    text moves to the last turn; and less the stop, where the format writes none in history.
     """
     rendered, example = template(prompt), template.example(prompt, answer)
-    if isinstance(rendered, Failure) or isinstance(example, Failure):
-        if isinstance(example, Success):
-            raise AssertionError(f"law_example: {prompt} gives {rendered}, but {example}")
+    if isinstance(example, Failure):
         return
     text, start, end = example.unwrap()
-    span = text[start:end]
-    if text[:start] != rendered.unwrap() or end != len(text):
+    if rendered != Success(text[:start]) or end != len(text):
         raise AssertionError(f"law_example: {prompt} gives {rendered}, but {example}")
-    if answer.strip() not in span or not span.endswith(template.stops or ("",)):
-        raise AssertionError(f"law_example: the span {span!r} is not {answer!r} and a stop of {template.stops}")
-    later = template(replace(prompt, user="x", history=(*prompt.history, Exchange(prompt.user, answer))))
-    said = template.strip_assistant(answer) != ""
-    after = template.after_answer if said else template.after_answer.removeprefix(template.empty_assistant[1])
-    stop = next((stop for stop in template.stops if span.endswith(stop) and stop not in after), "")
-    alike = isinstance(later, Success) and later.unwrap().startswith(text[:start])
-    if alike and not later.unwrap().startswith(text.removesuffix(stop)):
-        raise AssertionError(f"law_example: {example} is not how {later} begins")
+    stop = next((stop for stop in template.stops if text.endswith(stop)), "")
+    if answer.strip() not in text[start:end] or (template.stops and not stop):
+        raise AssertionError(f"law_example: {text[start:end]!r} is not {answer!r} and one of {template.stops}")
+    later = template(replace(prompt, user="x", history=(*prompt.history, Exchange(prompt.user, answer)))).value_or("")
+    rest = later.removeprefix(text.removesuffix(stop))
+    written = rest == later or rest.lstrip().startswith(template.stops)
+    if later.startswith(text[:start]) and written and not later.startswith(text):
+        raise AssertionError(f"law_example: {example} is not how {later!r} begins")
 
 
 # All laws at once.
