@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Final, NotRequired, TypedDict
 
@@ -37,8 +38,14 @@ class Entry(TypedDict):
     cases: list[Case]
 
 
+class Dated(Entry):
+    date: str
+    reasoning: str | None
+
+
 DATA: Final = Path(__file__).parent / "data"
 ORACLE: Final[list[Entry]] = json.loads((DATA / "oracle.json").read_text("utf-8"))
+DATED: Final[list[Dated]] = json.loads((DATA / "dated.json").read_text("utf-8"))
 TEXTS: Final[dict[str, Format[str]]] = {
     name: each for name, each in FORMATS.items() if name != "default" and not isinstance(each, ChatMessages)
 }
@@ -92,15 +99,19 @@ SHARED: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
             "Write a response that appropriately completes the request.",
         },
     ),
-    "granite3.3": (
-        "granite3",
-        {
-            "default": "Knowledge Cutoff Date: April 2024. Today's Date: April 16, 2025. "
-            "You are Granite, developed by IBM. You are a helpful AI assistant."
-        },
-    ),
+    "granite3.3": ("granite3", {"today": "April 16, 2025"}),
     "harmony": ("harmony", {"today": "2025-08-05", "reasoning": "medium"}),
     "apertus": ("apertus", {"today": "2025-09-02"}),
+}
+# How a format prints the date, the day always in two digits.
+PRINTED: Final[Mapping[str, str]] = {
+    "llama3.1": "%d %b %Y",
+    "llama3.2": "%d %b %Y",
+    "granite3.3": "%B %d, %Y",
+    "smollm3-nothink": "%d %B %Y",
+    "harmony": "%Y-%m-%d",
+    "apertus": "%Y-%m-%d",
+    "mistral-v7-tekken": "%Y-%m-%d",
 }
 # What the registry writes around an empty text, or a blank answer, differs from the model's own template: to be corrected.
 EMPTY: Final = {
@@ -118,8 +129,8 @@ def template_of(name: str) -> tuple[str, Mapping[str, str]]:
     return SHARED.get(name, own)
 
 
-def rendered(name: str, prompt: Prompt) -> str:
-    """What the template of that format makes of the prompt; distgen has no part in it."""
+def rendered(name: str, prompt: Prompt, **others: str) -> str:
+    """What the template of that format makes of the prompt, and of other variables; distgen has no part in it."""
     file, variables = template_of(name)
     messages = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
     for exchange in prompt.history:
@@ -128,7 +139,11 @@ def rendered(name: str, prompt: Prompt) -> str:
             {"role": "assistant", "content": exchange.assistant},
         ]
     messages.append({"role": "user", "content": prompt.user})
-    return TEMPLATES[file].render(variables, messages=messages)
+    return TEMPLATES[file].render({**variables, **others}, messages=messages)
+
+
+def prompt_of(case: Case) -> Prompt:
+    return Prompt(case["user"], case["system"], tuple(Exchange(user, answer) for user, answer in case["history"]))
 
 
 def fitted(format: Format[str], prompt: Prompt) -> Prompt:
@@ -151,8 +166,17 @@ def fitted(format: Format[str], prompt: Prompt) -> Prompt:
     ],
 )
 def test_the_template_renders_each_case_as_the_model_s_own(name: str, case: Case) -> None:
-    prompt = Prompt(case["user"], case["system"], tuple(Exchange(user, answer) for user, answer in case["history"]))
-    assert rendered(name, prompt) == case["expected"]
+    assert rendered(name, prompt_of(case)) == case["expected"]
+
+
+@pytest.mark.parametrize(
+    "entry", DATED, ids=[f"{entry['format']}-{entry['date']}-{entry['reasoning']}" for entry in DATED]
+)
+def test_the_template_prints_each_date_as_the_model_s_own(entry: Dated) -> None:
+    printed = date.fromisoformat(entry["date"]).strftime(PRINTED[entry["format"]])
+    for case in entry["cases"]:
+        text = rendered(entry["format"], prompt_of(case), today=printed, reasoning=entry["reasoning"] or "")
+        assert text == case["expected"]
 
 
 @pytest.mark.parametrize(
