@@ -45,6 +45,7 @@ class Dated(Entry):
 
 DATA: Final = Path(__file__).parent / "data"
 ORACLE: Final[list[Entry]] = json.loads((DATA / "oracle.json").read_text("utf-8"))
+EDGES: Final[list[Entry]] = json.loads((DATA / "edges.json").read_text("utf-8"))  # empty and blank texts, everywhere
 DATED: Final[list[Dated]] = json.loads((DATA / "dated.json").read_text("utf-8"))
 TEXTS: Final[dict[str, Format[str]]] = {
     name: each for name, each in FORMATS.items() if name != "default" and not isinstance(each, ChatMessages)
@@ -160,7 +161,7 @@ def fitted(format: Format[str], prompt: Prompt) -> Prompt:
     ("name", "case"),
     [
         pytest.param(entry["format"], case, id=f"{entry['format']}-{case['name']}")
-        for entry in ORACLE
+        for entry in (*ORACLE, *EDGES)
         for case in entry["cases"]
         if entry["format"] != "openai" and case["expected"] is not None and not case.get("contested")
     ],
