@@ -54,6 +54,8 @@ TEXTS: Final[dict[str, Format[str]]] = {
 SHARED: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "chatml-bos": ("chatml", {"bos": "<s>"}),
     "qwen1.5": ("chatml", {"default": "You are a helpful assistant"}),
+    "qwen2": ("chatml", {"default": "You are a helpful assistant."}),
+    "qwen3-2507": ("chatml", {}),
     "qwen2.5": ("chatml", {"default": "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."}),
     "qwen3": ("chatml", {}),
     "qwen3-nothink": ("chatml", {"thought": "<think>\n\n</think>\n\n"}),
@@ -100,7 +102,10 @@ SHARED: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
             "Write a response that appropriately completes the request.",
         },
     ),
-    "granite3.3": ("granite3", {"today": "April 16, 2025"}),
+    "gemma4": ("gemma4", {"thought": "<|channel>thought\n<channel|>"}),
+    "gemma4-e2b": ("gemma4", {}),
+    "granite3.1": ("granite3", {"today": "April 16, 2025", "gap": "\n"}),
+    "granite3.3": ("granite3", {"today": "April 16, 2025", "gap": " "}),
     "harmony": ("harmony", {"today": "2025-08-05", "reasoning": "medium"}),
     "apertus": ("apertus", {"today": "2025-09-02"}),
 }
