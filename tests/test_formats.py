@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Iterator
+from copy import copy, deepcopy
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
-from typing import Final, NotRequired, TypeAlias, TypedDict, get_args
+from typing import Final, Literal, NotRequired, TypeAlias, TypedDict, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -19,17 +21,26 @@ from distgen.formats import (
     ChatTemplate,
     Format,
     TextName,
+    apertus_with,
     chatml,
     default,
     format_as,
+    granite3_1_with,
+    granite3_3_with,
+    harmony_with,
     llama2,
     llama3,
+    llama3_1_with,
+    llama3_2_with,
     lookup,
+    mistral_v7_tekken_with,
     openai,
+    smollm3_nothink_with,
     total,
+    trusting,
     zephyr,
 )
-from distgen.prompt import Exchange, Messages, Prompt
+from distgen.prompt import Exchange, Messages, Prompt, Segment
 from distgen.testing import (
     PROSE,
     adversarial_prompts,
@@ -62,7 +73,17 @@ class Entry(TypedDict):
     cases: list[Case]
 
 
-ORACLE: Final[list[Entry]] = json.loads((Path(__file__).parent / "data" / "oracle.json").read_text("utf-8"))
+class Dated(TypedDict):
+    format: str
+    date: str
+    reasoning: Literal["low", "medium", "high"] | None
+    cases: list[Case]
+
+
+DATA: Final = Path(__file__).parent / "data"
+ORACLE: Final[list[Entry]] = json.loads((DATA / "oracle.json").read_text("utf-8"))
+EDGES: Final[list[Entry]] = json.loads((DATA / "edges.json").read_text("utf-8"))
+DATED: Final[list[Dated]] = json.loads((DATA / "dated.json").read_text("utf-8"))
 KNOWN: Final = [entry for entry in ORACLE if entry["format"] in FORMATS]
 TEMPLATES: Final = {name: each for name, each in FORMATS.items() if isinstance(each, ChatTemplate)}
 # A template that is none of the registry's: a difference, and markup of another kind.
@@ -151,8 +172,7 @@ def test_bos_stops_and_control_tokens_are_the_vendors(entry: Entry) -> None:
 def test_every_format_but_default_has_an_oracle() -> None:
     assert {entry["format"] for entry in KNOWN} | {"default"} == set(FORMATS)
     assert all(len(entry["cases"]) >= 6 for entry in KNOWN)
-    # One was never run.
-    assert {entry["format"] for entry in ORACLE} - set(FORMATS) == {"falcon3"}
+    assert {entry["format"] for entry in ORACLE} == set(FORMATS) - {"default"}
 
 
 def test_what_a_model_has_no_place_for_is_refused_by_name() -> None:
@@ -273,6 +293,205 @@ def test_renderings_by_hand(template: ChatTemplate, prompt: Prompt, text: str) -
 )
 def test_canonical_of_llama2_by_hand(prompt: Prompt, canonical: Prompt) -> None:
     assert llama2.canonical(prompt) == canonical
+
+
+# Formats that print a date.
+
+
+def test_the_registry_has_the_dates_that_it_says() -> None:
+    assert llama3_1_with(today=date(2024, 7, 26)) == FORMATS["llama3.1"]
+    assert llama3_2_with(today=date(2024, 7, 26)) == FORMATS["llama3.2"]
+    assert granite3_1_with(today=date(2025, 4, 16)) == FORMATS["granite3.1"]
+    assert granite3_3_with(today=date(2025, 4, 16)) == FORMATS["granite3.3"]
+    assert smollm3_nothink_with(today=date(2025, 7, 10)) == FORMATS["smollm3-nothink"]
+    assert apertus_with(today=date(2025, 9, 2)) == FORMATS["apertus"]
+    assert harmony_with(today=date(2025, 8, 5)) == FORMATS["harmony"]
+
+
+def dated(entry: Dated) -> ChatTemplate:
+    today = date.fromisoformat(entry["date"])
+    factories: dict[str, Callable[..., ChatTemplate]] = {
+        "llama3.1": llama3_1_with,
+        "llama3.2": llama3_2_with,
+        "granite3.3": granite3_3_with,
+        "smollm3-nothink": smollm3_nothink_with,
+        "apertus": apertus_with,
+        "mistral-v7-tekken": mistral_v7_tekken_with,
+    }
+    if entry["format"] == "harmony":
+        assert entry["reasoning"] is not None
+        return harmony_with(today=today, reasoning_effort=entry["reasoning"])
+    return factories[entry["format"]](today=today)
+
+
+@pytest.mark.parametrize("entry", DATED, ids=lambda entry: f"{entry['format']}-{entry['date']}-{entry['reasoning']}")
+def test_each_date_is_printed_as_the_vendor_prints_it(entry: Dated) -> None:
+    template = dated(entry)
+    for case in entry["cases"]:
+        assert template(prompt_of(case)) == Success(case["expected"])
+        assert template.parse(template(prompt_of(case)).unwrap()) == Success(template.canonical(prompt_of(case)))
+
+
+def test_deliberation_is_one_word_of_apertus() -> None:
+    thinking = apertus_with(today=date(2025, 9, 2), enable_thinking=True)
+    expected = FORMATS["apertus"](Prompt("u", "s")).unwrap()
+    assert isinstance(expected, str)
+    assert thinking(Prompt("u", "s")) == Success(expected.replace("disabled\nTool", "enabled\nTool"))
+
+
+# Empty texts.
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt"),
+    [
+        pytest.param(entry["format"], prompt_of(case), id=f"{entry['format']}-{case['name']}")
+        for entry in EDGES
+        if entry["format"] in TEMPLATES
+        for case in entry["cases"]
+    ],
+)
+def test_empty_and_blank_texts_are_read_back(name: str, prompt: Prompt) -> None:
+    for law in LAWS:
+        law(TEMPLATES[name], prompt)
+
+
+@pytest.mark.parametrize(
+    ("system", "token", "offset"),
+    [("Be /no_think brief", "/no_think", 3), ("/think", "/think", 0), ("a /system_override", "/system_override", 2)],
+)
+def test_what_smollm3_obeys_in_a_system_text_is_refused_there(system: str, token: str, offset: int) -> None:
+    template = TEMPLATES["smollm3-nothink"]
+    assert template(Prompt("u", system)) == Failure(ControlToken("smollm3-nothink", token, "system", offset))
+    assert isinstance(template(Prompt(system, "s", (Exchange(system, system),))), Success)
+
+
+# Segments.
+
+
+def test_segments_by_hand() -> None:
+    told = Prompt(" b ", "s", (Exchange("a", "</s>"),))
+    assert llama2.segments(told) == Success(
+        (
+            Segment("<s>[INST] <<SYS>>\n", True),
+            Segment("s", False),
+            Segment("\n<</SYS>>\n\n", True),
+            Segment("a", False),
+            Segment(" [/INST] ", True),
+            Segment("</s>", False),
+            Segment(" </s><s>[INST] ", True),
+            Segment("b", False),
+            Segment(" [/INST]", True),
+        )
+    )
+    assert isinstance(llama2(told), Failure)
+    assert trusting(llama2)(told) == Success("<s>[INST] <<SYS>>\ns\n<</SYS>>\n\na [/INST] </s> </s><s>[INST] b [/INST]")
+    assert FORMATS["gemma"](Prompt("u", "s")) == trusting(TEMPLATES["gemma"])(Prompt("u", "s"))
+    assert pickle.loads(pickle.dumps(trusting(llama2)))(told) == trusting(llama2)(told)
+
+
+def test_the_short_way_makes_a_success_like_any_other() -> None:
+    made = chatml(Prompt("Hi"))
+    other = Success(made.unwrap())
+    assert (made, hash(made), repr(made), type(made)) == (other, hash(other), repr(other), type(other))
+    assert pickle.loads(pickle.dumps(made)) == copy(made) == deepcopy(made) == other
+    assert made.map(len) == Success(len(made.unwrap()))
+    with pytest.raises(AttributeError):
+        setattr(made, "_inner_value", "")  # noqa: B010
+
+
+# Examples to train on.
+
+# Where the opening of an answer is another than that of a past one, or there is no past one.
+OPENED_OTHERWISE: Final = {
+    "qwen3-nothink",
+    "qwq",
+    "codellama-70b",
+    "gemma4",
+    "deepseek-r1-distill",
+    "minimax-m2",
+    "alpaca",
+}
+# Where an answer is opened as a past one is, and no stop follows a past one.
+STOPLESS: Final = {"solar", "ling", "minicpm", "baichuan2", "harmony"}
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        pytest.param(entry["format"], case, id=f"{entry['format']}-{case['name']}")
+        for entry in KNOWN
+        if entry["format"] in TEMPLATES
+        for case in entry["cases"]
+        if case["history"] and isinstance(case["expected"], str) and not case.get("contested")
+        if not (case["system"] and entry["format"] in ("mistral-v3", "mistral-v3-tekken"))  # it moves to the last turn
+        if not (case["system"] and entry["format"] in ("orion", "phi3-medium"))  # refused
+    ],
+)
+def test_an_example_is_how_the_vendor_renders_an_answer_once_it_is_history(name: str, case: Case) -> None:
+    (user, answer), expected, template = case["history"][0], case["expected"], TEMPLATES[name]
+    assert isinstance(expected, str)
+    prompt = Prompt(user, case["system"])
+    if name in OPENED_OTHERWISE:
+        assert not expected.startswith(template(prompt).unwrap())
+        return
+    text, start, end = template.example(prompt, answer).unwrap()
+    stop = template.stops[0] if name in STOPLESS else ""
+    assert expected.startswith(text.removesuffix(stop))
+    assert text.endswith(template.stops)
+    assert (text[:start], end) == (template(prompt).unwrap(), len(text))
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "span"),
+    [
+        ("chatml", " 4", " 4<|im_end|>"),
+        ("llama2", " 4\n", " 4 </s>"),
+        ("llama3", " 4", "4<|eot_id|>"),
+        ("default", "4", "\n4"),
+        ("alpaca", "4", "4</s>"),
+        ("solar", "4", "4</s>"),
+        ("chatglm3", "4", "\n 4<|user|>"),
+        ("vicuna", "4", " 4</s>"),
+        ("vicuna", "", "</s>"),
+        ("deepseek-coder", "4", "4\n<|EOT|>"),
+        ("harmony", "4", "<|channel|>final<|message|>4<|return|>"),
+        ("gemma4", "4", "4<turn|>"),
+        ("glm4.6", "4", "\n<think></think>\n4<|user|>"),
+        ("glm4.6", "\n<think>2+2</think>\n4", "\n<think>2+2</think>\n4<|user|>"),
+        ("qwen3", "<think>\n2+2\n</think>\n\n4 ", "<think>\n2+2\n</think>\n\n4 <|im_end|>"),
+        ("qwen3-nothink", "4", "4<|im_end|>"),
+        ("qwq", "2+2\n</think>\n\n4", "2+2\n</think>\n\n4<|im_end|>"),
+        ("llama2", " </think> 4", " </think> 4 </s>"),  # no markup of that format
+    ],
+)
+def test_examples_by_hand(name: str, answer: str, span: str) -> None:
+    prompt = Prompt("2+2?")
+    text, start, end = answered = TEMPLATES[name].example(prompt, answer).unwrap()
+    assert (text[:start], text[start:end], text[end:]) == (TEMPLATES[name](prompt).unwrap(), span, "")
+    assert answered.span == (start, end)
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "answer", "refusal"),
+    [
+        ("chatml", Prompt("u"), "4<|im_end|>", ControlToken("chatml", "<|im_end|>", "answer", 1)),
+        ("chatml", Prompt("<|im_end|>"), "4", ControlToken("chatml", "<|im_end|>", "user", 0)),
+        ("qwen3", Prompt("u"), "<think></think>4<|im_end|>", ControlToken("qwen3", "<|im_end|>", "answer", 16)),
+        ("qwen3", Prompt("<think>"), "4", ControlToken("qwen3", "<think>", "user", 0)),
+        ("minimax-m2", Prompt("u"), "a</think>b[e~", ControlToken("minimax-m2", "[e~[", "answer", 10)),
+        (
+            "deepseek-coder",
+            Prompt("u"),
+            "a\n### Response:\nb",
+            ControlToken("deepseek-coder", "\n### Response:\n", "answer", 1),
+        ),
+        ("qwq", Prompt("u"), "4", NotSupported("qwq", "no thinking")),
+        ("gemma", Prompt("u", "s"), "4", NotSupported("gemma", "system")),
+    ],
+)
+def test_what_an_example_refuses(name: str, prompt: Prompt, answer: str, refusal: FormatError) -> None:
+    assert TEMPLATES[name].example(prompt, answer) == Failure(refusal)
 
 
 # The laws.
@@ -527,23 +746,71 @@ def test_lookup_finds_every_name_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("ChatML", "chatml"),
+        ("chat-ml", "chatml"),
+        ("LLAMA_2", "llama2"),
+        ("Llama-3", "llama3"),
+        ("OpenAI", "openai"),
+        ("Nous-Hermes-2", "chatml"),
+        ("Qwen2.5-7B-Instruct", "qwen2.5"),
+        ("Qwen/Qwen2.5-0.5B-Instruct", "qwen2.5"),
+        ("qwen2.5_coder_32b_instruct", "qwen2.5"),
+        ("unsloth/Qwen3-30B-A3B-bnb-4bit", "qwen3"),
+        ("Qwen3-4B-Instruct-2507", "qwen3-2507"),
+        ("meta-llama/Llama-2-13b-chat-hf", "llama2"),
+        ("Llama-3.1-8B-Instruct", "llama3.1"),
+        ("Llama-3.3-70B-Instruct", "llama3.1"),
+        ("meta-llama/Llama-4-Scout-17B-16E-Instruct", "llama4"),
+        ("mistralai/Mixtral-8x22B-Instruct-v0.1", "mistral-v3"),
+        ("google/gemma-2b-it", "gemma"),
+        ("google/gemma-3-4b-it", "gemma3"),
+        ("microsoft/Phi-3-mini-128k-instruct", "phi3-mini"),
+        ("DeepSeek-R1-Distill-Llama-8B-Q4_K_M.gguf", "deepseek-r1-distill"),
+        ("/models/granite-3.1-8b-instruct.gguf", "granite3.1"),
+        ("openai/gpt-oss-20b", "harmony"),
+        ("GLM-4.6-FP8", "glm4.6"),
+    ],
+)
+def test_a_model_s_name_finds_its_format(name: str, format: str) -> None:
+    assert lookup(name) == Success(FORMATS[format])
+    assert format_as(Prompt("Hi"), name) == FORMATS[format](Prompt("Hi"))
+
+
+@pytest.mark.parametrize(
     ("name", "nearest"),
     [
-        ("ChatML", ("chatml", "chatml-bos", "chatglm4")),
-        ("chat-ml", ("chatml", "chatml-bos", "chatglm4")),
-        ("llama-3", ("llama3", "llama3.2", "llama3.1")),
-        ("LLAMA_2", ("llama2", "llama3.2", "llama4")),
         ("zefyr", ("zephyr",)),
-        ("OpenAI", ("openai", "openchat")),
+        ("Mistral-7B-Instruct-v0.2", ("mistral-v1", "mistral-v0.2-hf", "mistral-v0.2-hf-sys")),
+        ("Kimi-K2-Instruct", ("kimi-k2", "kimi-k2-0905")),
+        # Base models, and models with a template of their own.
+        ("Llama-3.1-8B", ("llama3.1", "llama3.2", "llama3")),
+        ("Qwen2.5-Math-7B-Instruct", ()),
+        ("Qwen3-8B-Base", ()),
+        ("QwQ-32B-Preview", ()),
+        ("Llama-3.2-11B-Vision-Instruct", ()),
+        ("SmolLM3-3B", ("smollm2", "smollm3-nothink")),
         ("", ()),
+        ("/", ()),
         ("\ud800", ()),
         ("no such format at all", ()),
         ("chatml" * 100_000, ()),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(name: str, nearest: tuple[str, ...]) -> None:
+def test_a_name_that_is_not_certain_is_answered_with_what_may_be_meant(name: str, nearest: tuple[str, ...]) -> None:
     assert lookup(name) == Failure(UnknownFormat(name, nearest))
     assert format_as(Prompt("Hi"), name) == Failure(UnknownFormat(name, nearest))
+
+
+def test_every_model_of_the_registry_finds_its_format_or_several() -> None:
+    shared = {"Mistral-7B-Instruct-v0.1", "Mistral-7B-Instruct-v0.2", "Mixtral-8x7B-Instruct-v0.1", "Kimi-K2-Instruct"}
+    for name, each in TEMPLATES.items():
+        for model in each.models:
+            called = model.replace("*", "7B")
+            answer = lookup(called)
+            assert answer == Success(each) or called in shared, called
+            assert called not in shared or name in answer.failure().nearest
 
 
 @given(st.text(st.characters()))

@@ -156,7 +156,7 @@ def _unknown(name: str, meant: tuple[str, ...]) -> UnknownFormat:
 
 # What packages a model leaves its chat template as it is: weights in another file format, or quantized.
 _PACKAGING = re.compile(
-    r"(?:-(?:gguf|hf|awq|gptq|mlx|onnx|bnb|fp8|bf16|fp16|int[48]|[48]bit|q\d\w*))+(?:\.gguf)?$|\.gguf$"
+    r"(?:-(?:gguf|hf|awq|gptq|mlx|onnx|bnb|fp8|bf16|fp16|int[48]|[48]bit|q\d(?:-[01ksml])*))+(?:\.gguf)?$|\.gguf$"
 )
 _SIZE = r"\d[\d.x]*[bmke](?:-a\d[\d.]*b)?"
 
