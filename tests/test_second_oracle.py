@@ -54,9 +54,11 @@ TEXTS: Final[dict[str, Format[str]]] = {
 SHARED: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "chatml-bos": ("chatml", {"bos": "<s>"}),
     "qwen1.5": ("chatml", {"default": "You are a helpful assistant"}),
+    "qwen2": ("chatml", {"default": "You are a helpful assistant."}),
     "qwen2.5": ("chatml", {"default": "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."}),
     "qwen3": ("chatml", {}),
     "qwen3-nothink": ("chatml", {"thought": "<think>\n\n</think>\n\n"}),
+    "qwen3-2507": ("chatml", {}),
     "smollm2": ("chatml", {"default": "You are a helpful AI assistant named SmolLM, trained by Hugging Face"}),
     "lfm2": ("lfm2", {"bos": "<|startoftext|>"}),
     "minicpm3": ("lfm2", {}),
@@ -77,6 +79,8 @@ SHARED: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "olmo2": ("tulu", {"bos": "<|endoftext|>"}),
     "falcon3": ("tulu", {}),
     "gemma3": ("gemma", {}),
+    "gemma4": ("gemma4", {"thought": "<|channel>thought\n<channel|>"}),
+    "gemma4-e2b": ("gemma4", {}),
     "deepseek-r1": ("deepseek-v3", {}),
     "deepseek-r1-distill": ("deepseek-v3", {"thought": "<think>\n"}),
     "deepseek-v3.1": ("deepseek-v3", {"before_past": "</think>", "thought": "</think>"}),
@@ -100,7 +104,8 @@ SHARED: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
             "Write a response that appropriately completes the request.",
         },
     ),
-    "granite3.3": ("granite3", {"today": "April 16, 2025"}),
+    "granite3.1": ("granite3", {"today": "April 16, 2025", "gap": "\n"}),
+    "granite3.3": ("granite3", {"today": "April 16, 2025", "gap": " "}),
     "harmony": ("harmony", {"today": "2025-08-05", "reasoning": "medium"}),
     "apertus": ("apertus", {"today": "2025-09-02"}),
 }
@@ -108,6 +113,7 @@ SHARED: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
 PRINTED: Final[Mapping[str, str]] = {
     "llama3.1": "%d %b %Y",
     "llama3.2": "%d %b %Y",
+    "granite3.1": "%B %d, %Y",
     "granite3.3": "%B %d, %Y",
     "smollm3-nothink": "%d %B %Y",
     "harmony": "%Y-%m-%d",
