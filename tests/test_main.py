@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distgen.__main__ import main, read
+from distgen.formats import FAMILIES, FORMATS
 from tests.servers import Act, Server, response, serving
 
 ROOT = Path(__file__).parent.parent
@@ -244,13 +245,58 @@ def test_render_writes_what_each_row_would_send(tmp_path: Path, capfdbinary: pyt
     assert capfdbinary.readouterr().out == b"[INST] Hi [/INST]\n"
 
 
-def test_formats_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_formats_is_a_table_by_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["formats"]) == 0
     head, *table = capsys.readouterr().out.splitlines()
-    assert head.split() == ["name", "BOS", "stops", "control", "tokens"]
-    assert {"openai", "default", "chatml", "llama2", "zephyr", "llama3"} <= {line.split()[0] for line in table}
-    (llama2,) = [line.split() for line in table if line.startswith("llama2 ")]
-    assert llama2 == ["llama2", "<s>", "</s>", "<s>", "</s>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"]
+    assert head.split() == ["name", "system", "stops", "models"]
+    assert [line.split()[0] for line in table if line.startswith("  ")] == list(FORMATS)
+    assert [line for line in table if line and not line.startswith(" ")] == list(FAMILIES)
+    (llama2,) = [line.split(maxsplit=3) for line in table if line.startswith("  llama2 ")]
+    assert llama2 == ["llama2", "first", "</s>", "Llama-2, Llama-2-*-chat"]
+    (gemma,) = [line.split() for line in table if line.startswith("  gemma ")]
+    assert gemma[:4] == ["gemma", "refused", "<end_of_turn>", "<eos>"]
+
+
+def on_a_terminal(*arguments: str, columns: int = 80, **environment: str) -> str:
+    """What a person sees who runs the command in a terminal of that width."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    known = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
+    command = [sys.executable, "-m", "distgen", *arguments]
+    environment = {**known, "TERM": "xterm", **environment}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL, env=environment) as process:
+        os.close(theirs)
+        seen = bytearray()
+        with contextlib.suppress(OSError):  # a terminal of which the other end is closed
+            while read := os.read(ours, 65536):
+                seen += read
+    os.close(ours)
+    assert process.returncode == 0
+    return seen.decode().replace("\r\n", "\n")
+
+
+def test_on_a_terminal_formats_keeps_to_its_width() -> None:
+    wide, narrow = on_a_terminal("formats", columns=200), on_a_terminal("formats", columns=80)
+    assert max(map(len, narrow.splitlines())) <= 80 < max(map(len, wide.splitlines())) <= 200
+    assert narrow.split() == wide.split()
+
+
+def test_on_a_terminal_render_shows_the_format_s_literals_in_colour(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", {"user": "a\x1b[2J\tb\x07", "system": "\u00e9\u202e"})
+    seen = on_a_terminal("render", source, "--format", "zephyr")
+    assert seen == (
+        "\x1b[36m<|system|>\n\x1b[0m\u00e9\\u202e\x1b[36m</s>\n<|user|>\n\x1b[0m"
+        "a\\x1b[2J\tb\\x07\x1b[36m</s>\n<|assistant|>\n\x1b[0m\n"
+    )
+    plain = "<|system|>\n\u00e9\u202e</s>\n<|user|>\na\x1b[2J\tb\x07</s>\n<|assistant|>\n\n"
+    assert on_a_terminal("render", source, "--format", "zephyr", NO_COLOR="1") == plain
+    assert on_a_terminal("render", source, "--format", "zephyr", TERM="dumb") == plain
+    assert on_a_terminal("render", source, "--format", "openai").startswith('[{"role": "system"')
 
 
 def test_a_server_is_asked_for_chat_with_the_openai_format(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
@@ -13,16 +14,18 @@ from hypothesis import strategies as st
 from returns.result import Failure, Result, Success
 
 from distgen.errors import ControlToken, FormatError, NotRendered, NotSupported
-from distgen.formats import FORMATS, ChatTemplate, Format, chatml, default, llama3, openai, total
-from distgen.prompt import Exchange, Messages, Prompt
+from distgen.formats import FORMATS, ChatTemplate, Example, Format, chatml, default, llama3, openai, total
+from distgen.prompt import Exchange, Messages, Prompt, Segment
 from distgen.testing import (
     PROSE,
     WHITE_SPACE,
     adversarial_prompts,
     check_format,
     check_formatter,
+    conversations,
     law_canonical,
     law_complete,
+    law_example,
     law_injective,
     law_inverse,
     law_no_forgery,
@@ -30,6 +33,7 @@ from distgen.testing import (
     law_prose,
     law_pure,
     law_refusal,
+    law_segments,
     prompts,
 )
 
@@ -40,6 +44,10 @@ Kind: TypeAlias = Callable[[Prompt], bool]
 
 def same(prompt: Prompt) -> Prompt:
     return prompt
+
+
+def swapped(prompt: Prompt) -> Prompt:
+    return replace(prompt, history=tuple(Exchange(each.assistant, each.user) for each in prompt.history))
 
 
 @dataclass(frozen=True)
@@ -154,6 +162,7 @@ FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
     ("it raises", Seeded(write=raising), "law_pure"),
     ("it counts its calls", Seeded(write=counting(count())), "law_pure"),
     ("it drops the history", no_history, MOVED),
+    ("it swaps the roles", Seeded(before=swapped), MOVED),
     ("it keeps one exchange", last_exchange_only, MOVED),
     ("it drops the system text", no_system, MOVED),
     ("it cuts at 60 characters", Seeded(after=lambda text: text[:60]), "law_inverse law_no_forgery"),
@@ -208,6 +217,96 @@ def test_a_format_that_declares_no_token_still_refuses_a_forged_turn() -> None:
     check_format(unguarded, max_examples=50)
     forged = f"a{unguarded.before_answer}b{unguarded.after_answer}c"
     assert isinstance(unguarded(Prompt(forged)), Failure)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A template with faulty segments or examples."""
+
+    cut: Callable[[tuple[Segment, ...]], tuple[Segment, ...]] = tuple
+    trained: Callable[[Example], Example] = Example._make
+    of: ChatTemplate = chatml
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return self.of.stops
+
+    def __call__(self, prompt: Prompt, /) -> Answer:
+        return self.of(prompt)
+
+    def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
+        if any(token in prompt.user for token in self.of.control_tokens) and self.cut is refused:
+            return Failure(ControlToken("chatml", "<|im_end|>", "user", 0))
+        return self.of.segments(prompt).map(self.cut)
+
+    def example(self, prompt: Prompt, answer: str, /) -> Result[Example, FormatError]:
+        return self.of.example(prompt, answer).map(self.trained)
+
+
+def refused(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    return segments
+
+
+def all_control(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    return tuple(Segment(each.text, True) for each in segments)
+
+
+def no_control(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    return tuple(Segment(each.text, False) for each in segments)
+
+
+def stopless(example: Example) -> Example:
+    text = example.text.removesuffix("<|im_end|>")
+    return Example(text, example.start, len(text))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (lambda: law_segments(Cut(cut=lambda each: each[1:]), Prompt("a")), "but its segments 'a<|im_end|>"),
+        (lambda: law_segments(Cut(cut=all_control), Prompt("a")), "says '' in its segments"),
+        (lambda: law_segments(Cut(cut=no_control), Prompt("a")), "says '<|im_start|>user"),
+        (lambda: law_segments(Cut(cut=refused), Prompt("<|im_end|>")), "has no segments: <Failure: ControlToken"),
+        (lambda: law_example(Cut(trained=lambda each: each._replace(start=9)), Prompt("a"), "b"), "start=9"),
+        (lambda: law_example(Cut(trained=lambda each: each._replace(end=9)), Prompt("a"), "b"), "end=9"),
+        (lambda: law_example(Cut(trained=stopless), Prompt("a"), "b"), "'b' is not 'b' and one of ('<|im_end|>',)"),
+        (
+            lambda: law_example(Cut(trained=lambda each: each._replace(start=len(each.text))), Prompt("a"), "b"),
+            "Prompt(user='a', system=None, history=()) gives",
+        ),
+        (
+            lambda: law_example(
+                Cut(trained=lambda each: Example(each.text.replace("b", " b"), each.start, each.end + 1)),
+                Prompt("a"),
+                "b",
+            ),
+            "is not how '<|im_start|>user",
+        ),
+    ],
+)
+def test_the_laws_of_templates_name_their_faults(fault: Callable[[], None], message: str) -> None:
+    with pytest.raises(AssertionError, match=rf"^law_(segments|example): [^$]*{re.escape(message)}"):
+        fault()
+
+
+def test_the_laws_of_templates_hold_where_nothing_is_seeded() -> None:
+    for of in (chatml, FORMATS["solar"], FORMATS["gemma"], FORMATS["qwq"], default):
+        assert isinstance(of, ChatTemplate)
+        for prompt in (Prompt("a"), Prompt(" ", "s"), Prompt("<|im_end|>", "", (Exchange("a", "b"),))):
+            law_segments(Cut(of=of), prompt)
+            law_example(Cut(of=of), prompt, "b</think>")
+            law_example(Cut(of=of), prompt, "")
+
+
+def test_conversations_are_well_formed() -> None:
+    @settings(max_examples=50, database=None)
+    @given(conversations(st.sampled_from(("a", "", " ")), max_exchanges=2))
+    def hold(messages: Messages) -> None:
+        told = [each for each in messages if each["role"] != "system"]
+        assert [each["role"] for each in told] == ["user", "assistant"] * (len(told) // 2) + ["user"]
+        assert isinstance(Prompt.from_messages(messages), Success)
+
+    hold()
 
 
 def test_check_format_takes_formats_that_are_no_text() -> None:

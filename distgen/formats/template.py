@@ -172,7 +172,7 @@ class ChatTemplate:
         opening, system_opening, guard, guard_2, clean, clean_system = self._plan or self._planned()
         system, user = prompt.system, prompt.user
         if prompt.history or user == "" or guard in user or (guard_2 and guard_2 in user):
-            return self._checked(prompt)
+            return self._continued(prompt) if prompt.history else self._checked(prompt)
         if system is not None:
             if guard in system or (guard_2 and guard_2 in system):
                 return self._checked(prompt)
@@ -193,6 +193,17 @@ class ChatTemplate:
         success: Success[str] = _new(Success)
         _fill(success, text)
         return success
+
+    def _continued(self, prompt: Prompt) -> Result[str, FormatError]:
+        """The short way of a prompt with history."""
+        _, _, guard, guard_2, _, _ = self._plan or self._planned()
+        texts = [prompt.user, prompt.system or ""]
+        for exchange in prompt.history:
+            texts += (exchange.user, exchange.assistant)
+        for text in texts:
+            if guard in text or (guard_2 and guard_2 in text):
+                return self._checked(prompt)
+        return Failure(unsupported) if (unsupported := self._unsupported(prompt)) else Success(self._text(prompt))
 
     def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
         """The rendering cut up into the format's own literals and the texts of the prompt, none of them empty.
