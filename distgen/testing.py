@@ -303,8 +303,8 @@ def law_example(template: Template, prompt: Prompt, answer: str) -> None:
     """An example begins with the rendering; the rest, its span, holds the answer and ends with a stop, if there is any.
 
     Once the answer is history, a longer conversation is rendered with the same beginning, wherever it begins with the
-    prompt as before: not so where the opening of an answer is another one then (a block of thinking), or where the system
-    text moves to the last turn; and less the stop, where the format writes none in history.
+    prompt as before: not so where the opening of an answer is another one then, or where the system text moves to the last
+    turn; less the stop, where the format writes none in history; and less what was thought, or that nothing was.
     """
     rendered, example = template(prompt), template.example(prompt, answer)
     if isinstance(example, Failure):
@@ -317,7 +317,7 @@ def law_example(template: Template, prompt: Prompt, answer: str) -> None:
         raise AssertionError(f"law_example: {text[start:end]!r} is not {answer!r} and one of {template.stops}")
     later = template(replace(prompt, user="x", history=(*prompt.history, Exchange(prompt.user, answer)))).value_or("")
     rest = later.removeprefix(text.removesuffix(stop))
-    written = rest == later or rest.lstrip().startswith(template.stops)
+    written = "</think>" not in text[start:] and (rest == later or rest.lstrip().startswith(template.stops))
     if later.startswith(text[:start]) and written and not later.startswith(text):
         raise AssertionError(f"law_example: {example} is not how {later!r} begins")
 

@@ -113,6 +113,7 @@ SHARED: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
 PRINTED: Final[Mapping[str, str]] = {
     "llama3.1": "%d %b %Y",
     "llama3.2": "%d %b %Y",
+    "granite3.1": "%B %d, %Y",
     "granite3.3": "%B %d, %Y",
     "smollm3-nothink": "%d %B %Y",
     "harmony": "%Y-%m-%d",

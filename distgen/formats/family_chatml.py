@@ -85,6 +85,7 @@ qwen3: Final = replace(
     models=("Qwen3", "Qwen3-*"),
     head="<|im_start|>user\n",
     control_tokens=("<|im_start|>", "<|im_end|>", "<think>", "</think>"),
+    no_thinking="<think>\n\n</think>\n\n",
 )
 
 # Qwen3 with enable_thinking=False.
@@ -96,6 +97,7 @@ qwen3_nothink: Final = replace(
     name="qwen3-nothink",
     models=(),
     tail="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+    no_thinking="",
 )
 
 # Qwen3-*-Instruct-2507, which never think.
@@ -119,6 +121,7 @@ qwq: Final = replace(
     tail="<|im_end|>\n<|im_start|>assistant\n<think>\n",
     stops=("<|im_end|>",),
     strip_assistant=strip_newlines_before,
+    no_thinking="",
 )
 
 # SmolLM2-*-Instruct.

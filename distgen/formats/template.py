@@ -155,6 +155,8 @@ class ChatTemplate:
     empty_user: tuple[str, str] = ("", "")
     empty_assistant: tuple[str, str] = ("", "")
     takes_history: bool = True
+    no_thinking: str = ""
+    """What opens a last answer in which nothing was thought, and no past one: in an `example`."""
     folds: Literal["nothing", "empty turns", "system", "conversation"] = "nothing"
     """What the rendering does not show: that there was an empty turn; where the system text ends, or any turn, which are
     user text in the canonical prompt."""
@@ -227,7 +229,8 @@ class ChatTemplate:
         The answer is written as the format writes a past one, where it opens both alike; so the text is then how a
         longer conversation begins. A stop that the format does not write after a past answer stands here all the same. An
         answer that holds a `</think>` stands as the model wrote it, though a format deletes what was thought from a past
-        one; where the format opens the thinking itself, an answer without that is `NotSupported`.
+        one; one without it is opened as the format opens a last answer that was not thought about (Qwen3), or, where the
+        format begins the thinking itself (QwQ), it is `NotSupported`.
 
         >>> from distgen.formats import llama2
         >>> text, start, end = llama2.example(Prompt("2+2?"), "4").unwrap()
@@ -242,7 +245,7 @@ class ChatTemplate:
         if refusal is not None and isinstance(rendered, Success):
             return Failure(replace(refusal, where="answer"))
         said = answer if thought else self.strip_assistant(answer)
-        before = "" if thought else _after_prefix(self.before_answer, self.tail)
+        before = "" if thought else self.no_thinking or _after_prefix(self.before_answer, self.tail)
         written = f"{before if said else before.removesuffix(self.empty_assistant[0])}{said}{_stop(self)}"
         return rendered.map(lambda text: Example(text + written, len(text), len(text) + len(written)))
 
@@ -283,9 +286,8 @@ class ChatTemplate:
 
     def _parts(self, prompt: Prompt) -> list[str]:
         """The rendering, cut up: literals at even places and the texts of the prompt, stripped, at odd ones."""
-        strip, system = self.strip_user, self._system(prompt)
+        strip, system, given = self.strip_user, self._system(prompt), self._given()
         before = system is not None and self.system_place != "last"
-        given = self._given()
         parts = [given.system_opening, system or "", self.after_system] if before else [given.opening]
         for exchange in prompt.history:
             answer = self.strip_assistant(exchange.assistant)
