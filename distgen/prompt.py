@@ -5,7 +5,7 @@ Nothing here knows how a model wants to be spoken to; that is `distgen.formats`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias, TypedDict, final
 
@@ -58,6 +58,19 @@ class Prompt:
     user: str
     system: str | None = None
     history: tuple[Exchange, ...] = ()
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Where each text stands, and the text, in reading order.
+
+        >>> list(Prompt("And of Chile?", history=(Exchange("Capital of Peru?", "Lima."),)).texts())
+        [('history[0].user', 'Capital of Peru?'), ('history[0].assistant', 'Lima.'), ('user', 'And of Chile?')]
+        """
+        if self.system is not None:
+            yield "system", self.system
+        for index, exchange in enumerate(self.history):
+            yield f"history[{index}].user", exchange.user
+            yield f"history[{index}].assistant", exchange.assistant
+        yield "user", self.user
 
     @staticmethod
     def from_messages(messages: Iterable[Mapping[str, object]]) -> Result[Prompt, NotRendered]:

@@ -183,7 +183,7 @@ def law_complete(formatter: Formatter[P], prompt: Prompt) -> None:
     """Every text of the prompt, its ends stripped, stands in the rendering, where that is text."""
     rendered: object = formatter(prompt).value_or(None)
     if isinstance(rendered, str):
-        for where, text in _texts(prompt):
+        for where, text in prompt.texts():
             if text.strip() not in rendered:
                 raise AssertionError(f"law_complete: {where} {text!r} is not in {rendered!r}")
 
@@ -195,7 +195,7 @@ def law_refusal(formatter: Formatter[P], prompt: Prompt) -> None:
         case None:
             just = True
         case ControlToken(_, token, where, offset):
-            just = token != "" and _stands(token, dict(_texts(prompt)).get(where, ""), offset)
+            just = token != "" and _stands(token, dict(prompt.texts()).get(where, ""), offset)
         case NotSupported(_, "system"):
             just = prompt.system is not None
         case NotSupported(_, "history"):
@@ -258,7 +258,7 @@ def law_no_forgery(format: Format[P], prompt: Prompt) -> None:
     A control token of plain words, such as "USER: ", is prose in a text; that none forges a turn is law_injective's.
     """
     tokens = [token for token in _tokens(format) if any(char in "<>[]|" for char in token)]
-    held = [(where, token) for where, text in _texts(prompt) for token in tokens if token in text]
+    held = [(where, token) for where, text in prompt.texts() for token in tokens if token in text]
     answer = format(prompt)
     if held and not isinstance(_failure(answer), ControlToken | NotSupported):
         raise AssertionError(f"law_no_forgery: {held[0][0]} holds {held[0][1]!r}, and is not refused: {answer}")
@@ -294,7 +294,7 @@ def law_segments(template: Template, prompt: Prompt) -> None:
     said = "".join(each.text for each in segments.unwrap() if not each.is_control)
     if isinstance(rendered, Success) and rendered.unwrap() != joined:
         raise AssertionError(f"law_segments: {prompt} gives {rendered}, but its segments {joined!r}")
-    given, kept = Counter("".join(text for _, text in _texts(prompt))), Counter(said)
+    given, kept = Counter("".join(text for _, text in prompt.texts())), Counter(said)
     if kept - given or any(not char.isspace() for char in given - kept):
         raise AssertionError(f"law_segments: {prompt} says {said!r} in its segments")
 
@@ -401,16 +401,6 @@ def _stands(token: str, text: str, offset: int) -> bool:
 
 def _failure(result: Result[P, FormatError]) -> FormatError | None:
     return result.failure() if isinstance(result, Failure) else None
-
-
-def _texts(prompt: Prompt) -> list[tuple[str, str]]:
-    """Each text of the prompt with the name of its place, in reading order."""
-    turns = [
-        (f"history[{index}].{role}", text)
-        for index, exchange in enumerate(prompt.history)
-        for role, text in (("user", exchange.user), ("assistant", exchange.assistant))
-    ]
-    return [*([] if prompt.system is None else [("system", prompt.system)]), *turns, ("user", prompt.user)]
 
 
 def _blank(prompt: Prompt) -> Prompt:

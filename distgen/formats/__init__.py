@@ -1,11 +1,11 @@
 """How a prompt is written for a model: the record behind chat formats, the formats, family by family, and the registry."""
 
 # ruff: noqa: I001  (the record, the families, the registry)
+from distgen.formats.formatter import Format as Format
+from distgen.formats.formatter import Formatter as Formatter
+from distgen.formats.formatter import total as total
 from distgen.formats.template import ChatTemplate as ChatTemplate
 from distgen.formats.template import Example as Example
-from distgen.formats.template import Format as Format
-from distgen.formats.template import Formatter as Formatter
-from distgen.formats.template import total as total
 from distgen.formats.template import trusting as trusting
 from distgen.formats.family_plain import default as default
 from distgen.formats.messages import ChatMessages as ChatMessages

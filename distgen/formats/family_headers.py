@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from distgen.formats.template import MONTHS, ChatTemplate
+from distgen.formats.dates import MONTHS
+from distgen.formats.template import ChatTemplate
 
 if TYPE_CHECKING:  # datetime costs more to import than all formats
     from datetime import date

@@ -1,65 +1,45 @@
-"""How a prompt is written for a model: `Formatter`, its invertible kind `Format`, and the record `ChatTemplate`.
+"""The record behind chat formats, `ChatTemplate`: a text format as data, with all that follows from it.
 
-A format is a pure function of a `Prompt`, with its inverse. Each is byte for byte what the model's own template renders,
-with the opening of the answer last, so that a base completion continues it. A text that holds the markup of the format
-is refused and never rendered: it would forge a turn. Nothing here tokenizes, downloads a template or runs Jinja.
+Each is byte for byte what the model's own template renders, with the opening of the answer last, so that a base
+completion continues it. A text that holds the markup of the format is refused and never rendered: it would forge a turn.
+Nothing here tokenizes, downloads a template or runs Jinja.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, final
+from typing import Literal, NamedTuple, TypeAlias, final
 
 from returns.primitives.container import BaseContainer
 from returns.result import Failure, Result, Success
 
-from distgen.errors import ControlToken, Fault, FormatError, NotRendered, NotSupported
+from distgen.errors import ControlToken, FormatError, NotRendered, NotSupported
+from distgen.formats.formatter import Formatter
+from distgen.formats.marks import (
+    after_prefix,
+    between,
+    cut,
+    first_difference,
+    guards,
+    holds,
+    is_markup,
+    longest_first,
+    portions,
+    straddles,
+)
 from distgen.prompt import Exchange, Prompt, Segment
-
-P = TypeVar("P")
-
-Formatter: TypeAlias = Callable[[Prompt], Result[P, FormatError]]
-"""What an LLM needs: a pure, total function that writes a prompt as P, what the backend takes."""
 
 Strip: TypeAlias = Callable[[str], str]
 """What a template does to the ends of a text: `str.strip`, `str.lstrip`, or `str`, which changes nothing."""
 
-MONTHS: Final = (
-    *("January", "February", "March", "April", "May", "June", "July"),
-    *("August", "September", "October", "November", "December"),
-)
-"""As templates print them, whatever the locale of the process."""
-
-_MARKUP = "<>[]|"
 _THINKING = ("<think>", "</think>")
 
 # Success(text) costs twice what a rendering costs: two frames of constructors, and a search of its many bases.
 _new = object.__new__
 _fill: Callable[[Success[str], str], None] = vars(BaseContainer)["_inner_value"].__set__
-
-
-class Format(Protocol[P]):
-    """A Formatter with its inverse: `f(p).bind(f.parse) == Success(f.canonical(p))` whenever f(p) is a Success."""
-
-    @property
-    def name(self) -> str:
-        """The name that errors carry."""
-        ...
-
-    def __call__(self, prompt: Prompt, /) -> Result[P, FormatError]:
-        """The prompt as the model is to see it."""
-        ...
-
-    def parse(self, rendered: P, /) -> Result[Prompt, FormatError]:
-        """The canonical prompt of a rendering; a Failure for what this format cannot have rendered."""
-        ...
-
-    def canonical(self, prompt: Prompt, /) -> Prompt:
-        """The one prompt that stands for all those which render alike; a prompt that is refused stands for itself."""
-        ...
 
 
 class Example(NamedTuple):
@@ -245,7 +225,7 @@ class ChatTemplate:
         if refusal is not None and isinstance(rendered, Success):
             return Failure(replace(refusal, where="answer"))
         said = answer if thought else self.strip_assistant(answer)
-        before = "" if thought else self.no_thinking or _after_prefix(self.before_answer, self.tail)
+        before = "" if thought else self.no_thinking or after_prefix(self.before_answer, self.tail)
         written = f"{before if said else before.removesuffix(self.empty_assistant[0])}{said}{_stop(self)}"
         return rendered.map(lambda text: Example(text + written, len(text), len(text) + len(written)))
 
@@ -369,7 +349,7 @@ class ChatTemplate:
         return held
 
     def _held(self, prompt: Prompt, tokens: tuple[str, ...]) -> ControlToken | None:
-        for where, text in _texts(prompt):
+        for where, text in prompt.texts():
             found = [(offset, token) for token in tokens if (offset := text.find(token)) >= 0]
             if found:
                 offset, token = min(found, key=lambda each: each[0])
@@ -433,7 +413,7 @@ class ChatTemplate:
         if blocks and rendered.startswith(other) and not (longer == opening and rendered.startswith(opening)):
             # A joined strip may have cut the end of `after_system`, so its cut form is looked for.
             end = self._joined("") if self.strip_joined else self.after_system
-            system, found, body = _cut(rendered[len(other) :], end)
+            system, found, body = cut(rendered[len(other) :], end)
             if not found:
                 return f"no {end!r} follows its system text"
             body = body.removeprefix(self.after_system[len(end) :])
@@ -477,7 +457,7 @@ class ChatTemplate:
         *past, user = body.split(self.after_answer) if splits else [body]
         history: list[Exchange] = []
         for turn in past:
-            asked, found, answer = _cut(turn, self.before_answer)
+            asked, found, answer = cut(turn, self.before_answer)
             if not found:
                 return f"its exchange {len(history)} has no {self.before_answer!r}"
             history.append(Exchange(asked, answer))
@@ -489,27 +469,8 @@ class ChatTemplate:
             return f"its {refusal.where} would hold {refusal.token!r} at character {refusal.offset}"
         again = self._text(prompt)
         if again != rendered:
-            return f"rendered again, it differs at character {_first_difference(again, rendered)}"
+            return f"rendered again, it differs at character {first_difference(again, rendered)}"
         return prompt
-
-
-def total(fn: Callable[[Prompt], P]) -> Formatter[P]:
-    """Lifts a plain function of a prompt to a Formatter: what fn raises becomes a `Fault`.
-
-    >>> shout = total(lambda prompt: prompt.user.upper() + "!")
-    >>> shout(Prompt("hi"))
-    <Success: HI!>
-    >>> total(lambda prompt: prompt.history[0].user)(Prompt("hi"))
-    <Failure: Fault(kind='IndexError', message='tuple index out of range', part='format')>
-    """
-    return partial(_total, fn)
-
-
-def _total(fn: Callable[[Prompt], P], prompt: Prompt) -> Result[P, FormatError]:
-    try:
-        return Success(fn(prompt))
-    except Exception as error:
-        return Failure(Fault.of(error, "format"))
 
 
 def trusting(template: ChatTemplate) -> Formatter[str]:
@@ -528,34 +489,6 @@ def _trusted(template: ChatTemplate, prompt: Prompt) -> Result[str, FormatError]
     return template.segments(prompt).map(lambda segments: "".join(segment.text for segment in segments))
 
 
-def _texts(prompt: Prompt) -> Iterator[tuple[str, str]]:
-    """Where each text of the prompt stands, and the text, in reading order."""
-    if prompt.system is not None:
-        yield "system", prompt.system
-    for index, exchange in enumerate(prompt.history):
-        yield f"history[{index}].user", exchange.user
-        yield f"history[{index}].assistant", exchange.assistant
-    yield "user", prompt.user
-
-
-def strip_spaces_after(text: str) -> str:
-    """The text without spaces at its end.
-
-    >>> strip_spaces_after(" a  ")
-    ' a'
-    """
-    return text.rstrip(" ")
-
-
-def strip_newlines_before(text: str) -> str:
-    """The text without line feeds at its start.
-
-    >>> strip_newlines_before("\\n\\n a\\n")
-    ' a\\n'
-    """
-    return text.lstrip("\n")
-
-
 def _unthought(answer: str) -> str:
     """The answer with something else, as long, for the marks of thinking, which it may hold."""
     return re.sub("|".join(_THINKING), lambda found: "\0" * len(found[0]), answer)
@@ -567,33 +500,12 @@ def _stop(template: ChatTemplate) -> str:
     return template.after_answer[: min(ends)] if ends else "".join(template.stops[:1])
 
 
-def _after_prefix(text: str, prefix: str) -> str:
-    return text[len(prefix) :] if text.startswith(prefix) else ""
-
-
-def _is_markup(token: str) -> bool:
-    """Whether a tokenizer maps a token to an id of its own; plain words, such as "USER: ", are prose to it."""
-    return any(char in _MARKUP for char in token)
-
-
-def _between(before: str, text: str, after: str) -> str | None:
-    """The system text that `text` is written for when there is none, if it is one: it then stands between the two."""
-    if text.startswith(before) and text.endswith(after) and len(before) + len(after) <= len(text):
-        return text[len(before) : len(text) - len(after)]
-    return None
-
-
-def _straddles(token: str, literal: str) -> bool:
-    """Whether a token may begin in a text and end in the literal after it, or the other way round."""
-    return any(literal.startswith(token[cut:]) or literal.endswith(token[:cut]) for cut in range(1, len(token)))
-
-
 def _plan(template: ChatTemplate) -> _Plan:
     given = template._given()
-    guards = _guards(_risks(template, given))
-    short = len(guards) <= 2 and _keeps_turns(template) and not (given.read_back and _is_misread(template))
+    found = guards(_risks(template, given))
+    short = len(found) <= 2 and _keeps_turns(template) and not (given.read_back and _is_misread(template))
     # Without any guard, some character: a text that holds it is checked for nothing.
-    guard, guard_2, *_ = (*(guards or "\0"), "", "") if short else ("", "")
+    guard, guard_2, *_ = (*(found or "\0"), "", "") if short else ("", "")
     system_opening = {"refused": None, "last": given.opening}.get(template.system_place, given.system_opening)
     return (
         None if template.system_place == "required" else given.opening,
@@ -606,16 +518,16 @@ def _plan(template: ChatTemplate) -> _Plan:
 
 
 def _derive(template: ChatTemplate) -> _Derived:
-    markup = {token for token in (*template.control_tokens, *template.stops) if _is_markup(token)}
+    markup = {token for token in (*template.control_tokens, *template.stops) if is_markup(token)}
     words = () if template.folds == "conversation" else (template.before_answer, template.tail)
     delimiters = (template.before_answer, template.after_answer, template.after_system)
-    openings = {each for each in words if each.strip() and not _holds(each, markup)}
+    openings = {each for each in words if each.strip() and not holds(each, markup)}
     return _Derived(
         template.bos + template.head,
         template.bos + template.before_system,
-        _between(template.before_system, template.head, template.after_system),
-        _longest_first(markup),
-        _longest_first(openings),
+        between(template.before_system, template.head, template.after_system),
+        longest_first(markup),
+        longest_first(openings),
         tuple(word for word in template.control_tokens if word),
         tuple(each for each in delimiters if each),
         _junctions(template),
@@ -655,36 +567,9 @@ def _risks(template: ChatTemplate, given: _Derived) -> set[str]:
     afters = (template.after_system, template.before_answer, template.after_answer, template.tail)
     turns = (template.before_answer, template.after_answer, template.tail) if given.read_back else ()
     # The end of a system text is looked for nowhere else.
-    system = _portions(afters[:1], (given.system_opening,), afters[:1]) if given.read_back else set[str]()
+    system = portions(afters[:1], (given.system_opening,), afters[:1]) if given.read_back else set[str]()
     marks = (*given.refused, *given.openings, *template.system_commands, *turns)
-    return system | _portions(marks, befores, afters)
-
-
-def _portions(marks: Iterable[str], befores: tuple[str, ...], afters: tuple[str, ...]) -> set[str]:
-    """What a text would have to hold, at least, for one of the marks to stand where it is not meant, the text's
-    neighbours helping: whole, or without the start that one of `befores` ends with, the end that one of `afters` begins with.
-    """
-    return {
-        mark[start:end]
-        for mark in marks
-        for start in range(len(mark))
-        if start == 0 or any(before.endswith(mark[:start]) for before in befores)
-        for end in range(start + 1, len(mark) + 1)
-        if end == len(mark) or any(after.startswith(mark[end:]) for after in afters)
-    }
-
-
-def _guards(portions: set[str]) -> tuple[str, ...]:
-    """Few characters, of which every portion holds one: signs before letters and spaces, since prose has fewer of them."""
-    chars = sorted({char for portion in portions for char in portion})
-    if not chars:
-        return ()
-
-    def worth(char: str) -> tuple[bool, int, bool]:
-        return not (char.isalnum() or char.isspace()), sum(char in portion for portion in portions), char in _MARKUP
-
-    best = max(chars, key=worth)
-    return (best, *_guards({portion for portion in portions if best not in portion}))
+    return system | portions(marks, befores, afters)
 
 
 def _keeps_turns(template: ChatTemplate) -> bool:
@@ -700,14 +585,6 @@ def _is_misread(template: ChatTemplate) -> bool:
     return any(template._forgery(prompt) is not None for prompt in asked)
 
 
-def _longest_first(tokens: set[str]) -> tuple[str, ...]:
-    return tuple(sorted(tokens, key=lambda token: (-len(token), token)))
-
-
-def _holds(literal: str, markup: set[str]) -> bool:
-    return any(token in literal for token in markup)
-
-
 def _may_be_forged(template: ChatTemplate, markup: set[str]) -> bool:
     """Whether plain words delimit a turn, or half of a token may stand in a text and half in the literal beside it."""
     if template.folds == "conversation":
@@ -715,15 +592,5 @@ def _may_be_forged(template: ChatTemplate, markup: set[str]) -> bool:
     between = [template.before_answer, template.after_answer] if template.takes_history else []
     between += [template.after_system] if template.system_place != "refused" and template.folds == "nothing" else []
     around = (*between, template.bos + template.head, template.bos + template.before_system, template.tail)
-    words = not all(_holds(each, markup) for each in between)
-    return words or any(_straddles(token, each) for token in markup for each in around)
-
-
-def _cut(text: str, mark: str) -> tuple[str, str, str]:
-    """`str.partition`, in which an empty mark, too, is one that is not found."""
-    return text.partition(mark) if mark else (text, "", "")
-
-
-def _first_difference(one: str, other: str) -> int:
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((index for index, (left, right) in pairs if left != right), min(len(one), len(other)))
+    words = not all(holds(each, markup) for each in between)
+    return words or any(straddles(token, each) for token in markup for each in around)
