@@ -286,6 +286,21 @@ def test_on_a_terminal_formats_keeps_to_its_width() -> None:
     assert narrow.split() == wide.split()
 
 
+def test_what_is_coloured_and_what_is_not(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    source = written(tmp_path / "in.jsonl", {"user": "a\x00"}, {"user": "</s>"})
+    assert main(["render", source, "--format", "zephyr"]) == 1
+    cyan, plain = b"\x1b[36m", b"\x1b[0m"
+    zephyr = cyan + b"<|user|>\n" + plain + b"a\\x00" + cyan + b"</s>\n<|assistant|>\n" + plain + b"\n"
+    assert capfdbinary.readouterr().out == zephyr
+    assert main(["render", source, "--format", "openai"]) == 0
+    assert b"\x1b" not in capfdbinary.readouterr().out
+
+
 def test_on_a_terminal_render_shows_the_format_s_literals_in_colour(tmp_path: Path) -> None:
     source = written(tmp_path / "in.jsonl", {"user": "a\x1b[2J\tb\x07", "system": "\u00e9\u202e"})
     seen = on_a_terminal("render", source, "--format", "zephyr")

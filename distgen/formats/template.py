@@ -38,7 +38,7 @@ Strip: TypeAlias = Callable[[str], str]
 _THINKING = ("<think>", "</think>")
 
 # Success(text) costs twice what a rendering costs: two frames of constructors, and a search of its many bases.
-_new = object.__new__
+_new: Callable[[type[Success[str]]], Success[str]] = object.__new__
 _fill: Callable[[Success[str], str], None] = vars(BaseContainer)["_inner_value"].__set__
 
 
@@ -172,7 +172,7 @@ class ChatTemplate:
             text = f"{clean(f'{system_opening}{system}{self.after_system}{user}')}{self.tail}"
         else:
             text = f"{system_opening}{system}{self.after_system}{clean(user)}{self.tail}"
-        success: Success[str] = _new(Success)
+        success = _new(Success)
         _fill(success, text)
         return success
 
@@ -254,9 +254,17 @@ class ChatTemplate:
 
     def _planned(self) -> _Plan:
         """Made at the first call and kept, since an import makes many templates and calls few."""
-        plan = _plan(self)
+        given = self._given()
+        plan = _plan(self, given, given.read_back and self._is_misread())
         object.__setattr__(self, "_plan", plan)
         return plan
+
+    def _is_misread(self) -> bool:
+        """Whether turns may be read otherwise than they were written even where no text holds anything."""
+        texts = ("", "x")
+        turns = (Exchange(user, assistant) for user in texts for assistant in texts)
+        asked = (Prompt(user, system, (turn,)) for turn in turns for user in texts for system in (None, *texts))
+        return any(self._forgery(prompt) is not None for prompt in asked)
 
     def _given(self) -> _Derived:
         """Kept from the first time on, as the plan is."""
@@ -500,10 +508,9 @@ def _stop(template: ChatTemplate) -> str:
     return template.after_answer[: min(ends)] if ends else "".join(template.stops[:1])
 
 
-def _plan(template: ChatTemplate) -> _Plan:
-    given = template._given()
+def _plan(template: ChatTemplate, given: _Derived, is_misread: bool) -> _Plan:
     found = guards(_risks(template, given))
-    short = len(found) <= 2 and _keeps_turns(template) and not (given.read_back and _is_misread(template))
+    short = len(found) <= 2 and _keeps_turns(template) and not is_misread
     # Without any guard, some character: a text that holds it is checked for nothing.
     guard, guard_2, *_ = (*(found or "\0"), "", "") if short else ("", "")
     system_opening = {"refused": None, "last": given.opening}.get(template.system_place, given.system_opening)
@@ -575,14 +582,6 @@ def _risks(template: ChatTemplate, given: _Derived) -> set[str]:
 def _keeps_turns(template: ChatTemplate) -> bool:
     """Whether a text is empty only where it was given so: the short way looks no further."""
     return template.folds != "empty turns" and (template.empty_user == ("", "") or template.strip_user is str)
-
-
-def _is_misread(template: ChatTemplate) -> bool:
-    """Whether turns may be read otherwise than they were written even where no text holds anything."""
-    texts = ("", "x")
-    turns = (Exchange(user, assistant) for user in texts for assistant in texts)
-    asked = (Prompt(user, system, (turn,)) for turn in turns for user in texts for system in (None, *texts))
-    return any(template._forgery(prompt) is not None for prompt in asked)
 
 
 def _may_be_forged(template: ChatTemplate, markup: set[str]) -> bool:
