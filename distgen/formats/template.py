@@ -37,7 +37,6 @@ Strip: TypeAlias = Callable[[str], str]
 
 _THINKING = ("<think>", "</think>")
 
-# Success(text) costs twice what a rendering costs: two frames of constructors, and a search of its many bases.
 _new: Callable[[type[Success[str]]], Success[str]] = object.__new__
 _fill: Callable[[Success[str], str], None] = vars(BaseContainer)["_inner_value"].__set__
 
@@ -172,20 +171,19 @@ class ChatTemplate:
             text = f"{clean(f'{system_opening}{system}{self.after_system}{user}')}{self.tail}"
         else:
             text = f"{system_opening}{system}{self.after_system}{clean(user)}{self.tail}"
-        success = _new(Success)
+        success = _new(Success)  # as in `_success`, without its frame
         _fill(success, text)
         return success
 
     def _continued(self, prompt: Prompt) -> Result[str, FormatError]:
         """The short way of a prompt with history."""
         _, _, guard, guard_2, _, _ = self._plan or self._planned()
-        texts = [prompt.user, prompt.system or ""]
-        for exchange in prompt.history:
-            texts += (exchange.user, exchange.assistant)
-        for text in texts:
+        parts = self._parts(prompt)
+        for text in parts[1::2]:
             if guard in text or (guard_2 and guard_2 in text):
                 return self._checked(prompt)
-        return Failure(unsupported) if (unsupported := self._unsupported(prompt)) else Success(self._text(prompt))
+        unsupported = self._unsupported(prompt)
+        return _success("".join(parts)) if unsupported is None else Failure(unsupported)
 
     def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
         """The rendering cut up into the format's own literals and the texts of the prompt, none of them empty.
@@ -268,8 +266,10 @@ class ChatTemplate:
 
     def _given(self) -> _Derived:
         """Kept from the first time on, as the plan is."""
-        derived = self._derived or _derive(self)
-        object.__setattr__(self, "_derived", derived)
+        derived = self._derived
+        if derived is None:
+            derived = _derive(self)
+            object.__setattr__(self, "_derived", derived)
         return derived
 
     def _parts(self, prompt: Prompt) -> list[str]:
@@ -495,6 +495,13 @@ def trusting(template: ChatTemplate) -> Formatter[str]:
 
 def _trusted(template: ChatTemplate, prompt: Prompt) -> Result[str, FormatError]:
     return template.segments(prompt).map(lambda segments: "".join(segment.text for segment in segments))
+
+
+def _success(text: str) -> Success[str]:
+    """Success(text), without its two frames of constructors and a search of its many bases: twice what a rendering costs."""
+    success = _new(Success)
+    _fill(success, text)
+    return success
 
 
 def _unthought(answer: str) -> str:
