@@ -20,13 +20,18 @@ from itertools import count
 from pathlib import Path
 from typing import Final, final
 
-from jinja2.exceptions import TemplateSyntaxError
 from returns.result import Failure, Result, Success
 
 from distgen.errors import ControlToken, Fault, FormatError, NotSupported
+from distgen.prompt import Exchange, Prompt
+
+try:
+    from jinja2.exceptions import TemplateSyntaxError
+except ImportError as missing:
+    raise ImportError("Jinja templates need jinja2 3.1.6 or newer: pip install 'distgen[jinja]'") from missing
+
 from distgen.formats.jinja_costs import STEPS, STEPS_A_CHARACTER, STEPS_A_MESSAGE, is_dict, is_items
 from distgen.formats.jinja_sandbox import line_of, render
-from distgen.prompt import Exchange, Prompt
 
 LONGEST_FILE: Final = 16 * 2**20
 """Of a tokenizer_config.json or a chat_template.jinja that is read, in bytes."""

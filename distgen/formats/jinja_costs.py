@@ -8,11 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, ItemsView, Iterator, KeysView, Sequence, Sized, ValuesView
 from typing import Final, TypeAlias, TypeGuard, final
 
-try:
-    from jinja2.exceptions import SecurityError
-    from jinja2.runtime import Undefined
-except ImportError as missing:
-    raise ImportError("Jinja templates need jinja2 3.1.6 or newer: pip install 'distgen[jinja]'") from missing
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Undefined
 
 STEPS: Final = 1_000_000
 """What a rendering may do at most, in steps;"""
@@ -20,7 +17,7 @@ STEPS_A_CHARACTER: Final = 4
 """more of them for each character of the prompt,"""
 STEPS_A_MESSAGE: Final = 1_000
 """and for each of its messages."""
-STEPS_A_CALL: Final = 4
+STEPS_A_CALL: Final = 8
 """What the call of a macro takes, before what is done in it."""
 CHARACTERS_A_STEP: Final = 32
 """Text that is read, copied or written in one step, in characters."""
@@ -169,6 +166,5 @@ def by_order(budget: Budget, value: object, args: Sequence[object]) -> None:
 def by_pieces(budget: Budget, value: object, args: Sequence[object]) -> None:
     """For what cuts a text up."""
     budget.read(value, *args)
-    mark = args[0] if args else None
-    if isinstance(value, str):
-        budget.spend(value.count(mark) if isinstance(mark, str) and mark else len(value) // 2)
+    text, mark = str(value), args[0] if args else None
+    budget.spend(text.count(mark) if isinstance(mark, str) and mark else len(text) // 2)

@@ -21,7 +21,15 @@ from jinja2.runtime import Context, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from distgen.formats.jinja_costs import CHARACTERS_A_STEP, LONGEST_SOURCE, NODES_A_STEP, STEPS_A_CALL, Budget, Cost, is_items
+from distgen.formats.jinja_costs import (
+    CHARACTERS_A_STEP,
+    LONGEST_SOURCE,
+    NODES_A_STEP,
+    STEPS_A_CALL,
+    Budget,
+    Cost,
+    is_items,
+)
 from distgen.formats.jinja_words import (
     BUDGET,
     FILTERS,
@@ -33,7 +41,7 @@ from distgen.formats.jinja_words import (
     budget_of,
     key,
     pay_operator,
-    written,
+    read,
 )
 
 _FILE: Final = "<template>"
@@ -128,21 +136,19 @@ def _paying(node: nodes.Node) -> nodes.Node:
     match node:
         case nodes.Concat():
             return _filter("<concat>", *node.nodes)
-        case nodes.Compare() if not _is_cheap(node):
-            operators = nodes.Const(tuple(one.op for one in node.ops))
-            return _filter("<compare>", node.expr, operators, *(one.expr for one in node.ops))
+        case nodes.Compare(expr=left, ops=[nodes.Operand(op=name, expr=right)]):
+            literal = isinstance(left, nodes.Const) or isinstance(right, nodes.Const)
+            cheap = literal and name in ("eq", "ne")  # no more is compared than the literal has
+            return node if cheap else _filter("<compare>", left, nodes.Const(name), right)
+        case nodes.Compare():
+            operands = [nodes.Operand(one.op, _filter("<read>", one.expr)) for one in node.ops]
+            return nodes.Compare(_filter("<read>", node.expr), operands, lineno=node.lineno)
         case nodes.Getitem(arg=nodes.Slice(start=start, stop=stop, step=step)):
             return _filter("<slice>", node.node, *(one or nodes.Const(None) for one in (start, stop, step)))
         case nodes.Pair() if not isinstance(node.key, nodes.Const):
             return nodes.Pair(_filter("<key>", node.key), node.value, lineno=node.lineno)
         case _:
             return node
-
-
-def _is_cheap(node: nodes.Compare) -> bool:
-    """Whether a comparison costs no more than a literal in it."""
-    equal = len(node.ops) == 1 and node.ops[0].op in ("eq", "ne")
-    return equal and (isinstance(node.expr, nodes.Const) or isinstance(node.ops[0].expr, nodes.Const))
 
 
 def _filter(name: str, node: nodes.Node, *args: nodes.Expr) -> nodes.Filter:
@@ -222,7 +228,7 @@ def _environment() -> _Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=["jinja2.ext.loopcontrols", _Generation],
-        finalize=written,
+        finalize=read,
     )
     filters: dict[str, Any] = {**FILTERS}
     tests: dict[str, Any] = {**TESTS}

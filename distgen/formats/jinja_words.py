@@ -125,15 +125,9 @@ def concatenated(context: Context, *parts: object) -> str:
 
 
 @pass_context
-def compared(context: Context, left: object, operators: Sequence[str], *others: object) -> object:
-    """`a == b`, `a in b`, `a < b < c`."""
-    answer: object = True
-    for name, right in zip(operators, others, strict=True):
-        answer = _compared(budget_of(context), name, left, right)
-        if not answer:
-            break
-        left = right
-    return answer
+def compared(context: Context, left: object, name: str, right: object) -> object:
+    """`a == b`, `a in b`."""
+    return _compared(budget_of(context), name, left, right)
 
 
 def _compared(budget: Budget, name: str, left: object, right: object) -> object:
@@ -160,8 +154,8 @@ def key(value: object) -> object:
 
 
 @pass_context
-def written(context: Context, value: object) -> object:
-    """`{{ a }}`."""
+def read(context: Context, value: object) -> object:
+    """`{{ a }}`, and each of `a < b < c`."""
     budget_of(context).read(value)
     return value
 
@@ -309,6 +303,7 @@ FILTERS: Final[Mapping[str, Callable[..., object]]] = {
     "<compare>": compared,
     "<slice>": sliced,
     "<key>": key,
+    "<read>": read,
 }
 TESTS: Final[Mapping[str, Callable[..., object]]] = {
     **{name: _jinjas(name) for name in _TESTS},
