@@ -10,7 +10,8 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -276,7 +277,8 @@ def _larger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         st.builds("[{}, {}]".format, inner, inner),
         st.builds("{{'k': {}, 'l': ({},)}}".format, inner, inner),
         st.builds("({})[{}]".format, inner, inner),
-        st.builds("({})[{}:]".format, inner, inner),
+        st.builds("(x ~ {})[{}:]".format, inner, inner),
+        st.builds("messages[{}:]".format, inner),
         st.builds("({} if {} else {})".format, inner, inner, inner),
         st.builds("f({})".format, inner),
         st.builds("(1 < {} <= {})".format, inner, inner),
@@ -598,6 +600,7 @@ def test_a_file_or_a_folder_is_read(tmp_path: Path) -> None:
         ({**CONFIG, "eos_token": {"id": 2}}, "TypeError", "'eos_token' of the tokenizer config is NoneType"),
         ({**CONFIG, "additional_special_tokens": "<x>"}, "TypeError", "is str, where a list is due"),
         ({**CONFIG, "additional_special_tokens": [1]}, "TypeError", "is int, where a text is due"),
+        ({**CONFIG, "extra_special_tokens": [f"<{i}>" for i in range(40_000)]}, "ValueError", "more than 200000"),
         ({**CONFIG, "added_tokens_decoder": 7}, "TypeError", "is int, where a list is due"),
     ],
 )
@@ -651,14 +654,13 @@ ORACLE_LLAMA2: Final = "<s>[INST] <<SYS>>\ns\n<</SYS>>\n\na [/INST] b </s><s>[IN
 
 
 def test_templates_do_not_disturb_one_another() -> None:
-    def answers(names: list[str]) -> Iterator[tuple[str, Result[str, FormatError]]]:
-        for name in names:
-            yield name, made(name)(EVERY)
+    def answer(name: str) -> Result[str, FormatError]:
+        return made(name)(EVERY)
 
-    names = list(TEMPLATES)
-    once = dict(answers(names))
-    random.Random(7).shuffle(names)
-    assert dict(answers(names)) == once
+    once = {name: answer(name) for name in TEMPLATES}
+    shuffled = random.Random(7).sample(list(TEMPLATES), len(TEMPLATES)) * 20
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(answer, shuffled)) == [once[name] for name in shuffled]
 
 
 def test_a_failure_says_the_line_and_keeps_the_templates_words() -> None:

@@ -35,6 +35,8 @@ from distgen.formats.jinja_sandbox import line_of, render
 
 LONGEST_FILE: Final = 16 * 2**20
 """Of a tokenizer_config.json or a chat_template.jinja that is read, in bytes."""
+LONGEST_TOKENS: Final = 200_000
+"""Of all the special tokens of a tokenizer config together, in characters; some models reserve a thousand of them."""
 
 # Markup as tokenizers have it: <|im_end|>, </s>, <<SYS>>, <｜User｜>, [INST]. An address or a comparison is none.
 _MARKUP: Final = re.compile(r"<{1,2}[^\s<>]{1,80}>{1,2}|\[/?[A-Z][A-Z0-9_]+\]")
@@ -138,6 +140,8 @@ def from_tokenizer_config(
         read = config if isinstance(config, Mapping) else _read(Path(config))
         source, tokens = _source(read), _tokens(read)
         special = (*filter(_is_markup, (*tokens.values(), *_special(read))),)
+        if sum(map(len, special)) > LONGEST_TOKENS:
+            raise ValueError(f"the special tokens of the tokenizer config have more than {LONGEST_TOKENS} characters")
     except Exception as error:
         return Failure(Fault.of(error, "format"))
     bos, eos, given = tokens.pop("bos_token", ""), tokens.pop("eos_token", ""), {**tokens, **variables}
