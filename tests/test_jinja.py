@@ -438,6 +438,27 @@ def test_a_template_that_runs_away_is_stopped(source: str) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200_000  # KiB
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% set x = 1 %}" * 1000,
+        "a" * 6000,
+        "{% macro f() %}" + "{% set x = 1 %}" * 1000 + "{% endmacro %}{{ f() }}",
+        "{% macro f() %}{{ caller() }}{% endmacro %}{% call f() %}" + "{% set x = 1 %}" * 1000 + "{% endcall %}",
+        "{% for x in [1] %}" + "{% set y = 1 %}" * 1000 + "{% endfor %}",
+        "{% macro f() %}{% endmacro %}" + "{{ f() }}" * 12,
+        "{% for x in range(100) %}{% endfor %}",
+        "{% macro f() %}{{ varargs|length }}{% endmacro %}{{ f(*range(100)) }}",
+        "{% for x in 'ab' if [" + "1, " * 1000 + "] %}{% endfor %}",
+        "{{ range(100)|string }}",
+    ],
+)
+def test_syntax_is_paid_for_by_its_length(source: str) -> None:
+    with pytest.raises(SecurityError, match="does more than"):
+        render(source, {}, None, 100)
+    assert isinstance(render(source, {}, None, 1000), str)
+
+
 @pytest.mark.parametrize(("source", "kind", "reason"), [(source, *due) for source, due in REACHES.items()])
 def test_what_a_template_reaches_for_is_refused(source: str, kind: str, reason: str) -> None:
     fault = fault_of(jinja(source)(Prompt("Hi")))

@@ -200,12 +200,14 @@ def _rendered(template: JinjaTemplate, prompt: Prompt, steps: int = STEPS) -> Re
 def _complete(template: JinjaTemplate, prompt: Prompt, rendered: str) -> Result[str, FormatError]:
     """The rendering, if each text stands in it whole, its ends aside, in a place of its own."""
     texts, order = list(_texts(prompt)), _order(template, _marked(prompt))
-    for index, (where, text) in enumerate(texts):
-        if order is not None and index not in order and text.strip():
+    written = range(len(texts)) if order is None else order
+    for index in sorted({*range(len(texts))}.difference(written)):
+        where, text = texts[index]
+        if text.strip():
             return Failure(_left_out(template.name, where))
     end = 0
     # Not byte for byte as the marked rendering: some templates rightly write more for a text that holds a switch of theirs.
-    for index in range(len(texts)) if order is None else order:
+    for index in written:
         where, text = texts[index]
         start = rendered.find(text.strip(), end)
         if start < 0:
