@@ -23,6 +23,8 @@ CHARACTERS_A_STEP: Final = 32
 """Text that is read, copied or written in one step, in characters."""
 NODES_A_STEP: Final = 16
 """Nodes of the template's syntax tree that are run through in one step."""
+LONGEST_NUMBER: Final = 1_024
+"""Of a whole number, in bits."""
 LONGEST_SOURCE: Final = 65_536
 """Of a template, in characters; the longest of 101 published ones has 17,149."""
 
@@ -67,7 +69,7 @@ def weight(value: object, limit: int) -> int:
         if isinstance(one, str):
             total += len(one) // CHARACTERS_A_STEP
         elif isinstance(one, int):
-            total += one.bit_length() // CHARACTERS_A_STEP
+            total += size(one)
         elif is_dict(one):
             total += 2 * len(one)
             rest += [*one, *one.values()] if total < limit else []
@@ -105,11 +107,11 @@ def magnitude(value: object, limit: int) -> int:
 
 
 def size(value: object) -> int:
-    """The steps that it takes to copy a value, without what is in it."""
+    """The steps that it takes to copy a value, without what is in it; SecurityError for too large a number."""
     if isinstance(value, str):
         return 1 + len(value) // CHARACTERS_A_STEP
-    if isinstance(value, int):
-        return 1 + value.bit_length() // CHARACTERS_A_STEP
+    if isinstance(value, int) and value.bit_length() > LONGEST_NUMBER:
+        raise SecurityError(f"a number of {value.bit_length()} bits is not for chat templates")
     return 1 + len(value) if is_items(value) else 1
 
 

@@ -185,6 +185,7 @@ def _paid(name: str, cost: Cost) -> Callable[..., object]:
             value = list(value)
         cost(budget_of(context), value, (*args, *kwargs.values()))
         answer: object = _PLAIN.call_filter(name, value, args, kwargs, context)
+        size(answer)  # a text may have been read as too large a number
         return answer
 
     return paid
