@@ -191,8 +191,7 @@ def _rendered(template: JinjaTemplate, prompt: Prompt, steps: int = STEPS) -> Re
     try:
         return Success(render(template.source, variables, template.today, allowance))
     except Exception as error:
-        fault, line = Fault.of(error, "format"), line_of(error)
-        error.with_traceback(None)  # or all that the template made would wait for the garbage collector
+        fault, line = Fault.of(error, "format"), line_of(template.source, error)
         reason = fault.message.partition("\n  line ")[0] if isinstance(error, TemplateSyntaxError) else fault.message
         return Failure(replace(fault, message=reason if line is None else f"line {line}: {reason}"))
 

@@ -56,11 +56,16 @@ def render(source: str, variables: Mapping[str, object], today: date | None, ste
     Traceback (most recent call last):
     jinja2.exceptions.SecurityError: the template does more than a template may do for a prompt of this size
     """
-    given = {**variables, BUDGET: Budget(steps), TODAY: today}
-    return "".join(_compiled(source).generate(given))
+    template = _compiled(source)
+    context = template.new_context({**variables, BUDGET: Budget(steps), TODAY: today})
+    try:
+        # Not Template.render: it rewrites the traceback of what is raised into a circle, which holds all that was made.
+        return "".join(template.root_render_func(context))
+    finally:
+        context.vars.clear()  # a macro and its context are a circle too
 
 
-def line_of(error: BaseException) -> int | None:
+def line_of(source: str, error: BaseException) -> int | None:
     """The line of the template at which an exception came about, from 1; None where it is not known."""
     if isinstance(error, TemplateSyntaxError):
         return error.lineno
@@ -69,7 +74,7 @@ def line_of(error: BaseException) -> int | None:
         if step.tb_frame.f_code.co_filename == _FILE:
             line = step.tb_lineno
         step = step.tb_next
-    return line
+    return None if line is None else _compiled(source).get_corresponding_lineno(line)
 
 
 # The rewriting.
