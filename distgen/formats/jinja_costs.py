@@ -59,7 +59,7 @@ def weight(value: object, limit: int) -> int:
     """The steps it takes to read a value with all that is in it; from `limit` on it is not read further.
 
     >>> weight(["a" * 64, {"k": 1}], 100), weight(["a"] * 1_000_000, 100)
-    (7, 1000001)
+    (8, 1000001)
     """
     if isinstance(value, str):  # as it is nearly always
         return 1 + len(value) // CHARACTERS_A_STEP
