@@ -28,9 +28,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from returns.result import Failure, Result, Success
 
 from distgen.errors import ControlToken, Fault, FormatError, NotSupported, explain
-from distgen.formats.jinja import LONGEST_FILE, JinjaTemplate, from_tokenizer_config, jinja
-from distgen.formats.jinja_costs import LONGEST_SOURCE, STEPS
-from distgen.formats.jinja_sandbox import render
+from distgen.formats.jinja import JinjaTemplate, from_tokenizer_config, jinja
+from distgen.formats.jinja.costs import LONGEST_SOURCE, STEPS
+from distgen.formats.jinja.sandbox import render
+from distgen.formats.jinja.template import LONGEST_FILE
 from distgen.prompt import Exchange, Prompt
 from distgen.testing import PROSE, check_formatter, law_pure, prompts
 
@@ -735,6 +736,7 @@ def test_a_failure_says_the_line_and_keeps_the_templates_words() -> None:
 
 def test_without_jinja2_the_import_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2.exceptions", None)
-    monkeypatch.delitem(sys.modules, "distgen.formats.jinja")
+    for name in ("", ".template", ".sandbox", ".words", ".costs"):
+        monkeypatch.delitem(sys.modules, f"distgen.formats.jinja{name}")
     with pytest.raises(ImportError, match=r"pip install 'distgen\[jinja\]'"):
         importlib.import_module("distgen.formats.jinja")

@@ -20,7 +20,7 @@ from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from distgen.formats.jinja_costs import (
+from distgen.formats.jinja.costs import (
     CHARACTERS_A_STEP,
     Budget,
     Cost,

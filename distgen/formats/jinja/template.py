@@ -1,7 +1,7 @@
 """Any other model: its published Jinja chat template as a Formatter of text.
 
 What `transformers` renders for a conversation is rendered here, byte for byte, or refused with a typed Failure; the
-template is somebody else's program, so it runs on a budget (`distgen.formats.jinja_sandbox`). It is no Format: nothing reads a
+template is somebody else's program, so it runs on a budget (`distgen.formats.jinja.sandbox`). It is no Format: nothing reads a
 rendering back. Markup in a text is refused; plain words that some templates delimit turns with ("USER: ") are not, as
 they are prose. Nothing is downloaded. Needs the extra `jinja`.
 """
@@ -30,8 +30,8 @@ try:
 except ImportError as missing:
     raise ImportError("Jinja templates need jinja2 3.1.6 or newer: pip install 'distgen[jinja]'") from missing
 
-from distgen.formats.jinja_costs import STEPS, STEPS_A_CHARACTER, STEPS_A_MESSAGE, is_dict, is_items
-from distgen.formats.jinja_sandbox import line_of, render
+from distgen.formats.jinja.costs import STEPS, STEPS_A_CHARACTER, STEPS_A_MESSAGE, is_dict, is_items
+from distgen.formats.jinja.sandbox import line_of, render
 
 LONGEST_FILE: Final = 16 * 2**20
 """Of a tokenizer_config.json or a chat_template.jinja that is read, in bytes."""
@@ -151,19 +151,9 @@ def from_tokenizer_config(
 # A call.
 
 
-def _texts(prompt: Prompt) -> Iterator[tuple[str, str]]:
-    """Where each text of the prompt stands, and the text, in reading order."""
-    if prompt.system is not None:
-        yield "system", prompt.system
-    for index, exchange in enumerate(prompt.history):
-        yield f"history[{index}].user", exchange.user
-        yield f"history[{index}].assistant", exchange.assistant
-    yield "user", prompt.user
-
-
 def _forgery(template: JinjaTemplate, prompt: Prompt) -> ControlToken | None:
     tokens = _any_of(template.control_tokens)
-    for where, text in _texts(prompt):
+    for where, text in prompt.texts():
         found = tokens.search(text)
         if found:
             return ControlToken(template.name, found[0], where, found.start())
@@ -178,7 +168,7 @@ def _any_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
 
 def _rendered(template: JinjaTemplate, prompt: Prompt, steps: int = STEPS) -> Result[str, FormatError]:
     # The variables' names, and that they are given so. Source: transformers, tokenization_utils_base.py, 5.23.0.
-    messages = [{"role": where.rpartition(".")[2], "content": text} for where, text in _texts(prompt)]
+    messages = [{"role": where.rpartition(".")[2], "content": text} for where, text in prompt.texts()]
     variables: dict[str, object] = {"tools": None, "documents": None, "add_generation_prompt": True}
     variables |= {
         "bos_token": template.bos,
@@ -198,7 +188,7 @@ def _rendered(template: JinjaTemplate, prompt: Prompt, steps: int = STEPS) -> Re
 
 def _complete(template: JinjaTemplate, prompt: Prompt, rendered: str) -> Result[str, FormatError]:
     """The rendering, if each text stands in it whole, its ends aside, in a place of its own."""
-    texts, order = list(_texts(prompt)), _order(template, _marked(prompt))
+    texts, order = list(prompt.texts()), _order(template, _marked(prompt))
     written = range(len(texts)) if order is None else order
     for index in sorted({*range(len(texts))}.difference(written)):
         where, text = texts[index]
@@ -242,7 +232,7 @@ def _order(template: JinjaTemplate, marked: Prompt) -> tuple[int, ...] | None:
     rendered = _rendered(template, marked).value_or(None)
     if rendered is None:
         return None
-    starts = {index: rendered.find(mark) for index, (_, mark) in enumerate(_texts(marked)) if mark}
+    starts = {index: rendered.find(mark) for index, (_, mark) in enumerate(marked.texts()) if mark}
     return tuple(sorted((index for index, start in starts.items() if start >= 0), key=lambda index: starts[index]))
 
 

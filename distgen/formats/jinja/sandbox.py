@@ -3,7 +3,7 @@
 A template is rewritten once, so that each loop, macro, comparison, slice and join of texts pays before it is done; each
 call, filter, operator and output pays by the size of its values. Nothing is timed, and no thread, signal or process is
 used: the same template does the same on every machine. It is no general Jinja: statements are those that chat templates
-use, words those of `distgen.formats.jinja_words`, and any other is refused by its name.
+use, words those of `distgen.formats.jinja.words`, and any other is refused by its name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jinja2.runtime import Context, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from distgen.formats.jinja_costs import (
+from distgen.formats.jinja.costs import (
     CHARACTERS_A_STEP,
     LONGEST_SOURCE,
     NODES_A_STEP,
@@ -30,7 +30,7 @@ from distgen.formats.jinja_costs import (
     Cost,
     is_items,
 )
-from distgen.formats.jinja_words import (
+from distgen.formats.jinja.words import (
     BUDGET,
     FILTERS,
     FUNCTIONS,
