@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from copy import copy, deepcopy
 from dataclasses import replace
@@ -173,6 +174,31 @@ def test_every_format_but_default_has_an_oracle() -> None:
     assert {entry["format"] for entry in KNOWN} | {"default"} == set(FORMATS)
     assert all(len(entry["cases"]) >= 6 for entry in KNOWN)
     assert {entry["format"] for entry in ORACLE} == set(FORMATS) - {"default"}
+
+
+SOURCES: Final = {
+    path.stem: path.read_text("utf-8")
+    for path in (Path(__file__).parent.parent / "distgen" / "formats").glob("family_*.py")
+    if path.stem != "family_plain"
+}
+LAYOUT: Final = re.compile(
+    r"((?:^#     .*\n)+)(?:^# .*\n)+(?:def _)?(\w+)(?:: Final = ChatTemplate\(|\(today)", re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_the_layout_above_a_format_is_what_it_renders(source: str) -> None:
+    layouts = {name: lines.replace("#     ", "").replace("\n", "") for lines, name in LAYOUT.findall(source)}
+    roots = re.findall(
+        r"^(?:def _)?(\w+)(?:: Final = ChatTemplate\(|\(today.*\n(?:    .*\n)*?    return ChatTemplate)", source, re.M
+    )
+    assert set(roots) <= set(layouts)
+    spoken = (Exchange("{user}", "{answer}"),)
+    shapes = (Prompt("{user}", "{system}", spoken), Prompt("{user}", None, spoken), Prompt("{user}"))
+    named = {name.replace("-", "_").replace(".", "_"): each for name, each in TEMPLATES.items()}
+    for name, layout in layouts.items():
+        said = next(answer for shape in shapes if isinstance(answer := trusting(named[name])(shape), Success)).unwrap()
+        assert layout.replace("\\n", "\n").replace("\\x20", " ") == said
 
 
 def test_what_a_model_has_no_place_for_is_refused_by_name() -> None:

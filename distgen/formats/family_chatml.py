@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # datetime costs more to import than all formats
     from datetime import date
 
 # OpenHermes-2.5, Nous-Hermes-2, Dolphin (no default system); transformers generic default.
+#     <|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n{answer}
+#     <|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n
 # Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
 # teknium/OpenHermes-2.5-Mistral-7B; its expected output also agrees); identical to the transformers base default
 # template in huggingface.js e2e (_base).
@@ -138,6 +140,10 @@ smollm2: Final = replace(
 
 # SmolLM3-3B with enable_thinking=False. In a system text its template obeys three commands and takes them out.
 # As rendered with enable_thinking=False; in the registry on 10 July 2025.
+#     <|im_start|>system\n## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: 10 July 2025\nReasoning Mode:
+#      /no_think\n\n## Custom Instructions\n\n{system}\n\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n
+#     <think>\n\n</think>\n{answer}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n<think>\n\n
+#     </think>\n
 # Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
 # HuggingFaceTB/SmolLM3-3B; its target output also agrees).
 def _smollm3_nothink(today: str) -> ChatTemplate:
@@ -206,6 +212,8 @@ minicpm3: Final = replace(
 )
 
 # phi-4 (14B).
+#     <|im_start|>system<|im_sep|>{system}<|im_end|><|im_start|>user<|im_sep|>{user}<|im_end|><|im_start|>assistant
+#     <|im_sep|>{answer}<|im_end|><|im_start|>user<|im_sep|>{user}<|im_end|><|im_start|>assistant<|im_sep|>
 # Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
 # microsoft/phi-4; its expected output also agrees).
 phi4: Final = ChatTemplate(
@@ -222,6 +230,9 @@ phi4: Final = ChatTemplate(
 )
 
 # Kimi-K2-Instruct.
+#     <|im_system|>system<|im_middle|>{system}<|im_end|><|im_user|>user<|im_middle|>{user}<|im_end|><|im_assistant|>
+#     assistant<|im_middle|>{answer}<|im_end|><|im_user|>user<|im_middle|>{user}<|im_end|><|im_assistant|>assistant
+#     <|im_middle|>
 # Source: ggml-org llama.cpp, models/templates/moonshotai-Kimi-K2.jinja (verbatim Hub template).
 kimi_k2: Final = ChatTemplate(
     "kimi-k2",

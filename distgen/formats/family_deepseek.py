@@ -11,6 +11,8 @@ from typing import Final
 from distgen.formats.template import ChatTemplate
 
 # deepseek-coder-*-instruct (v1).
+#     <｜begin▁of▁sentence｜>{system}### Instruction:\n{user}\n### Response:\n{answer}\n<|EOT|>\n### Instruction:\n
+#     {user}\n### Response:\n
 # Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
 # deepseek-ai/deepseek-coder-33b-instruct; its expected output also agrees).
 deepseek_coder: Final = ChatTemplate(
@@ -28,6 +30,8 @@ deepseek_coder: Final = ChatTemplate(
 )
 
 # deepseek-llm-*-chat, DeepSeek-V2-Chat, Coder-V2.
+#     <｜begin▁of▁sentence｜>{system}\n\nUser: {user}\n\nAssistant: {answer}<｜end▁of▁sentence｜>User: {user}\n\n
+#     Assistant:
 # Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
 # deepseek-ai/DeepSeek-V2-Lite-Chat; its expected output also agrees).
 deepseek_v2: Final = ChatTemplate(
@@ -52,6 +56,7 @@ deepseek_v2: Final = ChatTemplate(
 
 # DeepSeek-V2.5, V3.
 # From a copy of the template.
+#     <｜begin▁of▁sentence｜>{system}<｜User｜>{user}<｜Assistant｜>{answer}<｜end▁of▁sentence｜><｜User｜>{user}<｜Assistant｜>
 # Source: axolotl, utils/chat_templates/templates/deepseek_v3.jinja (copy of the deepseek-ai/DeepSeek-V3 Hub
 # template).
 deepseek_v3: Final = ChatTemplate(

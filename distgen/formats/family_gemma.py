@@ -11,6 +11,8 @@ from typing import Final
 from distgen.formats.template import ChatTemplate
 
 # gemma-1/2-it (system role: raises).
+#     <bos><start_of_turn>user\n{user}<end_of_turn>\n<start_of_turn>model\n{answer}<end_of_turn>\n<start_of_turn>user
+#     \n{user}<end_of_turn>\n<start_of_turn>model\n
 # Source: ggml-org llama.cpp, models/templates/google-gemma-2-2b-it.jinja (verbatim Hub template).
 gemma: Final = ChatTemplate(
     "gemma",
@@ -42,6 +44,8 @@ gemma3: Final = replace(
 )
 
 # gemma-4-31B-it, which is told that it has nothing to think about.
+#     <bos><|turn>system\n{system}<turn|>\n<|turn>user\n{user}<turn|>\n<|turn>model\n{answer}<turn|>\n<|turn>user\n
+#     {user}<turn|>\n<|turn>model\n<|channel>thought\n<channel|>
 # Source: ggml-org llama.cpp, models/templates/google-gemma-4-31B-it.jinja (verbatim Hub template).
 gemma4: Final = ChatTemplate(
     "gemma4",

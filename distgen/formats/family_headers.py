@@ -15,6 +15,9 @@ if TYPE_CHECKING:  # datetime costs more to import than all formats
     from datetime import date
 
 # c4ai-command-r/-plus.
+#     <BOS_TOKEN><|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>{system}<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|>
+#     <|USER_TOKEN|>{user}<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{answer}<|END_OF_TURN_TOKEN|>
+#     <|START_OF_TURN_TOKEN|><|USER_TOKEN|>{user}<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>
 # Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
 # CohereForAI/c4ai-command-r-plus; its expected output also agrees).
 command_r: Final = ChatTemplate(
@@ -41,6 +44,9 @@ command_r: Final = ChatTemplate(
 )
 
 # granite-3.0-instruct.
+#     <|start_of_role|>system<|end_of_role|>{system}<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>{user}
+#     <|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>{answer}<|end_of_text|>\n<|start_of_role|>user
+#     <|end_of_role|>{user}<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>
 # Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
 # ibm-granite/granite-3.0-8b-instruct; its expected output also agrees).
 granite3: Final = ChatTemplate(
@@ -115,6 +121,8 @@ granite4: Final = replace(
 )
 
 # ByteDance Seed-OSS.
+#     <seed:bos>system\n{system}<seed:eos><seed:bos>user\n{user}<seed:eos><seed:bos>assistant\n{answer}<seed:eos>
+#     <seed:bos>user\n{user}<seed:eos><seed:bos>assistant\n
 # Source: ggml-org llama.cpp, models/templates/ByteDance-Seed-OSS.jinja (verbatim Hub template).
 seed_oss: Final = ChatTemplate(
     "seed-oss",
@@ -133,6 +141,8 @@ seed_oss: Final = ChatTemplate(
 )
 
 # MiniMax-M2.
+#     ]~!b[]~b]system\n{system}[e~[\n]~b]user\n{user}[e~[\n]~b]ai\n{answer}[e~[\n]~b]user\n{user}[e~[\n]~b]ai\n<think>
+#     \n
 # Source: ggml-org llama.cpp, models/templates/MiniMax-M2.jinja (verbatim Hub template).
 minimax_m2: Final = ChatTemplate(
     "minimax-m2",
@@ -150,6 +160,9 @@ minimax_m2: Final = ChatTemplate(
 )
 
 # Megrez-3B-Instruct.
+#     <|role_start|>system<|role_end|>{system}<|turn_end|><|role_start|>user<|role_end|>{user}<|turn_end|>
+#     <|role_start|>assistant<|role_end|>{answer}<|turn_end|><|role_start|>user<|role_end|>{user}<|turn_end|>
+#     <|role_start|>assistant<|role_end|>
 # Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
 # Infinigence/Megrez-3B-Instruct; its expected output also agrees).
 megrez: Final = ChatTemplate(
@@ -166,6 +179,8 @@ megrez: Final = ChatTemplate(
 )
 
 # inclusionAI Ling-lite.
+#     <role>SYSTEM</role>{system}<role>HUMAN</role>{user}<role>ASSISTANT</role>{answer}<role>HUMAN</role>{user}<role>
+#     ASSISTANT</role>
 # Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
 # inclusionAI/Ling-lite; its expected output also agrees).
 ling: Final = ChatTemplate(
@@ -182,6 +197,7 @@ ling: Final = ChatTemplate(
 )
 
 # AlphaMonarch-7B.
+#     <s>system\n{system}</s>\n<s>user\n{user}</s>\n<s>assistant\n{answer}</s>\n<s>user\n{user}</s>\n<s>assistant\n
 # Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
 # mlabonne/AlphaMonarch-7B; its expected output also agrees).
 monarch: Final = ChatTemplate(
@@ -199,6 +215,7 @@ monarch: Final = ChatTemplate(
 )
 
 # MiniCPM-2B (system printed bare).
+#     {system}<用户>{user}<AI>{answer}<用户>{user}<AI>
 # Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
 # MiniCPM-3B-OpenHermes; its expected output also agrees).
 minicpm: Final = ChatTemplate(
@@ -219,6 +236,7 @@ minicpm: Final = ChatTemplate(
 
 # Baichuan2-Chat (FastChat rendering).
 # From code of a peer, not of the vendor.
+#     {system}<reserved_106>{user}<reserved_107>{answer}<reserved_106>{user}<reserved_107>
 # Source: lm-sys FastChat (fschat 0.2.36), conversation.py baichuan2-chat.
 baichuan2: Final = ChatTemplate(
     "baichuan2",
@@ -236,6 +254,11 @@ baichuan2: Final = ChatTemplate(
 
 # gpt-oss-20b/120b; in the registry with reasoning_effort medium, on 2025-08-05.
 # Past assistant turns are written in the final channel; system content becomes the developer message.
+#     <|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06
+#     \nCurrent date: 2025-08-05\n\nReasoning: medium\n\n# Valid channels: analysis, commentary, final. Channel must
+#      be included for every message.<|end|><|start|>developer<|message|># Instructions\n\n{system}\n\n<|end|><|start|>
+#     user<|message|>{user}<|end|><|start|>assistant<|channel|>final<|message|>{answer}<|end|><|start|>user<|message|>
+#     {user}<|end|><|start|>assistant
 # Source: ggml-org llama.cpp, models/templates/openai-gpt-oss-120b.jinja (verbatim Hub template); block layout agrees
 # with openai harmony docs and test-data.
 def _harmony(today: str, reasoning_effort: str) -> ChatTemplate:
@@ -283,6 +306,9 @@ def harmony_with(*, today: date, reasoning_effort: Literal["low", "medium", "hig
 
 
 # Apertus-8B/70B-Instruct; in the registry with enable_thinking=False, on 2025-09-02.
+#     <s><|system_start|>{system}<|system_end|><|developer_start|>Deliberation: disabled\nTool Capabilities: disabled
+#     <|developer_end|><|user_start|>{user}<|user_end|><|assistant_start|>{answer}<|assistant_end|><|user_start|>
+#     {user}<|user_end|><|assistant_start|>
 # Source: ggml-org llama.cpp, models/templates/Apertus-8B-Instruct.jinja (verbatim Hub template).
 def _apertus(today: str, deliberation: str) -> ChatTemplate:
     developer = (

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # datetime costs more to import than all formats
     from datetime import date
 
 # Llama-2-*-chat.
+#     <s>[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{user} [/INST] {answer} </s><s>[INST] {user} [/INST]
 # Source: meta-llama llama, llama/generation.py chat_completion (vendor code executed with a recording tokenizer).
 llama2: Final = ChatTemplate(
     "llama2",
@@ -34,6 +35,9 @@ llama2: Final = ChatTemplate(
 )
 
 # Meta-Llama-3-*-Instruct.
+#     <|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|><|start_header_id|>user
+#     <|end_header_id|>\n\n{user}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n{answer}<|eot_id|>
+#     <|start_header_id|>user<|end_header_id|>\n\n{user}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n
 # Source: meta-llama llama3, llama/tokenizer.py ChatFormat (vendor code executed with a recording tokenizer).
 llama3: Final = ChatTemplate(
     "llama3",
@@ -110,6 +114,9 @@ def llama3_2_with(*, today: date) -> ChatTemplate:
 
 # Llama-4-Scout/Maverick-Instruct.
 # From a copy of the template.
+#     <|begin_of_text|><|header_start|>system<|header_end|>\n\n{system}<|eot|><|header_start|>user<|header_end|>\n\n
+#     {user}<|eot|><|header_start|>assistant<|header_end|>\n\n{answer}<|eot|><|header_start|>user<|header_end|>\n\n
+#     {user}<|eot|><|header_start|>assistant<|header_end|>\n\n
 # Source: axolotl, utils/chat_templates/templates/llama4.jinja (copy of the meta-llama/Llama-4 Hub template).
 llama4: Final = ChatTemplate(
     "llama4",
@@ -127,6 +134,8 @@ llama4: Final = ChatTemplate(
 )
 
 # CodeLlama-70b-Instruct.
+#     <s>Source: system\n\n {system} <step> Source: user\n\n {user} <step> Source: assistant\n\n {answer} <step>
+#      Source: user\n\n {user} <step> Source: assistant\nDestination: user\n\n\x20
 # Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
 # codellama/CodeLlama-70b-Instruct-hf; its target output also agrees).
 codellama_70b: Final = ChatTemplate(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # datetime costs more to import than all formats
     from datetime import date
 
 # Mistral-7B-Instruct-v0.1/v0.2, Mixtral-8x7B-Instruct (mistral-common v1; system folded into FIRST user).
+#     <s> [INST] {system}\n\n{user} [/INST] {answer}</s> [INST] {user} [/INST]
 # Source: mistral-common 1.13.1, InstructTokenizerV1 .text (U+2581 decoded to space).
 mistral_v1: Final = ChatTemplate(
     "mistral-v1",
@@ -33,6 +34,7 @@ mistral_v1: Final = ChatTemplate(
 )
 
 # Mistral-7B-Instruct-v0.1/v0.2 original Hub template (no system role: raises).
+#     <s>[INST] {user} [/INST]{answer}</s>[INST] {user} [/INST]
 # Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
 # mistralai/Mixtral-8x7B-Instruct-v0.1; its target output also agrees).
 mistral_v0_2_hf: Final = ChatTemplate(

@@ -11,6 +11,8 @@ from typing import Final
 from distgen.formats.template import ChatTemplate
 
 # HuggingFaceH4/zephyr-7b-alpha/beta, TinyLlama-1.1B-Chat, notus-7b.
+#     <|system|>\n{system}</s>\n<|user|>\n{user}</s>\n<|assistant|>\n{answer}</s>\n<|user|>\n{user}</s>\n<|assistant|>
+#     \n
 # Source: huggingface alignment-handbook, recipes/zephyr-7b-beta/sft/config_full.yaml (vendor training recipe);
 # identical rendering to huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
 # HuggingFaceH4/zephyr-7b-beta; its target output also agrees).
@@ -28,6 +30,7 @@ zephyr: Final = ChatTemplate(
 )
 
 # Tulu-2/Tulu-3 (no bos in template).
+#     <|system|>\n{system}\n<|user|>\n{user}\n<|assistant|>\n{answer}<|endoftext|>\n<|user|>\n{user}\n<|assistant|>\n
 # Source: allenai open-instruct, open_instruct/dataset_transformation.py CHAT_TEMPLATES["tulu"] (vendor code).
 tulu: Final = ChatTemplate(
     "tulu",
@@ -60,6 +63,8 @@ olmo2: Final = replace(
 )
 
 # Phi-3-mini-4k/128k-instruct (July 2024 template).
+#     <|system|>\n{system}<|end|>\n<|user|>\n{user}<|end|>\n<|assistant|>\n{answer}<|end|>\n<|user|>\n{user}<|end|>\n
+#     <|assistant|>\n
 # Source: guidance-ai guidance, guidance/chat.py (verbatim microsoft/Phi-3-mini-4k-instruct template).
 phi3_mini: Final = ChatTemplate(
     "phi3-mini",
@@ -123,6 +128,7 @@ phi4_mini: Final = replace(
 )
 
 # h2o-danube-1.8b-chat.
+#     <|system|>{system}</s><|prompt|>{user}</s><|answer|>{answer}</s><|prompt|>{user}</s><|answer|>
 # Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
 # h2oai/h2o-danube-1.8b-chat; its target output also agrees).
 h2o_danube: Final = ChatTemplate(
@@ -140,6 +146,8 @@ h2o_danube: Final = ChatTemplate(
 
 # OpenAssistant pythia/llama (FastChat rendering).
 # From code of a peer, not of the vendor.
+#     {system}<|prompter|>{user}<|endoftext|><|assistant|>{answer}<|endoftext|><|prompter|>{user}<|endoftext|>
+#     <|assistant|>
 # Source: lm-sys FastChat (fschat 0.2.36), conversation.py oasst_pythia.
 oasst: Final = ChatTemplate(
     "oasst",
@@ -171,6 +179,7 @@ starchat: Final = replace(
 )
 
 # chatglm3-6b.
+#     [gMASK]sop<|system|>\n {system}<|user|>\n {user}<|assistant|>\n {answer}<|user|>\n {user}<|assistant|>
 # Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
 # THUDM/chatglm3-6b; its expected output also agrees).
 chatglm3: Final = ChatTemplate(
@@ -187,6 +196,7 @@ chatglm3: Final = ChatTemplate(
 )
 
 # glm-4-9b-chat: a turn whose text is empty is not written at all.
+#     [gMASK]<sop><|system|>\n{system}<|user|>\n{user}<|assistant|>\n{answer}<|user|>\n{user}<|assistant|>\n
 # Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
 # THUDM/glm-4-9b-chat; its expected output also agrees). Its first revision ended in "<|assistant|>".
 chatglm4: Final = ChatTemplate(
@@ -207,6 +217,8 @@ chatglm4: Final = ChatTemplate(
 )
 
 # GLM-4.5/4.6 (thinking allowed).
+#     [gMASK]<sop><|system|>\n{system}<|user|>\n{user}<|assistant|>\n<think></think>\n{answer}<|user|>\n{user}
+#     <|assistant|>
 # Source: ggml-org llama.cpp, models/templates/GLM-4.6.jinja (verbatim Hub template).
 glm4_6: Final = ChatTemplate(
     "glm4.6",
@@ -224,6 +236,8 @@ glm4_6: Final = ChatTemplate(
 )
 
 # EXAONE-3.0/3.5-Instruct.
+#     [|system|]{system}[|endofturn|]\n[|user|]{user}\n[|assistant|]{answer}[|endofturn|]\n[|user|]{user}\n
+#     [|assistant|]
 # Source: public Python project EXAONEManager (verbatim copy of LGAI-EXAONE tokenizer_config chat_template); identical
 # rendering to axolotl exaone.jinja.
 exaone3: Final = ChatTemplate(
@@ -241,6 +255,8 @@ exaone3: Final = ChatTemplate(
 
 # EXAONE-4.0.
 # From a copy of the template.
+#     [|system|]\n{system}[|endofturn|]\n[|user|]\n{user}[|endofturn|]\n[|assistant|]\n<think>\n\n</think>\n\n{answer}
+#     [|endofturn|]\n[|user|]\n{user}[|endofturn|]\n[|assistant|]\n<think>\n\n</think>\n\n
 # Source: axolotl, utils/chat_templates/templates/exaone4.jinja (copy of the LGAI-EXAONE/EXAONE-4.0 Hub template).
 exaone4: Final = ChatTemplate(
     "exaone4",

@@ -11,6 +11,7 @@ from distgen.formats.template import ChatTemplate
 
 # vicuna-v1.1/1.3/1.5 (FastChat).
 # System null = FastChat default system text; no BOS in text (tokenizer adds <s>).
+#     {system} USER: {user} ASSISTANT: {answer}</s>USER: {user} ASSISTANT:
 # Source: lm-sys FastChat (fschat 0.2.36), fastchat/conversation.py vicuna_v1.1 (vendor code).
 vicuna: Final = ChatTemplate(
     "vicuna",
@@ -28,6 +29,8 @@ vicuna: Final = ChatTemplate(
 )
 
 # Stanford Alpaca (single turn, no system).
+#     Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n###
+#      Instruction:\n{user}\n\n### Response:
 # Source: tatsu-lab stanford_alpaca, train.py PROMPT_DICT (vendor code).
 alpaca: Final = ChatTemplate(
     "alpaca",
@@ -45,6 +48,7 @@ alpaca: Final = ChatTemplate(
 
 # Alpaca multi-turn as FastChat renders it.
 # From code of a peer, not of the vendor.
+#     {system}\n\n### Instruction: {user}\n\n### Response: {answer}</s>### Instruction: {user}\n\n### Response:
 # Source: lm-sys FastChat (fschat 0.2.36), conversation.py alpaca.
 alpaca_fastchat: Final = ChatTemplate(
     "alpaca-fastchat",
@@ -61,6 +65,7 @@ alpaca_fastchat: Final = ChatTemplate(
 )
 
 # SOLAR-10.7B-Instruct-v1.0.
+#     ### System:\n{system}\n\n### User:\n{user}\n\n### Assistant:\n{answer}### User:\n{user}\n\n### Assistant:\n
 # Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
 # upstage/SOLAR-10.7B-Instruct-v1.0; its target output also agrees).
 solar: Final = ChatTemplate(
@@ -78,6 +83,8 @@ solar: Final = ChatTemplate(
 )
 
 # openchat-3.5, Starling-LM-7B.
+#     <s>GPT4 Correct System: {system}<|end_of_turn|>GPT4 Correct User: {user}<|end_of_turn|>GPT4 Correct Assistant:
+#      {answer}<|end_of_turn|>GPT4 Correct User: {user}<|end_of_turn|>GPT4 Correct Assistant:
 # Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
 # openchat/openchat-3.5-0106; its expected output also agrees).
 openchat: Final = ChatTemplate(
@@ -101,6 +108,7 @@ openchat: Final = ChatTemplate(
 )
 
 # Orion-14B-Chat (system silently DROPPED).
+#     <s>Human: {user}\n\nAssistant: </s>{answer}</s>Human: {user}\n\nAssistant: </s>
 # Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
 # OrionStarAI/Orion-14B-Chat; its expected output also agrees).
 orion: Final = ChatTemplate(
