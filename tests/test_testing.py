@@ -201,6 +201,23 @@ def test_check_format_names_the_law_that_a_fault_breaks(fault: Format[str], laws
 
 
 @pytest.mark.parametrize(
+    ("fault", "example"),
+    [
+        (Seeded(write=raising), "Prompt(user='', system=None, history=())"),
+        (Seeded(after=str.rstrip), "Prompt(user='', system=None, history=())"),
+        (always_a_system, "system='You are a bot.'"),
+        (Seeded(of=unguarded), "user holds '<|im_"),
+    ],
+    ids=["it raises", "a newline too few", "always a system text", "no token refused"],
+)
+def test_what_check_format_finds_is_small(fault: Format[str], example: str) -> None:
+    with pytest.raises(AssertionError) as broken:
+        check_format(fault, max_examples=150)
+    assert example in str(broken.value)
+    assert len(str(broken.value)) < 500
+
+
+@pytest.mark.parametrize(
     "sound",
     [
         Seeded(),
