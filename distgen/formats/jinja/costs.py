@@ -37,7 +37,7 @@ class Budget:
 
     def __init__(self, left: int) -> None:
         """With so many steps to spend."""
-        self.left = left
+        self.left: int = left
 
     def spend(self, steps: int) -> None:
         """At least one step; jinja2's SecurityError where more is spent than there is."""

@@ -27,8 +27,8 @@ from distgen.prompt import Exchange, Prompt
 
 try:
     from jinja2.exceptions import TemplateSyntaxError
-except ImportError as missing:
-    raise ImportError("Jinja templates need jinja2 3.1.6 or newer: pip install 'distgen[jinja]'") from missing
+except ImportError as _missing:
+    raise ImportError("Jinja templates need jinja2 3.1.6 or newer: pip install 'distgen[jinja]'") from _missing
 
 from distgen.formats.jinja.costs import STEPS, STEPS_A_CHARACTER, STEPS_A_MESSAGE, is_dict, is_items
 from distgen.formats.jinja.sandbox import line_of, render
