@@ -481,7 +481,7 @@ UNSHRUNK: Final = settings(max_examples=20_000, database=None, phases=(Phase.gen
 
 @pytest.mark.parametrize("kind", ANY)
 def test_prompts_are_of_every_kind(kind: Kind) -> None:
-    find(prompts(), kind, settings=settings(UNSHRUNK, max_examples=1_000))
+    find(prompts(), kind, settings=settings(UNSHRUNK, max_examples=10_000))
 
 
 @pytest.mark.parametrize("kind", ADVERSARIAL)
