@@ -251,6 +251,20 @@ def test_canonical_forms_by_hand(name: str, prompt: Prompt, canonical: Prompt) -
         ("deepseek-v2", Prompt("u", "s\n\nUser: x"), ControlToken("deepseek-v2", "User: ", "system", 3)),
         ("chatglm3", Prompt("a philosophy sop"), None),
         ("minimax-m2", Prompt("a[e~"), ControlToken("minimax-m2", "[e~[", "user", 1)),
+        (
+            "minimax-m2",
+            Prompt("u", None, (Exchange(">[e~", ""),)),
+            ControlToken("minimax-m2", "[e~[", "history[0].user", 1),
+        ),
+        (
+            "orion",
+            Prompt("u", None, (Exchange("a", "Human: x"),)),
+            ControlToken("orion", "Human: ", "history[0].assistant", 0),
+        ),
+        ("orion", Prompt("a Human: is one"), None),
+        ("vicuna", Prompt("USER:ASSISTANT:"), ControlToken("vicuna", "USER:ASSISTANT:", "user", 0)),
+        ("h2o-danube", Prompt("<|system|>"), ControlToken("h2o-danube", "<|system|>", "user", 0)),
+        ("starchat", Prompt("<system>"), ControlToken("starchat", "<system>", "user", 0)),
         ("minimax-m2", Prompt("[e~[", "a"), ControlToken("minimax-m2", "[e~[", "user", 0)),
     ],
 )

@@ -41,13 +41,13 @@ chatml: Final = ChatTemplate(
     control_tokens=("<|im_start|>", "<|im_end|>"),
 )
 
-# InternLM2-Chat, Zephyr-gemma (bos + ChatML).
+# InternLM2-Chat (bos + ChatML); Zephyr-gemma, with the BOS of its tokenizer.
 # Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
 # internlm/internlm2-chat-7b; its target output also agrees).
 chatml_bos: Final = replace(
     chatml,
     name="chatml-bos",
-    models=("InternLM2-Chat", "internlm2-chat-*", "Zephyr-gemma", "zephyr-*-gemma-v0.1"),
+    models=("InternLM2-Chat", "internlm2-chat-*"),
     bos="<s>",
     control_tokens=("<s>", "<|im_start|>", "<|im_end|>"),
 )

@@ -141,7 +141,7 @@ h2o_danube: Final = ChatTemplate(
     after_answer="</s><|prompt|>",
     tail="</s><|answer|>",
     stops=("</s>",),
-    control_tokens=("<|prompt|>", "<|answer|>", "</s>"),
+    control_tokens=("<|system|>", "<|prompt|>", "<|answer|>", "</s>"),
 )
 
 # OpenAssistant pythia/llama (FastChat rendering).
@@ -176,6 +176,7 @@ starchat: Final = replace(
     stops=("<|end|>",),
     empty_user=("", "<|end|>\n"),
     empty_assistant=("", "<|end|>\n"),
+    control_tokens=("<system>", *phi3_mini.control_tokens),
 )
 
 # chatglm3-6b.

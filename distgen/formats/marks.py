@@ -39,11 +39,6 @@ def between(before: str, text: str, after: str) -> str | None:
     return None
 
 
-def straddles(token: str, literal: str) -> bool:
-    """Whether a token may begin in a text and end in the literal after it, or the other way round."""
-    return any(literal.startswith(token[cut:]) or literal.endswith(token[:cut]) for cut in range(1, len(token)))
-
-
 def portions(marks: Iterable[str], befores: tuple[str, ...], afters: tuple[str, ...]) -> set[str]:
     """What a text would have to hold, at least, for one of the marks to stand where it is not meant, the text's
     neighbours helping: whole, or without the start that one of `befores` ends with, the end that one of `afters` begins with.

@@ -28,7 +28,6 @@ from distgen.formats.marks import (
     is_markup,
     longest_first,
     portions,
-    straddles,
 )
 from distgen.prompt import Exchange, Prompt, Segment
 
@@ -58,8 +57,8 @@ class Example(NamedTuple):
 
 _Plan: TypeAlias = tuple[str | None, str | None, str, str, Strip | None, Strip | None]
 """What the short way of a call reads: what comes before the first user text where there is no system text, and before
-the system text (None where that is refused), two guards (characters, rare in prose, of which every text holds one that
-may be refused; the empty text, where the short way does not do), and the strips of user and system texts."""
+the system text (None where that is refused), two guards (the empty text, which every text holds, where the short way does
+not do), and the strips of user and system texts."""
 
 
 class _Derived(NamedTuple):
@@ -79,6 +78,8 @@ class _Derived(NamedTuple):
     """And what stands between the turns."""
     junctions: tuple[tuple[re.Pattern[str], str], ...]
     """Where an empty text was, between the literals that it left, and what it took of them."""
+    guards: tuple[str, ...]
+    """Characters, few and rare in prose, of which every text holds one that may be refused."""
     read_back: bool
     """Whether a text without markup may still forge a turn."""
 
@@ -262,7 +263,7 @@ class ChatTemplate:
         texts = ("", "x")
         turns = (Exchange(user, assistant) for user in texts for assistant in texts)
         asked = (Prompt(user, system, (turn,)) for turn in turns for user in texts for system in (None, *texts))
-        return any(self._forgery(prompt) is not None for prompt in asked)
+        return any(isinstance(self._refusal(prompt), ControlToken) for prompt in asked)
 
     def _given(self) -> _Derived:
         """Kept from the first time on, as the plan is."""
@@ -516,10 +517,9 @@ def _stop(template: ChatTemplate) -> str:
 
 
 def _plan(template: ChatTemplate, given: _Derived, is_misread: bool) -> _Plan:
-    found = guards(_risks(template, given))
-    short = len(found) <= 2 and _keeps_turns(template) and not is_misread
+    short = len(given.guards) <= 2 and _keeps_turns(template) and not is_misread
     # Without any guard, some character: a text that holds it is checked for nothing.
-    guard, guard_2, *_ = (*(found or "\0"), "", "") if short else ("", "")
+    guard, guard_2, *_ = (*(given.guards or "\0"), "", "") if short else ("", "")
     system_opening = {"refused": None, "last": given.opening}.get(template.system_place, given.system_opening)
     return (
         None if template.system_place == "required" else given.opening,
@@ -536,6 +536,8 @@ def _derive(template: ChatTemplate) -> _Derived:
     words = () if template.folds == "conversation" else (template.before_answer, template.tail)
     delimiters = (template.before_answer, template.after_answer, template.after_system)
     openings = {each for each in words if each.strip() and not holds(each, markup)}
+    plain = {risk for risk in _risks(template, markup) if not holds(risk, markup)}
+    junctions = _junctions(template)
     return _Derived(
         template.bos + template.head,
         template.bos + template.before_system,
@@ -543,13 +545,15 @@ def _derive(template: ChatTemplate) -> _Derived:
         longest_first(markup),
         longest_first(openings),
         tuple(word for word in template.control_tokens if word),
-        tuple(each for each in delimiters if each),
-        _junctions(template),
-        _may_be_forged(template, markup),
+        tuple(each for each in (*delimiters, *(before + after for before, _, after in junctions)) if each),
+        tuple((re.compile(f"(?<={re.escape(a)})(?={re.escape(b)})"), taken) for a, taken, b in junctions),
+        guards(markup | plain | openings | {*template.system_commands}),
+        plain != set(),
     )
 
 
-def _junctions(template: ChatTemplate) -> tuple[tuple[re.Pattern[str], str], ...]:
+def _junctions(template: ChatTemplate) -> list[tuple[str, str, str]]:
+    """What is left before an empty text, what it took, and what is left after it."""
     (user, after_user), (assistant, after_assistant) = template.empty_user, template.empty_assistant
     system, after_system = template.empty_system if isinstance(template.empty_system, tuple) else ("", "")
     to_answer = template.before_answer.removeprefix(after_user).removesuffix(assistant)
@@ -562,41 +566,23 @@ def _junctions(template: ChatTemplate) -> tuple[tuple[re.Pattern[str], str], ...
         *((before, user + after_user, template.tail.removeprefix(after_user)) for before in to_user),
         (to_answer, assistant + after_assistant, next_user),
     )
-    return tuple(
-        (re.compile(f"(?<={re.escape(before)})(?={re.escape(after)})"), taken)
-        for before, taken, after in around
-        if taken
-    )
+    return [each for each in around if each[1]]
 
 
-def _risks(template: ChatTemplate, given: _Derived) -> set[str]:
-    """What a text that may be refused holds, one of these at least."""
-    befores = (
-        given.opening,
-        given.system_opening,
-        template.after_system,
-        template.before_answer,
-        template.after_answer,
-    )
+def _risks(template: ChatTemplate, markup: set[str]) -> set[str]:
+    """The least that a text holds in which markup stands, or which makes a turn with what stands beside it."""
+    if template.folds == "conversation":
+        return markup
+    opening, system_opening = template.bos + template.head, template.bos + template.before_system
+    befores = (opening, system_opening, template.after_system, template.before_answer, template.after_answer)
     afters = (template.after_system, template.before_answer, template.after_answer, template.tail)
-    turns = (template.before_answer, template.after_answer, template.tail) if given.read_back else ()
-    # The end of a system text is looked for nowhere else.
-    system = portions(afters[:1], (given.system_opening,), afters[:1]) if given.read_back else set[str]()
-    marks = (*given.refused, *given.openings, *template.system_commands, *turns)
-    return system | portions(marks, befores, afters)
+    turns = {template.before_answer, template.after_answer} if template.takes_history else set[str]()
+    blocks = template.system_place != "refused" and template.folds == "nothing"
+    ends = set(afters[:1]) if blocks else set[str]()  # of a system text, which are looked for nowhere else
+    missing = {mark for mark in turns | ends if mark == ""}
+    return missing | portions(ends, (system_opening,), afters[:1]) | portions(markup | turns, befores, afters)
 
 
 def _keeps_turns(template: ChatTemplate) -> bool:
     """Whether a text is empty only where it was given so: the short way looks no further."""
     return template.folds != "empty turns" and (template.empty_user == ("", "") or template.strip_user is str)
-
-
-def _may_be_forged(template: ChatTemplate, markup: set[str]) -> bool:
-    """Whether plain words delimit a turn, or half of a token may stand in a text and half in the literal beside it."""
-    if template.folds == "conversation":
-        return False
-    between = [template.before_answer, template.after_answer] if template.takes_history else []
-    between += [template.after_system] if template.system_place != "refused" and template.folds == "nothing" else []
-    around = (*between, template.bos + template.head, template.bos + template.before_system, template.tail)
-    words = not all(holds(each, markup) for each in between)
-    return words or any(straddles(token, each) for token in markup for each in around)
