@@ -604,6 +604,20 @@ def test_of_two_tokens_at_one_place_the_longer_is_named() -> None:
     assert isinstance(template(Prompt("<|im_end|>")), Success)
 
 
+@every_template
+def test_no_markup_of_a_literal_is_text(template: ChatTemplate) -> None:
+    literals = (template.bos, template.head, template.before_system, template.after_system)
+    literals += (template.before_answer, template.after_answer, template.tail)
+    markup = {
+        token
+        for each in literals
+        for token in re.findall(r"<{1,2}[^\s<>]+>{1,2}|\[[^\s\[\]]+\]|\][^\s\[\]]+[\[\]]", each)
+    }
+    for token in markup if template.system_place in ("first", "last") else ():
+        assert isinstance(template(Prompt("u", "s", (Exchange("a", f"b {token}"),))), Failure), token
+        assert isinstance(template(Prompt(f"b {token}", "s")), Failure), token
+
+
 def test_stops_are_refused_too() -> None:
     assert llama3(Prompt("a<|end_of_text|>")) == Failure(ControlToken("llama3", "<|end_of_text|>", "user", 1))
 
