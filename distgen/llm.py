@@ -157,7 +157,7 @@ class LLM(Generic[In, Out, P, R]):
     ) -> Steps[tuple[int, Answered[Out]]]:
         asked: dict[int, list[_Prepared]] = {}
         size = self.batch_size if _is_count(self.batch_size) else 1
-        report = _reporter(on_progress, num_generations)
+        report = None if on_progress is None else _reporter(on_progress, num_generations)
         calls = self._calls(inputs, size, num_generations, asked)
         with closing(windowed(self.executor, calls, in_order, inbox)) as steps:
             for step in steps:
@@ -166,7 +166,8 @@ class LLM(Generic[In, Out, P, R]):
                     continue
                 index, answer = step
                 for position, row in enumerate(self._rows(asked.pop(index), answer), index * size):
-                    report()
+                    if report is not None:
+                        report()
                     yield position, row
 
     def _calls(
@@ -194,12 +195,12 @@ class LLM(Generic[In, Out, P, R]):
             return Fault.of(error, "prompt")
         try:
             rendered = self.format(prompt)
+            if isinstance(rendered, Success):
+                prompts.append(rendered.unwrap())
+                return prompt
             _check(rendered, Result, "the formatter")
         except Exception as error:
             return Fault.of(error, "format")
-        if isinstance(rendered, Success):
-            prompts.append(rendered.unwrap())
-            return prompt
         return rendered.failure()
 
     def _rows(self, prepared: list[_Prepared], answer: Answer) -> list[Answered[Out]]:
@@ -215,10 +216,12 @@ class LLM(Generic[In, Out, P, R]):
     def _parsed(self, text: str) -> Result[Out, ParseFailed]:
         try:
             parsed = self.task.parse(text)
+            if isinstance(parsed, Success):
+                return parsed
             _check(parsed, Result, "the parser")
         except Exception as error:
             return Failure(_parse_failed(error))
-        return parsed if isinstance(parsed, Success) else parsed.alt(_parse_failed)
+        return parsed.alt(_parse_failed)
 
     def __rich_repr__(self) -> Iterator[tuple[str, object]]:
         """The fields, functions and formats by their names; Rich reads this, and so does `repr`."""
@@ -278,17 +281,18 @@ def _chunks(inputs: Iterable[_T], size: int) -> Iterator[list[_T]]:
         yield chunk
 
 
-def _reporter(on_progress: Callable[[int], object] | None, num_generations: int) -> Callable[[], None]:
+def _reporter(on_progress: Callable[[int], object], num_generations: int) -> Callable[[], None]:
     """Tells `on_progress` of one more row, until it raises."""
+    is_told = True
 
     def report() -> None:
-        nonlocal on_progress
-        if on_progress is None:
+        nonlocal is_told
+        if not is_told:
             return
         try:
             on_progress(num_generations)
         except Exception as error:
-            on_progress = None
+            is_told = False
             warn(f"{explain(Fault.of(error, 'progress'))} on_progress is called no more; the run goes on.")
 
     return report

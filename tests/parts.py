@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from returns.result import Result, Success
 
-from distgen import Batch, Completion, Exchange, Executor, Pool, Prompt, Sequential, Task, Threads
+from distgen import Asyncio, Batch, Completion, Exchange, Executor, Pool, Prompt, Sequential, Task, Threads
+from distgen.executors import Call, Deliver, Submit
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """A synchronous backend on an async executor, so that every law is tried there too: it awaits once, then answers."""
+
+    executor: Executor[Awaitable[Batch]]
+
+    @property
+    def limit(self) -> int:
+        return self.executor.limit
+
+    @property
+    def buffer(self) -> int:
+        return self.executor.buffer
+
+    @contextmanager
+    def session(self, deliver: Deliver, /) -> Generator[Submit[Batch], None, None]:
+        with self.executor.session(deliver) as submit_async:
+
+            def submit(index: int, call: Call[P, Batch]) -> Callable[[], object]:
+                async def backend(prompts: Sequence[P], num_generations: int) -> Batch:
+                    await asyncio.sleep(0)
+                    return call.backend(prompts, num_generations)
+
+                return submit_async(index, Call(backend, call.prompts, call.num_generations))
+
+            yield submit
+
 
 EXECUTORS: Final[Mapping[str, Executor[Batch]]] = {
     "sequential": Sequential(),
@@ -16,6 +51,8 @@ EXECUTORS: Final[Mapping[str, Executor[Batch]]] = {
     "threads": Threads(8),
     "threads without buffer": Threads(3, buffer=0),
     "pool": Pool(lambda: ThreadPoolExecutor(4), 5, buffer=2),
+    "asyncio": Awaited(Asyncio(8)),
+    "asyncio with a deadline": Awaited(Asyncio(3, timeout=60, buffer=2)),
 }
 
 

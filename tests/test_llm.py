@@ -464,7 +464,9 @@ def test_leaving_a_submitter_by_an_exception_cancels_what_is_pending() -> None:
 def test_submitting_after_the_end_is_a_failure() -> None:
     with LLM(PLAIN, default, echo, Threads(1)).submitter() as submit:
         pass
-    assert error_of(submit("late").result()) == Fault("RuntimeError", "submitted after the end of the submitter's block")
+    assert error_of(submit("late").result()) == Fault(
+        "RuntimeError", "submitted after the end of the submitter's block"
+    )
 
 
 def test_a_shared_backend_serves_many_llms_at_once() -> None:

@@ -62,9 +62,7 @@ def _serve(loop: asyncio.AbstractEventLoop, leaving: asyncio.Future[None]) -> No
         loop.close()
 
 
-async def _answer(
-    index: int, call: Call[Any, Awaitable[Batch]], timeout: float | None, deliver: Deliver
-) -> None:
+async def _answer(index: int, call: Call[Any, Awaitable[Batch]], timeout: float | None, deliver: Deliver) -> None:
     try:
         answer = await _attempt(call, timeout)
     except KeyboardInterrupt as interrupt:

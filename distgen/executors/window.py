@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from itertools import islice
 from threading import get_ident
 from typing import Generic, Protocol, TypeAlias, TypeVar, final
 
@@ -195,15 +194,16 @@ class Stream(Generic[_T]):
 def windowed(executor: Executor[_R], calls: Iterable[Call[_P, _R]], in_order: bool, inbox: Inbox) -> Steps[Indexed]:
     """The answers, each with the index of its call; an Exception of `calls` is raised after all that came before it."""
     limit, buffer = max(1, executor.limit), max(0, executor.buffer)
-    raised: list[Exception] = []
-    source = enumerate(_until_raised(calls, raised))
+    source = _Source(iter(calls))
     answered: dict[int, Answer] = {}
-    pending = due = 0
+    handed = pending = due = 0
     with opened(executor, inbox.put, inbox.is_read_here) as submit:
         while True:
-            for index, call in islice(source, max(0, min(limit, limit + buffer - len(answered)) - pending)):
+            ahead = len(answered) - buffer
+            while pending < (limit - ahead if ahead > 0 else limit) and (call := source.pull()) is not None:
                 pending += 1
-                submit(index, call)
+                submit(handed, call)
+                handed += 1
             for index, answer in inbox.take():
                 pending -= 1
                 if isinstance(answer, KeyboardInterrupt):
@@ -217,8 +217,7 @@ def windowed(executor: Executor[_R], calls: Iterable[Call[_P, _R]], in_order: bo
                 yield None
             else:
                 break
-    for error in raised:
-        raise error
+    source.end()
 
 
 @contextmanager
@@ -263,9 +262,25 @@ def _leave_in_a_thread(session: AbstractContextManager[object]) -> None:
     Thread(target=_leave, args=(session,), name="distgen-closing", daemon=True).start()
 
 
-def _until_raised(items: Iterable[_A], raised: list[Exception]) -> Iterator[_A]:
-    """The items up to an exception of their iterator, which is kept in `raised` and not lost."""
-    try:
-        yield from items
-    except Exception as error:
-        raised.append(error)
+@final
+class _Source(Generic[_T]):
+    """Values of an iterator up to its end or its exception, which is raised last and so loses nothing before it."""
+
+    __slots__ = ("_error", "_values")
+
+    def __init__(self, values: Iterator[_T]) -> None:
+        self._values = values
+        self._error: Exception | None = None
+
+    def pull(self) -> _T | None:
+        if self._error is not None:
+            return None
+        try:
+            return next(self._values, None)
+        except Exception as error:
+            self._error = error
+            return None
+
+    def end(self) -> None:
+        if self._error is not None:
+            raise self._error
