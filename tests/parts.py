@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+import psutil
 from returns.result import Result, Success
 
 from distgen import Asyncio, Batch, Completion, Exchange, Executor, Pool, Prompt, Sequential, Task, Threads
@@ -31,18 +34,28 @@ class Awaited:
     def buffer(self) -> int:
         return self.executor.buffer
 
-    @contextmanager
-    def session(self, deliver: Deliver, /) -> Generator[Submit[Batch], None, None]:
-        with self.executor.session(deliver) as submit_async:
+    def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[Batch]]:
+        return _AwaitedSession(self.executor.session(deliver))
 
-            def submit(index: int, call: Call[P, Batch]) -> Callable[[], object]:
-                async def backend(prompts: Sequence[P], num_generations: int) -> Batch:
-                    await asyncio.sleep(0)
-                    return call.backend(prompts, num_generations)
 
-                return submit_async(index, Call(backend, call.prompts, call.num_generations))
+class _AwaitedSession:
+    def __init__(self, session: AbstractContextManager[Submit[Awaitable[Batch]]]) -> None:
+        self.session = session
 
-            yield submit
+    def __enter__(self) -> Submit[Batch]:
+        submit_async = self.session.__enter__()
+
+        def submit(index: int, call: Call[P, Batch]) -> Callable[[], object]:
+            async def backend(prompts: Sequence[P], num_generations: int) -> Batch:
+                await asyncio.sleep(0)
+                return call.backend(prompts, num_generations)
+
+            return submit_async(index, Call(backend, call.prompts, call.num_generations))
+
+        return submit
+
+    def __exit__(self, *_: object) -> None:
+        self.session.__exit__(None, None, None)
 
 
 EXECUTORS: Final[Mapping[str, Executor[Batch]]] = {
@@ -81,3 +94,21 @@ def planned_faults(plan: Mapping[str, Callable[[], object]]) -> Callable[[Sequen
         return [[Completion(prompt)] * num_generations for prompt in prompts]
 
     return generate
+
+
+def slow_echo(prompts: Sequence[str], num_generations: int) -> Batch:
+    """A backend that takes 10 ms; at the top of a module, so that another process finds it."""
+    time.sleep(0.01)
+    return [[Completion(prompt)] * num_generations for prompt in prompts]
+
+
+async def slow_echo_async(prompts: Sequence[str], num_generations: int) -> Batch:
+    await asyncio.sleep(0.01)
+    return [[Completion(prompt)] * num_generations for prompt in prompts]
+
+
+def left_behind() -> list[str]:
+    """The threads and child processes that are still there, by name; multiprocessing keeps a tracker of its own."""
+    threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    commands = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    return [*threads, *(command for command in commands if command and "resource_tracker" not in command)]

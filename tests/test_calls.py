@@ -42,12 +42,6 @@ def test_a_row_of_another_length_is_not_asked_again() -> None:
     assert asked == [["a", "b"]]
 
 
-def test_a_call_without_rows_is_not_made() -> None:
-    asked: list[list[str]] = []
-    assert attempt(answering(asked, list)._replace(prompts=[])) == ()
-    assert asked == []
-
-
 def test_a_failed_call_has_a_failure_for_each_row() -> None:
     fault = Fault("Refused", "no")
     assert answering([], list).failed(fault) == (fault, fault)

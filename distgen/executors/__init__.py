@@ -84,9 +84,9 @@ class Threads:
 
     def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[Batch]]:
         """See `Executor`."""
-        from distgen.executors.sessions import on_threads
+        from distgen.executors.sessions import ThreadsSession
 
-        return on_threads(self.n, deliver)
+        return ThreadsSession(self.n, deliver)
 
 
 @final
@@ -161,6 +161,6 @@ class Asyncio:
 
     def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[Awaitable[Batch]]]:
         """See `Executor`."""
-        from distgen.executors.event_loop import on_event_loop
+        from distgen.executors.event_loop import LoopSession
 
-        return on_event_loop(self.timeout, deliver)
+        return LoopSession(self.timeout, deliver)

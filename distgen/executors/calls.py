@@ -76,7 +76,7 @@ def shaped(batch: Batch, expected: int, num_generations: int) -> Answer | WrongS
 def _completions(row: Row, expected: int) -> RowAnswer:
     try:
         # A list is not put to isinstance: Result is an abstract class, and to say no costs it as much as all the rest.
-        if type(row) is not list and isinstance(row, Result):
+        if not isinstance(row, list) and isinstance(row, Result):
             if isinstance(row, Failure):
                 return _fault(row.failure())
             row = row.unwrap()

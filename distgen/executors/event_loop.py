@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
-from typing import Any, Final, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final, TypeAlias, TypeVar, final
 
 from distgen.completion import Batch
 from distgen.errors import Fault, WrongShape
@@ -21,36 +21,44 @@ _Job: TypeAlias = list[tuple[int, Call[Any, Awaitable[Batch]]]]
 _GRACE: Final = 1.0  # seconds that a cancelled backend may take to end before it is left behind with its loop
 
 
-@contextmanager
-def on_event_loop(timeout: float | None, deliver: Deliver) -> Generator[Submit[Awaitable[Batch]], None, None]:
+@final
+class LoopSession:
     """Each call a task of the loop; leaving cancels them all."""
-    loop = asyncio.new_event_loop()
-    leaving: asyncio.Future[None] = loop.create_future()
-    tasks: set[asyncio.Task[None]] = set()
-    thread = threading.Thread(target=_serve, args=(loop, leaving), name="distgen-loop", daemon=True)
 
-    def begin(job: _Job) -> None:
-        for index, call in job:
-            task = loop.create_task(_answer(index, call, timeout, deliver))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+    def __init__(self, timeout: float | None, deliver: Deliver) -> None:  # noqa: D107  (the class says it)
+        self._timeout, self._deliver = timeout, deliver
+        self._loop = asyncio.new_event_loop()
+        self._leaving: asyncio.Future[None] = self._loop.create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(
+            target=_serve, args=(self._loop, self._leaving), name="distgen-loop", daemon=True
+        )
 
-    def submit(index: int, call: Call[_P, Awaitable[Batch]]) -> Callable[[], object]:
+    def __enter__(self) -> Submit[Awaitable[Batch]]:
+        self._thread.start()
+        return self._submit
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._leaving.set_result, None)
+        self._thread.join()
+
+    def _submit(self, index: int, call: Call[_P, Awaitable[Batch]]) -> Callable[[], object]:
         job: _Job = [(index, call)]
-        loop.call_soon_threadsafe(begin, job)
+        self._loop.call_soon_threadsafe(self._begin, job)
         return job.clear
 
-    thread.start()
-    try:
-        yield submit
-    finally:
-        loop.call_soon_threadsafe(leaving.set_result, None)
-        thread.join()
+    def _begin(self, job: _Job) -> None:
+        for index, call in job:
+            task = self._loop.create_task(_answer(index, call, self._timeout, self._deliver))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
 
 def _serve(loop: asyncio.AbstractEventLoop, leaving: asyncio.Future[None]) -> None:
     try:
-        loop.run_until_complete(leaving)
+        while not leaving.done():
+            with suppress(BaseException):  # whatever a backend's own tasks do to their loop, even stopping it
+                loop.run_until_complete(leaving)
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
             task.cancel()
@@ -73,13 +81,10 @@ async def _answer(index: int, call: Call[Any, Awaitable[Batch]], timeout: float 
 
 async def _attempt(call: Call[_P, Awaitable[Batch]], timeout: float | None) -> Answer:
     """`attempt`, awaited; each request to the backend has `timeout` seconds in all."""
-    backend, prompts, num_generations = call
-    if not prompts:
-        return ()
     answer: Answer | Fault | WrongShape
     try:
-        batch = await _within(timeout, backend(prompts, num_generations))
-        answer = shaped(batch, len(prompts), num_generations)
+        batch = await (call.backend(call.prompts, call.num_generations) if timeout is None else _within(timeout, call))
+        answer = shaped(batch, len(call.prompts), call.num_generations)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -88,7 +93,7 @@ async def _attempt(call: Call[_P, Awaitable[Batch]], timeout: float | None) -> A
         answer = Fault.of(error)
     if isinstance(answer, tuple):
         return answer
-    if len(prompts) == 1:
+    if len(call.prompts) == 1:
         return (answer,)
     return tuple([(await _attempt(row, timeout))[0] for row in call.rows()])
 
@@ -98,13 +103,21 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def _within(timeout: float | None, answer: Awaitable[Batch]) -> Batch:
+async def _within(timeout: float, call: Call[_P, Awaitable[Batch]]) -> Batch:
     """The answer, or TimeoutError: then, not when the backend agrees to end, since it may refuse to be cancelled."""
-    if timeout is None:
-        return await answer
-    task = asyncio.ensure_future(answer)
+    task = asyncio.create_task(_caught(call))
     done, _ = await asyncio.wait({task}, timeout=timeout)
     if not done:
         task.cancel()
         raise TimeoutError(f"no answer in {timeout} s")
-    return task.result()
+    got = task.result()
+    if isinstance(got, BaseException):
+        raise got
+    return got
+
+
+async def _caught(call: Call[_P, Awaitable[Batch]]) -> Batch | BaseException:
+    try:
+        return await call.backend(call.prompts, call.num_generations)
+    except BaseException as error:  # a task that raises SystemExit or KeyboardInterrupt takes the whole loop with it
+        return error

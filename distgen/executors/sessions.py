@@ -1,4 +1,7 @@
-"""Sessions on threads and on pools: imported when a run begins, since concurrent.futures imports logging."""
+"""Sessions on threads and on pools: imported when a run begins, since concurrent.futures imports logging.
+
+Classes, not generators: what a generator does at its end, the garbage collector would run in any thread.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, wait
 from concurrent.futures import Executor as FuturesExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -29,45 +32,49 @@ _Job: TypeAlias = list[tuple[int, Call[Any, Batch]]]
 """A call in a list of its own: who pops it owns it, the worker that begins it or the one who cancels it."""
 
 
-@contextmanager
-def on_threads(n: int, deliver: Deliver) -> Generator[Submit[Batch], None, None]:
+@final
+class ThreadsSession:
     """`n` threads, hired as calls come in. No ThreadPoolExecutor: a Future a row costs as much as all else.
 
-    They are daemons, so that an interpreter that exits does not wait for calls that nobody will read.
+    They are daemons, so that an interpreter that ends does not wait for calls that nobody will read.
     """
-    if n < 1:
-        raise ValueError(f"{n} threads answer nothing; give 1 or more")
-    jobs: SimpleQueue[_Job | None] = SimpleQueue()
-    workers: list[threading.Thread] = []
 
-    def submit(index: int, call: Call[_P, Batch]) -> Callable[[], object]:
-        job: _Job = [(index, call)]
-        jobs.put(job)
-        if len(workers) < n:
-            try:
-                _hire(workers, jobs, deliver)
-            except RuntimeError as error:  # the system has no more threads; those hired do the work
-                if not workers:
-                    job.clear()
-                    deliver((index, call.failed(Fault.of(error))))
-        return job.clear
+    def __init__(self, n: int, deliver: Deliver) -> None:  # noqa: D107  (the class says it)
+        if n < 1:
+            raise ValueError(f"{n} threads answer nothing; give 1 or more")
+        self._n, self._deliver = n, deliver
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._workers: list[threading.Thread] = []
 
-    try:
-        yield submit
-    finally:
-        while not jobs.empty():  # what has not begun
+    def __enter__(self) -> Submit[Batch]:
+        return self._submit
+
+    def __exit__(self, *_: object) -> None:
+        while not self._jobs.empty():  # what has not begun
             with suppress(Empty):
-                jobs.get_nowait()
-        for _ in workers:
-            jobs.put(None)
-        for worker in workers:
+                self._jobs.get_nowait()
+        for _worker in self._workers:
+            self._jobs.put(None)
+        for worker in self._workers:
             worker.join()
 
+    def _submit(self, index: int, call: Call[_P, Batch]) -> Callable[[], object]:
+        job: _Job = [(index, call)]
+        self._jobs.put(job)
+        if len(self._workers) < self._n:
+            try:
+                self._hire()
+            except RuntimeError as error:  # the system has no more threads; those hired do the work
+                if not self._workers:
+                    job.clear()
+                    self._deliver((index, call.failed(Fault.of(error))))
+        return job.clear
 
-def _hire(workers: list[threading.Thread], jobs: SimpleQueue[_Job | None], deliver: Deliver) -> None:
-    worker = threading.Thread(target=_work, args=(jobs, deliver), name=f"distgen-{len(workers)}", daemon=True)
-    worker.start()
-    workers.append(worker)
+    def _hire(self) -> None:
+        name = f"distgen-{len(self._workers)}"
+        worker = threading.Thread(target=_work, args=(self._jobs, self._deliver), name=name, daemon=True)
+        worker.start()
+        self._workers.append(worker)
 
 
 def _work(jobs: SimpleQueue[_Job | None], deliver: Deliver) -> None:
@@ -77,11 +84,9 @@ def _work(jobs: SimpleQueue[_Job | None], deliver: Deliver) -> None:
         except IndexError:  # cancelled
             continue
         try:
-            answer = attempt(call)
+            deliver((index, attempt(call)))
         except KeyboardInterrupt as interrupt:
             deliver((index, interrupt))
-        else:
-            deliver((index, answer))
 
 
 class _Asked(NamedTuple):

@@ -30,7 +30,7 @@ Indexed: TypeAlias = tuple[int, Answer]
 
 
 class Submit(Protocol[_R_contra]):
-    """Hands over a call under an index. Never raises; gives what cancels the call as long as it has not begun."""
+    """Hands over a call, of one prompt or more, under an index; gives what cancels it until it begins. Never raises."""
 
     def __call__(self, index: int, call: Call[_P, _R_contra], /) -> Callable[[], object]: ...  # noqa: D102
 
@@ -50,7 +50,8 @@ class Executor(Protocol[_R_contra]):
     def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[_R_contra]]:
         """Opens the pool, and gives its submit. Each call not cancelled is delivered once, from whatever thread.
 
-        Leaving cancels what has not begun, waits for what runs, and leaves no thread or process behind.
+        Leaving cancels what has not begun, waits for what runs, and leaves no thread or process behind. No generator: at
+        its end the garbage collector would run its `finally` in any thread, also in one that it waits for.
         """
         ...
 
@@ -202,7 +203,10 @@ def windowed(executor: Executor[_R], calls: Iterable[Call[_P, _R]], in_order: bo
             ahead = len(answered) - buffer
             while pending < (limit - ahead if ahead > 0 else limit) and (call := source.pull()) is not None:
                 pending += 1
-                submit(handed, call)
+                if call.prompts:
+                    submit(handed, call)
+                else:  # nothing of it could be rendered
+                    inbox.put((handed, ()))
                 handed += 1
             for index, answer in inbox.take():
                 pending -= 1
