@@ -27,8 +27,8 @@ class Awaited:
     executor: Executor[Awaitable[Batch]]
 
     @property
-    def limit(self) -> int:
-        return self.executor.limit
+    def in_flight(self) -> int:
+        return self.executor.in_flight
 
     @property
     def buffer(self) -> int:

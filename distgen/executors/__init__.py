@@ -45,7 +45,7 @@ class Sequential:
     """
 
     @property
-    def limit(self) -> int:
+    def in_flight(self) -> int:
         """One call."""
         return 1
 
@@ -78,7 +78,7 @@ class Threads:
     buffer: int = 4096
 
     @property
-    def limit(self) -> int:
+    def in_flight(self) -> int:
         """Twice n, so that a thread that finishes has its next call at hand."""
         return 2 * self.n
 
@@ -101,13 +101,18 @@ class Pool:
     anew: what was pending is then asked, and paid for, up to three times, the last time each row alone.
 
     >>> from concurrent.futures import ThreadPoolExecutor
-    >>> Pool(ThreadPoolExecutor, 4).limit
+    >>> Pool(ThreadPoolExecutor, 4).in_flight
     4
     """
 
     open: Callable[[], AbstractContextManager[FuturesExecutor]]
     limit: int
     buffer: int = 4096
+
+    @property
+    def in_flight(self) -> int:
+        """The limit: what is beyond it waits here, where it can be cancelled."""
+        return self.limit
 
     def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[Batch]]:
         """See `Executor`."""
@@ -132,7 +137,7 @@ class Processes:
     buffer: int = 4096
 
     @property
-    def limit(self) -> int:
+    def in_flight(self) -> int:
         """Twice n, so that a process that finishes has its next call at hand."""
         return 2 * self.n
 
@@ -159,8 +164,13 @@ class Asyncio:
     timeout: float | None = None
     buffer: int = 4096
 
+    @property
+    def in_flight(self) -> int:
+        """Twice the limit, so that the loop has the next call at hand when one ends."""
+        return 2 * self.limit
+
     def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[Awaitable[Batch]]]:
         """See `Executor`."""
         from distgen.executors.event_loop import LoopSession
 
-        return LoopSession(self.timeout, deliver)
+        return LoopSession(self.limit, self.timeout, deliver)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar, final
@@ -23,13 +24,15 @@ _GRACE: Final = 1.0  # seconds that a cancelled backend may take to end before i
 
 @final
 class LoopSession:
-    """Each call a task of the loop; leaving cancels them all."""
+    """At most `limit` calls at once, each a task of the loop; leaving cancels them all."""
 
-    def __init__(self, timeout: float | None, deliver: Deliver) -> None:  # noqa: D107  (the class says it)
-        self._timeout, self._deliver = timeout, deliver
+    def __init__(self, limit: int, timeout: float | None, deliver: Deliver) -> None:  # noqa: D107  (the class says it)
+        self._limit, self._timeout, self._deliver = max(1, limit), timeout, deliver
         self._loop = asyncio.new_event_loop()
         self._leaving: asyncio.Future[None] = self._loop.create_future()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}  # a loop itself holds its tasks weakly
+        self._jobs: deque[_Job] = deque()
+        self._is_woken = False
         self._thread = threading.Thread(
             target=_serve, args=(self._loop, self._leaving), name="distgen-loop", daemon=True
         )
@@ -44,14 +47,28 @@ class LoopSession:
 
     def _submit(self, index: int, call: Call[_P, Awaitable[Batch]]) -> Callable[[], object]:
         job: _Job = [(index, call)]
-        self._loop.call_soon_threadsafe(self._begin, job)
+        self._jobs.append(job)
+        if not self._is_woken:  # waking a loop is a system call: once for all that it finds
+            self._is_woken = True
+            self._loop.call_soon_threadsafe(self._hear)
         return job.clear
 
-    def _begin(self, job: _Job) -> None:
-        for index, call in job:
-            task = self._loop.create_task(_answer(index, call, self._timeout, self._deliver))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _hear(self) -> None:
+        self._is_woken = False
+        self._begin()
+
+    def _begin(self) -> None:
+        while self._jobs and len(self._tasks) < self._limit:
+            for index, call in self._jobs.popleft():  # none, where it was cancelled
+                self._tasks[index] = self._loop.create_task(self._answer(index, call))
+
+    async def _answer(self, index: int, call: Call[Any, Awaitable[Batch]]) -> None:
+        try:
+            self._deliver((index, await _attempt(call, self._timeout)))
+        except KeyboardInterrupt as interrupt:
+            self._deliver((index, interrupt))
+        del self._tasks[index]
+        self._begin()
 
 
 def _serve(loop: asyncio.AbstractEventLoop, leaving: asyncio.Future[None]) -> None:
@@ -68,15 +85,6 @@ def _serve(loop: asyncio.AbstractEventLoop, leaving: asyncio.Future[None]) -> No
         loop.run_until_complete(loop.shutdown_default_executor())
     finally:
         loop.close()
-
-
-async def _answer(index: int, call: Call[Any, Awaitable[Batch]], timeout: float | None, deliver: Deliver) -> None:
-    try:
-        answer = await _attempt(call, timeout)
-    except KeyboardInterrupt as interrupt:
-        deliver((index, interrupt))
-    else:
-        deliver((index, answer))
 
 
 async def _attempt(call: Call[_P, Awaitable[Batch]], timeout: float | None) -> Answer:

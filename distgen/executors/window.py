@@ -38,11 +38,12 @@ class Submit(Protocol[_R_contra]):
 class Executor(Protocol[_R_contra]):
     """Runs calls whose backend gives R: a Batch for the synchronous executors, an awaitable one for the async.
 
-    At most `limit` calls are handed over at once, and at most `buffer` answered ones wait for a slower one before them.
+    At most `in_flight` calls are handed over and not yet answered, and at most `buffer` answered ones wait for a slower one
+    before them.
     """
 
     @property
-    def limit(self) -> int: ...  # noqa: D102
+    def in_flight(self) -> int: ...  # noqa: D102
 
     @property
     def buffer(self) -> int: ...  # noqa: D102
@@ -194,7 +195,7 @@ class Stream(Generic[_T]):
 
 def windowed(executor: Executor[_R], calls: Iterable[Call[_P, _R]], in_order: bool, inbox: Inbox) -> Steps[Indexed]:
     """The answers, each with the index of its call; an Exception of `calls` is raised after all that came before it."""
-    limit, buffer = max(1, executor.limit), max(0, executor.buffer)
+    limit, buffer = max(1, executor.in_flight), max(0, executor.buffer)
     source = _Source(iter(calls))
     answered: dict[int, Answer] = {}
     handed = pending = due = 0
