@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -12,6 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from distgen import Batch, Completion, Fault, Threads, WrongShape
 from distgen.executors import Answer, Call, Deliver, Inbox, Steps, Stream, Submit, windowed
+
+P = TypeVar("P")
 
 ANSWERS: Final[Sequence[Answer]] = [
     ((Completion("ok"),),),
@@ -44,7 +46,7 @@ class Scheduled:
     def __exit__(self, *_: object) -> None:
         self.left += 1
 
-    def submit(self, index: int, call: Call[object, Batch], /) -> Callable[[], object]:
+    def submit(self, index: int, call: Call[P, Batch], /) -> Callable[[], object]:
         assert self.entered == 1
         assert self.left == 0
         assert index not in self.pending
