@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import count
+from types import UnionType
 from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, final
 
 from returns.result import Failure, Result, Success
@@ -189,8 +190,10 @@ class LLM(Generic[In, Out, P, R]):
     def _prepared(self, value: In, prompts: list[P]) -> _Prepared:
         """What is asked about an input, added to `prompts` as it is to be sent. Never raises."""
         try:
-            prompt = self.task.prompt(value)
-            _check(prompt, Prompt, "the prompt function")
+            asked = self.task.prompt(value)
+            prompt = asked if isinstance(asked, Prompt) else _unwrapped(asked)
+            if not isinstance(prompt, Prompt):
+                return prompt
         except Exception as error:
             return Fault.of(error, "prompt")
         try:
@@ -198,7 +201,7 @@ class LLM(Generic[In, Out, P, R]):
             if isinstance(rendered, Success):
                 prompts.append(rendered.unwrap())
                 return prompt
-            _check(rendered, Result, "the formatter")
+            _check(rendered, Result, "the formatter", "Result")
         except Exception as error:
             return Fault.of(error, "format")
         return rendered.failure()
@@ -218,7 +221,7 @@ class LLM(Generic[In, Out, P, R]):
             parsed = self.task.parse(text)
             if isinstance(parsed, Success):
                 return parsed
-            _check(parsed, Result, "the parser")
+            _check(parsed, Result, "the parser", "Result")
         except Exception as error:
             return Failure(_parse_failed(error))
         return parsed.alt(_parse_failed)
@@ -240,10 +243,10 @@ _T = TypeVar("_T")
 _U = TypeVar("_U")
 
 
-def _check(value: object, expected: type, giver: str) -> None:
+def _check(value: object, expected: type | UnionType, giver: str, due: str) -> None:
     """A function from untyped code may give anything; the fault is then named where it is made."""
     if not isinstance(value, expected):
-        raise TypeError(f"{giver} gave {type(value).__name__}, not {expected.__name__}")
+        raise TypeError(f"{giver} gave {type(value).__name__}, not {due}")
 
 
 def _always() -> bool:
@@ -254,6 +257,18 @@ def _values(steps: Steps[tuple[int, _T]]) -> Steps[_T]:
     with closing(steps):
         for step in steps:
             yield None if step is None else step[1]
+
+
+def _unwrapped(asked: Result[Prompt, GenerateError]) -> Prompt | GenerateError:
+    """The prompt of a prompt function that answers a Result, or the failure that it passes on."""
+    _check(asked, Result, "the prompt function", "Prompt")
+    if isinstance(asked, Success):
+        prompt: Prompt = asked.unwrap()
+        _check(prompt, Prompt, "the prompt function", "Prompt")
+        return prompt
+    error = asked.failure()
+    _check(error, GenerateError, "a Failure of the prompt function", "an error of distgen")
+    return error
 
 
 def _is_count(value: object) -> bool:

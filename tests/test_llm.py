@@ -288,6 +288,30 @@ def test_functions_that_give_the_wrong_kind_of_value_are_named() -> None:
         assert error_of(row_of(backend=giving)) == Fault("TypeError", message)
 
 
+@every_executor
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_failure_that_the_prompt_function_passes_on_is_kept_typed(executor: Executor[Batch], batch_size: int) -> None:
+    def judge(story: Row) -> Result[Prompt, GenerateError]:
+        return story.map(lambda made: Prompt(f"Is it good? {made[0].completion.text}"))
+
+    write = LLM(PLAIN, default, planned_faults({"b": lambda: 1 / 0}), executor)
+    judged = LLM(Task(judge, text_of), default, echo, executor, batch_size=batch_size).stream(write.stream("abc"))
+    first, second, third = judged
+    assert (texts(first), texts(third)) == (["Is it good? a"], ["Is it good? c"])
+    assert second == Failure(Fault("ZeroDivisionError", "division by zero"))
+
+
+def test_a_prompt_function_that_answers_another_kind_of_result_is_named() -> None:
+    untyped: Any = LLM
+    task: Any = Task
+    for asked, message in [
+        (Failure("no reason"), "a Failure of the prompt function gave str, not an error of distgen"),
+        (Success("text"), "the prompt function gave str, not Prompt"),
+    ]:
+        rows = untyped(task(partial(give, asked, None), text_of), default, echo, Sequential()).generate(["x"])
+        assert error_of(rows[0]) == Fault("TypeError", message, "prompt")
+
+
 def test_a_failure_of_another_kind_is_still_a_fault() -> None:
     untyped: Any = LLM
     kinds = [Failure(ValueError("safe caught me")), Failure("no reason"), Failure(Fault("Refused", "no"))]

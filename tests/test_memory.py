@@ -8,11 +8,12 @@ from itertools import chain
 
 import psutil
 import pytest
+from returns.result import Result
 
-from distgen import LLM, Batch, Executor, Processes, Sequential, Threads, fold
+from distgen import LLM, Batch, Executor, GenerateError, Processes, Prompt, Task, Threads
 from distgen.backends.echo import echo
 from distgen.formats import default
-from tests.parts import EXECUTORS, PLAIN
+from tests.parts import EXECUTORS, PLAIN, text_of
 from tests.test_llm import Row
 
 ROWS = 50_000
@@ -49,8 +50,8 @@ def each_fails(prompts: object, num_generations: int) -> Batch:
     raise TimeoutError(f"no answer to {prompts}, {num_generations} times")
 
 
-def answer_of(row: Row) -> str:
-    return fold(row, lambda made: made[0].completion.text, lambda _: "none")
+def judged(story: Row) -> Result[Prompt, GenerateError]:
+    return story.map(lambda made: Prompt(f"is it: {made[0].completion.text}"))
 
 
 def test_judging_what_is_generated_streams_from_end_to_end() -> None:
@@ -62,9 +63,9 @@ def test_judging_what_is_generated_streams_from_end_to_end() -> None:
             yield f"question {pulled}"
 
     writer = LLM(PLAIN, default, echo, Threads(4, buffer=16))
-    judge = LLM(PLAIN, default, echo, Sequential())
-    judged = judge.stream(f"is it: {answer_of(row)}" for row in writer.stream(questions()))
-    first = next(judged)
-    assert answer_of(first) == "is it: question 0"
-    assert pulled <= 8 + 16
-    assert grown(chain([first], judged)) < 10 * 2**20
+    judge = LLM(Task(judged, text_of), default, echo, Threads(2, buffer=16))
+    stream = judge.stream(writer.stream(questions()))
+    first = next(stream)
+    assert first.unwrap()[0].completion.text == "is it: question 0"
+    assert pulled <= 8 + 16 + 4 + 16
+    assert grown(chain([first], stream)) < 10 * 2**20

@@ -22,6 +22,7 @@ from distgen import (
     Fault,
     FormatError,
     Generate,
+    GenerateError,
     Generation,
     Messages,
     ParseFailed,
@@ -89,6 +90,15 @@ async def read() -> None:
     async for index, row in llm.as_completed([1]):
         assert_type((index, row), tuple[int, Answered[float]])
 
+
+def judged(row: Answered[float]) -> Result[Prompt, GenerateError]:
+    return row.map(lambda generations: Prompt(generations[0].completion.text))
+
+
+# A judge of what was generated takes its Results, and passes on its failures.
+judge: Task[Answered[float], float] = Task(judged, safe(float))
+assert_type(next(LLM(judge, chatml, texts, Sequential()).stream(llm.stream([1]))), Answered[float])
+LLM(judge, chatml, texts, Sequential()).stream([1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
 # A stream is a Generator.
 streamed: Generator[Answered[float], None, None] = llm.stream([1])
