@@ -152,6 +152,22 @@ def test_a_keyboard_interrupt_of_the_backend_ends_the_run() -> None:
     assert count_threads() == 0
 
 
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_a_backend_that_cancels_its_own_task_or_stops_its_loop_fails_its_row_alone(timeout: float | None) -> None:
+    async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        task = asyncio.current_task()
+        if "cancels" in prompts and task is not None:
+            task.cancel()
+        if "stops" in prompts:
+            asyncio.get_running_loop().stop()
+        await asyncio.sleep(0.01)
+        return echoed(prompts, num_generations)
+
+    rows = llm_of(backend, Asyncio(4, timeout)).generate(["a", "cancels", "b", "stops", "c"])
+    assert [error_of(row) for row in rows] == [None, Fault("asyncio.exceptions.CancelledError", ""), None, None, None]
+    assert count_threads() == 0
+
+
 def test_within_a_running_loop_all_verbs_work() -> None:
     async def notebook() -> tuple[list[Row], list[Row]]:
         llm = llm_of(after_a_while, Asyncio(4))

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor as FuturesExecutor
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -14,9 +15,9 @@ from functools import partial
 from typing import Any
 
 import pytest
-from returns.result import Failure, Success
+from returns.result import Failure, Result, Success
 
-from distgen import LLM, Batch, Completion, Fault, Pool, Sequential, Threads, fold
+from distgen import LLM, Batch, Completion, Fault, Pool, Prompt, Sequential, Task, Threads, fold
 from distgen.backends.echo import echo
 from distgen.formats import chatml, default
 from tests.parts import PLAIN
@@ -251,3 +252,75 @@ def test_a_future_that_fails_after_the_pool_is_a_typed_answer() -> None:
 
     rows = LLM(PLAIN, default, echo, Pool(partial(Dropping, 1), 2)).generate(["a"])
     assert rows == [Failure(Fault("ConnectionResetError", "scheduler lost"))]
+
+
+class Exhausted:
+    """A double of a system that has no more than so many threads to give."""
+
+    def __init__(self, threads: int) -> None:
+        self.left = threads
+        self.start = threading.Thread.start
+
+    def __call__(self, thread: threading.Thread) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("can't start new thread")
+        self.start(thread)
+
+
+@pytest.mark.parametrize("threads", [0, 3, 14])
+def test_where_the_system_has_no_more_threads_those_there_are_do_the_work(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exhausted = Exhausted(threads)
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: exhausted(thread))
+    rows = texts(LLM(PLAIN, default, echo, Threads(40)), [str(n) for n in range(100)])
+    refused = [repr(Fault("RuntimeError", "can't start new thread"))]
+    assert rows == [[str(n)] if threads else refused for n in range(100)]
+
+
+def test_as_many_threads_as_asked_for_run_at_once_and_no_more() -> None:
+    barrier, lock, running, most = threading.Barrier(40, timeout=20), threading.Lock(), 0, 0
+
+    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        if int(prompts[0]) < 40:
+            barrier.wait()
+        with lock:
+            running -= 1
+        return echo(prompts, num_generations)
+
+    assert texts(LLM(PLAIN, default, backend, Threads(40)), [str(n) for n in range(200)]) == [
+        [str(n)] for n in range(200)
+    ]
+    assert most == 40
+
+
+def test_leaving_the_submitter_of_an_open_pool_waits_for_the_parsers_too() -> None:
+    def parse(text: str) -> Result[str, object]:
+        time.sleep(0.1)
+        return Success(text)
+
+    with ThreadPoolExecutor(2) as pool:
+        with LLM(Task(Prompt, parse), default, echo, Pool(lambda: nullcontext(pool), 2)).submitter() as submit:
+            futures = [submit(str(n)) for n in range(4)]
+        assert all(future.done() for future in futures)
+
+
+def test_a_future_that_is_cancelled_while_its_call_runs_stays_cancelled() -> None:
+    begun, hold = threading.Event(), threading.Event()
+
+    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        begun.set()
+        hold.wait(10)
+        return echo(prompts, num_generations)
+
+    with LLM(PLAIN, default, backend, Threads(1)).submitter() as submit:
+        future = submit("a")
+        assert begun.wait(10)
+        assert future.cancel()
+        hold.set()
+    assert future.cancelled()

@@ -64,7 +64,7 @@ class LoopSession:
 
     async def _answer(self, index: int, call: Call[Any, Awaitable[Batch]]) -> None:
         try:
-            self._deliver((index, await _attempt(call, self._timeout)))
+            self._deliver((index, await _attempt(call, self._timeout, self._leaving.done)))
         except KeyboardInterrupt as interrupt:
             self._deliver((index, interrupt))
         del self._tasks[index]
@@ -87,7 +87,7 @@ def _serve(loop: asyncio.AbstractEventLoop, leaving: asyncio.Future[None]) -> No
         loop.close()
 
 
-async def _attempt(call: Call[_P, Awaitable[Batch]], timeout: float | None) -> Answer:
+async def _attempt(call: Call[_P, Awaitable[Batch]], timeout: float | None, is_over: Callable[[], bool]) -> Answer:
     """`attempt`, awaited; each request to the backend has `timeout` seconds in all."""
     answer: Answer | Fault | WrongShape
     try:
@@ -96,19 +96,14 @@ async def _attempt(call: Call[_P, Awaitable[Batch]], timeout: float | None) -> A
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-            raise  # the run is over; a client that raises it of its own accord fails its row
-        answer = Fault.of(error)
+        if isinstance(error, asyncio.CancelledError) and is_over():
+            raise
+        answer = Fault.of(error)  # a CancelledError too, which a client may raise of its own accord
     if isinstance(answer, tuple):
         return answer
     if len(call.prompts) == 1:
         return (answer,)
-    return tuple([(await _attempt(row, timeout))[0] for row in call.rows()])
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return tuple([(await _attempt(row, timeout, is_over))[0] for row in call.rows()])
 
 
 async def _within(timeout: float, call: Call[_P, Awaitable[Batch]]) -> Batch:

@@ -51,6 +51,7 @@ class ThreadsSession:
         self._vacancies: SimpleQueue[bool] = SimpleQueue()
         self._workers: list[threading.Thread] = []
         self._hirers: list[threading.Thread] = []
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Submit[Batch]:
         return self._submit
@@ -74,7 +75,8 @@ class ThreadsSession:
         self._jobs.put(job)
         if self._hired < self._n:
             try:
-                self._hire()
+                with self._lock:
+                    self._hire()
             except RuntimeError as error:  # the system has no more threads; those hired do the work
                 if not self._workers:
                     job.clear()
@@ -82,13 +84,14 @@ class ThreadsSession:
         return job.clear
 
     def _hire(self) -> None:
-        if self._hired >= 2 * _HIRERS:
+        if self._hired < min(self._n, 2 * _HIRERS):
+            _start(self._workers, self._working)
+            self._hired += 1
+        elif self._hired < self._n:
             if len(self._hirers) < _HIRERS:
                 _start(self._hirers, self._hiring)
             self._vacancies.put(True)
-        else:
-            _start(self._workers, self._working)
-        self._hired += 1
+            self._hired += 1
 
     def _hiring(self) -> None:
         for _vacancy in iter(self._vacancies.get, False):
@@ -139,7 +142,7 @@ class PoolSession:
         self._pool = self._stack.enter_context(open())
         self._pending: set[Future[Answer]] = set()
         self._broken: SimpleQueue[tuple[_Asked, BrokenExecutor] | None] = SimpleQueue()
-        self._mender: threading.Thread | None = None
+        self._menders: list[threading.Thread] = []  # one, once it is needed
         self._lock = threading.Lock()
         self._leaving = False
 
@@ -150,10 +153,10 @@ class PoolSession:
         self._leaving = True
         with self._stack:
             self._cancel()
-            if self._mender is not None:
-                self._broken.put(None)
-                self._mender.join()
-                self._cancel()
+            self._broken.put(None)
+            for mender in self._menders:
+                mender.join()
+            self._cancel()
             wait(list(self._pending))  # a pool that stays open would else keep running calls that nobody reads
 
     def _submit(self, index: int, call: Call[_P, Batch]) -> Callable[[], object]:
@@ -188,11 +191,10 @@ class PoolSession:
 
     def _mend(self, asked: _Asked, error: BrokenExecutor) -> None:
         """Leaves it to a thread: in a pool's own thread a fresh one may not be opened (loky would wait for itself)."""
-        with self._lock:
-            if self._mender is None:
-                self._mender = threading.Thread(target=self._mending, name="distgen-mender", daemon=True)
-                self._mender.start()
         self._broken.put((asked, error))
+        with self._lock:
+            if not self._menders:
+                _start(self._menders, self._mending)
 
     def _mending(self) -> None:
         for asked, error in iter(self._broken.get, None):
