@@ -105,7 +105,10 @@ class LLM(Generic[In, Out, P, R]):
     def stream(
         self, inputs: Iterable[In], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
     ) -> Stream[Answered[Out]]:
-        """The answers one by one, in the order of the inputs, in bounded memory; `close` cancels what is pending."""
+        """The answers one by one, in the order of the inputs, in bounded memory, for `for` and for `async for`.
+
+        `close` cancels what is pending.
+        """
         inbox = Inbox()
         return Stream(inbox, _values(self._steps(inputs, num_generations, on_progress, inbox, in_order=True)))
 
