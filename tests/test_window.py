@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
@@ -174,3 +175,25 @@ def test_a_session_that_does_not_open_answers_every_call() -> None:
     call = Call(never_asked, [7], 1)
     fault = Fault("ValueError", "0 threads answer nothing; give 1 or more")
     assert list(Stream(Inbox(), windowed(Threads(0), [call] * 2, True, Inbox()))) == [(0, (fault,)), (1, (fault,))]
+
+
+def test_at_the_end_of_the_interpreter_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = Scheduled(1, 0)
+    steps = windowed(executor, [Call(never_asked, [7], 1)], True, Inbox())
+    assert next(steps) is None
+    monkeypatch.setattr("sys.is_finalizing", lambda: True)
+    steps.close()
+    assert (executor.entered, executor.left) == (1, 0)
+
+
+def test_a_loop_that_is_closed_is_no_longer_woken() -> None:
+    inbox = Inbox()
+    waiting = inbox.ready()
+
+    async def begin() -> None:
+        waiting.send(None)
+
+    asyncio.run(begin())
+    inbox.put((0, ()))
+    assert inbox.take() == [(0, ())]
+    waiting.close()
