@@ -273,7 +273,11 @@ def test_where_the_system_has_no_more_threads_those_there_are_do_the_work(
     threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exhausted = Exhausted(threads)
-    monkeypatch.setattr(threading.Thread, "start", lambda thread: exhausted(thread))
+
+    def start(thread: threading.Thread) -> None:
+        exhausted(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
     rows = texts(LLM(PLAIN, default, echo, Threads(40)), [str(n) for n in range(100)])
     refused = [repr(Fault("RuntimeError", "can't start new thread"))]
     assert rows == [[str(n)] if threads else refused for n in range(100)]
