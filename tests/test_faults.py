@@ -154,6 +154,23 @@ def multiprocessing_broken() -> Exception:
     return BrokenProcessPool("a double")
 
 
+def test_what_broke_is_not_asked_again_once_the_run_is_left() -> None:
+    opened, may_open = count(), threading.Event()
+
+    def open_slowly_again() -> AbstractContextManager[FuturesExecutor]:
+        if next(opened):
+            may_open.wait(10)
+            raise ConnectionRefusedError("the scheduler is gone")
+        return breaking(multiprocessing_broken())
+
+    stream = LLM(PLAIN, default, echo, Pool(open_slowly_again, 4)).stream(str(n) for n in range(4))
+    assert texts(next(stream)) == ["0"]
+    threading.Timer(0.2, may_open.set).start()
+    stream.close()
+    assert next(opened) == 2
+    assert count_threads() == 0
+
+
 def test_a_pool_that_raises_on_closing_costs_a_warning_and_no_row() -> None:
     class Sore(ThreadPoolExecutor):
         def __exit__(self, *error: object) -> None:

@@ -400,7 +400,7 @@ def test_threads_run_at_once() -> None:
     assert [texts(row) for row in llm.generate(str(n) for n in range(8))] == [[str(n)] for n in range(8)]
 
 
-@pytest.mark.parametrize("executor", [Sequential(), Threads(4)], ids=repr)
+@every_executor
 def test_a_keyboard_interrupt_of_the_backend_ends_the_run(executor: Executor[Batch]) -> None:
     backend = planned_faults({"row 20": raise_(KeyboardInterrupt())})
     llm = LLM(PLAIN, default, backend, executor)

@@ -197,3 +197,10 @@ def test_a_loop_that_is_closed_is_no_longer_woken() -> None:
     inbox.put((0, ()))
     assert inbox.take() == [(0, ())]
     waiting.close()
+
+
+def test_what_came_before_is_not_waited_for() -> None:
+    inbox = Inbox()
+    inbox.put((0, ()))
+    asyncio.run(inbox.ready())
+    assert inbox.take() == [(0, ())]

@@ -49,8 +49,6 @@ def attempt(call: Call[P, Batch]) -> Answer:
     ((Completion(text='42', finish_reason=None, usage=None),),)
     """
     backend, prompts, num_generations = call
-    if not prompts:
-        return ()
     answer: Answer | Fault | WrongShape
     try:
         answer = shaped(backend(prompts, num_generations), len(prompts), num_generations)

@@ -87,7 +87,7 @@ class ThreadsSession:
         if self._hired < min(self._n, 2 * _HIRERS):
             _start(self._workers, self._working)
             self._hired += 1
-        elif self._hired < self._n:
+        elif self._hired < self._n:  # pragma: no branch  (another thread may have hired the last meanwhile)
             if len(self._hirers) < _HIRERS:
                 _start(self._hirers, self._hiring)
             self._vacancies.put(True)
@@ -256,7 +256,7 @@ def _pickles(value: object) -> bool:
 
 def _ignore_interrupts() -> None:
     """For worker processes: Ctrl-C reaches them too, and it is for the main process to end the run."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # pragma: no cover  (in another process)
 
 
 def spawned(n: int) -> FuturesExecutor:
