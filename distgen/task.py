@@ -11,7 +11,7 @@ from typing import Generic, TypeVar, final
 
 from returns.result import Failure, Result
 
-from distgen.errors import fold
+from distgen.errors import GenerateError, fold
 from distgen.prompt import Prompt
 
 In = TypeVar("In", contravariant=True)
@@ -25,6 +25,7 @@ _B = TypeVar("_B")
 class Task(Generic[In, Out]):
     """`prompt` asks about an input, `parse` reads the text of one answer; where one of them raises, one row fails.
 
+    A prompt function that is given a Result, as a judge is, may answer its Failure: the row is not asked and keeps it.
     A Task maps over what it reads and contramaps over what it is asked about, by the laws of a profunctor.
 
     >>> from returns.result import Success, safe
@@ -33,7 +34,7 @@ class Task(Generic[In, Out]):
     (Prompt(user='Say 7', system=None, history=()), <Success: 49>)
     """
 
-    prompt: Callable[[In], Prompt]
+    prompt: Callable[[In], Prompt | Result[Prompt, GenerateError]]
     parse: Callable[[str], Result[Out, object]]
 
     def map(self, fn: Callable[[Out], _B]) -> Task[In, _B]:
@@ -58,8 +59,8 @@ class Task(Generic[In, Out]):
         """The same task, asked about something from which `fn` makes its input.
 
         >>> from returns.result import Success
-        >>> Task(Prompt, Success).contramap(str.upper).prompt("hi").user
-        'HI'
+        >>> Task(Prompt, Success).contramap(str.upper).prompt("hi")
+        Prompt(user='HI', system=None, history=())
         """
         return Task(lambda value: self.prompt(fn(value)), self.parse)
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor as FuturesExecutor
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -14,11 +15,10 @@ from functools import partial
 from typing import Any
 
 import pytest
-from returns.result import Failure, Success
+from returns.result import Failure, Result, Success
 
-from distgen import LLM, Batch, Completion, Fault, Pool, Sequential, Threads, fold
+from distgen import LLM, Batch, Completion, Fault, Pool, Prompt, Sequential, Task, Threads, fold
 from distgen.backends.echo import echo
-from distgen.executors import Answer, Call, attempt
 from distgen.formats import chatml, default
 from tests.parts import PLAIN
 
@@ -164,7 +164,7 @@ def test_a_lazy_row_that_is_interrupted_ends_the_run() -> None:
 
 
 def test_a_pool_that_does_not_open_fails_every_row_of_a_batch() -> None:
-    fault = Failure(Fault("ValueError", "max_workers must be greater than 0"))
+    fault = Failure(Fault("ValueError", "0 threads answer nothing; give 1 or more"))
     assert LLM(PLAIN, default, echo, Threads(0), batch_size=3).generate(["a", "b", "c", "d"]) == [fault] * 4
 
 
@@ -215,7 +215,7 @@ def test_a_pool_that_does_not_open_fails_every_row() -> None:
     assert llm.generate(["a", "b"]) == [fault, fault]
     with llm.submitter() as submit:
         assert submit("a").result() == fault
-    zero = Failure(Fault("ValueError", "max_workers must be greater than 0"))
+    zero = Failure(Fault("ValueError", "0 threads answer nothing; give 1 or more"))
     assert LLM(PLAIN, default, echo, Threads(0)).generate(["a"]) == [zero]
 
 
@@ -241,42 +241,6 @@ def test_a_pool_that_is_shut_by_another_meanwhile_fails_what_it_dropped() -> Non
         assert "CancelledError" in repr(row) or "after shutdown" in repr(row) or row == Success(row.value_or(()))
 
 
-def asked_with(batches: dict[int, Callable[[], Batch]]) -> Call[Batch]:
-    """A call of two rows: key 2 is the whole call, 0 and 1 its rows alone."""
-    return Call(batches[2], (batches[0], batches[1]), 1)
-
-
-@pytest.mark.parametrize("whole", [(), [[Completion("a")]], [[Completion("x")]] * 3], ids=["none", "short", "long"])
-def test_a_batch_of_another_length_is_asked_again_row_by_row(whole: Batch) -> None:
-    call = asked_with({2: lambda: whole, 0: lambda: [[Completion("a")]], 1: lambda: [[Completion("b")]]})
-    assert attempt(call) == (Success((Completion("a"),)), Success((Completion("b"),)))
-
-
-def test_a_good_batch_is_asked_once() -> None:
-    asked: list[int] = []
-
-    def ask(key: int, batch: Batch) -> Batch:
-        asked.append(key)
-        return batch
-
-    both: Batch = [[Completion("a")], Success([Completion("b")])]
-    call = asked_with({2: partial(ask, 2, both), 0: partial(ask, 0, both), 1: partial(ask, 1, both)})
-    assert attempt(call) == (Success((Completion("a"),)), Success((Completion("b"),)))
-    assert asked == [2]
-
-
-def test_a_call_without_rows_is_not_made() -> None:
-    assert attempt(Call(lambda: pytest.fail("asked"), (), 1)) == ()
-
-
-def test_as_completed_of_a_pool_is_as_of_a_loop() -> None:
-    call: Call[Batch] = Call(lambda: [[Completion("a")]], (lambda: [[Completion("a")]],), 1)
-    wanted: list[tuple[int, Answer]] = [(n, (Success((Completion("a"),)),)) for n in range(5)]
-    assert list(Sequential().as_completed([call] * 5)) == wanted
-    assert sorted(Threads(2).as_completed([call] * 5), key=lambda pair: pair[0]) == wanted
-    assert list(Threads(2).run([call] * 5)) == [answer for _, answer in wanted]
-
-
 def test_a_future_that_fails_after_the_pool_is_a_typed_answer() -> None:
     class Dropping(ThreadPoolExecutor):
         """A double of an engine whose own machinery fails, as a lost connection to a scheduler does."""
@@ -288,3 +252,79 @@ def test_a_future_that_fails_after_the_pool_is_a_typed_answer() -> None:
 
     rows = LLM(PLAIN, default, echo, Pool(partial(Dropping, 1), 2)).generate(["a"])
     assert rows == [Failure(Fault("ConnectionResetError", "scheduler lost"))]
+
+
+class Exhausted:
+    """A double of a system that has no more than so many threads to give."""
+
+    def __init__(self, threads: int) -> None:
+        self.left = threads
+        self.start = threading.Thread.start
+
+    def __call__(self, thread: threading.Thread) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("can't start new thread")
+        self.start(thread)
+
+
+@pytest.mark.parametrize("threads", [0, 3, 14])
+def test_where_the_system_has_no_more_threads_those_there_are_do_the_work(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exhausted = Exhausted(threads)
+
+    def start(thread: threading.Thread) -> None:
+        exhausted(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    rows = texts(LLM(PLAIN, default, echo, Threads(40)), [str(n) for n in range(100)])
+    refused = [repr(Fault("RuntimeError", "can't start new thread"))]
+    assert rows == [[str(n)] if threads else refused for n in range(100)]
+
+
+def test_as_many_threads_as_asked_for_run_at_once_and_no_more() -> None:
+    barrier, lock, running, most = threading.Barrier(40, timeout=20), threading.Lock(), 0, 0
+
+    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        if int(prompts[0]) < 40:
+            barrier.wait()
+        with lock:
+            running -= 1
+        return echo(prompts, num_generations)
+
+    assert texts(LLM(PLAIN, default, backend, Threads(40)), [str(n) for n in range(200)]) == [
+        [str(n)] for n in range(200)
+    ]
+    assert most == 40
+
+
+def test_leaving_the_submitter_of_an_open_pool_waits_for_the_parsers_too() -> None:
+    def parse(text: str) -> Result[str, object]:
+        time.sleep(0.1)
+        return Success(text)
+
+    with ThreadPoolExecutor(2) as pool:
+        with LLM(Task(Prompt, parse), default, echo, Pool(lambda: nullcontext(pool), 2)).submitter() as submit:
+            futures = [submit(str(n)) for n in range(4)]
+        assert all(future.done() for future in futures)
+
+
+def test_a_future_that_is_cancelled_while_its_call_runs_stays_cancelled() -> None:
+    begun, hold = threading.Event(), threading.Event()
+
+    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        begun.set()
+        hold.wait(10)
+        return echo(prompts, num_generations)
+
+    with LLM(PLAIN, default, backend, Threads(1)).submitter() as submit:
+        future = submit("a")
+        assert begun.wait(10)
+        assert future.cancel()
+        hold.set()
+    assert future.cancelled()

@@ -288,6 +288,30 @@ def test_functions_that_give_the_wrong_kind_of_value_are_named() -> None:
         assert error_of(row_of(backend=giving)) == Fault("TypeError", message)
 
 
+@every_executor
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_failure_that_the_prompt_function_passes_on_is_kept_typed(executor: Executor[Batch], batch_size: int) -> None:
+    def judge(story: Row) -> Result[Prompt, GenerateError]:
+        return story.map(lambda made: Prompt(f"Is it good? {made[0].completion.text}"))
+
+    write = LLM(PLAIN, default, planned_faults({"b": lambda: 1 / 0}), executor)
+    judged = LLM(Task(judge, text_of), default, echo, executor, batch_size=batch_size).stream(write.stream("abc"))
+    first, second, third = judged
+    assert (texts(first), texts(third)) == (["Is it good? a"], ["Is it good? c"])
+    assert second == Failure(Fault("ZeroDivisionError", "division by zero"))
+
+
+def test_a_prompt_function_that_answers_another_kind_of_result_is_named() -> None:
+    untyped: Any = LLM
+    task: Any = Task
+    for asked, message in [
+        (Failure("no reason"), "a Failure of the prompt function gave str, not an error of distgen"),
+        (Success("text"), "the prompt function gave str, not Prompt"),
+    ]:
+        rows = untyped(task(partial(give, asked, None), text_of), default, echo, Sequential()).generate(["x"])
+        assert error_of(rows[0]) == Fault("TypeError", message, "prompt")
+
+
 def test_a_failure_of_another_kind_is_still_a_fault() -> None:
     untyped: Any = LLM
     kinds = [Failure(ValueError("safe caught me")), Failure("no reason"), Failure(Fault("Refused", "no"))]
@@ -376,7 +400,7 @@ def test_threads_run_at_once() -> None:
     assert [texts(row) for row in llm.generate(str(n) for n in range(8))] == [[str(n)] for n in range(8)]
 
 
-@pytest.mark.parametrize("executor", [Sequential(), Threads(4)], ids=repr)
+@every_executor
 def test_a_keyboard_interrupt_of_the_backend_ends_the_run(executor: Executor[Batch]) -> None:
     backend = planned_faults({"row 20": raise_(KeyboardInterrupt())})
     llm = LLM(PLAIN, default, backend, executor)
@@ -464,7 +488,9 @@ def test_leaving_a_submitter_by_an_exception_cancels_what_is_pending() -> None:
 def test_submitting_after_the_end_is_a_failure() -> None:
     with LLM(PLAIN, default, echo, Threads(1)).submitter() as submit:
         pass
-    assert error_of(submit("late").result()) == Fault("RuntimeError", "cannot schedule new futures after shutdown")
+    assert error_of(submit("late").result()) == Fault(
+        "RuntimeError", "submitted after the end of the submitter's block"
+    )
 
 
 def test_a_shared_backend_serves_many_llms_at_once() -> None:
@@ -496,6 +522,6 @@ def test_the_repr_names_functions_and_shows_no_argument_of_them() -> None:
     llm = LLM(PLAIN, chatml, each(str.upper), Threads(2), model="m")
     assert repr(llm) == (
         "LLM(task=Task(prompt=Prompt, parse=text_of), format=chatml, backend=partial(_each), "
-        "executor=Threads(n=2, buffer=512), model='m', batch_size=1)"
+        "executor=Threads(n=2, buffer=4096), model='m', batch_size=1)"
     )
     assert dict(llm.__rich_repr__())["model"] == "m"
