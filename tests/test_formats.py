@@ -606,8 +606,8 @@ def test_of_two_tokens_at_one_place_the_longer_is_named() -> None:
 
 @every_template
 def test_no_markup_of_a_literal_is_text(template: ChatTemplate) -> None:
-    literals = (template.bos, template.head, template.before_system, template.after_system)
-    literals += (template.before_answer, template.after_answer, template.tail)
+    opening = (template.bos, template.head, template.before_system, template.after_system)
+    literals = (*opening, template.before_answer, template.after_answer, template.tail)
     markup = {
         token
         for each in literals
