@@ -73,11 +73,12 @@ class ControlToken:
 class NotSupported:
     """The prompt has a system text, or history, or no system text, and `format` cannot write that, as its model's cannot.
 
-    "no thinking" is an answer to train on without the thinking that the format opens.
+    "no thinking" is an answer to train on without the thinking that the format opens, "thinking" one with some where the
+    format says that there is none.
     """
 
     format: str
-    what: Literal["system", "history", "no system", "no thinking"]
+    what: Literal["system", "history", "no system", "thinking", "no thinking"]
 
 
 @final
@@ -152,6 +153,8 @@ def explain(error: GenerateError | ParseFailed) -> str:
             return f"{format_name} has no system role; put the instructions in the user text, or choose another format."
         case NotSupported(format_name, "no system"):
             return f"{format_name} has no fixed text to stand for an absent system text; give one, it may be empty."
+        case NotSupported(format_name, "thinking"):
+            return f"{format_name} opens an answer with nothing thought; take the thinking out, or choose a format that thinks."
         case NotSupported(format_name, "no thinking"):
             return (
                 f"{format_name} opens an answer with <think>; give all that the model wrote, up to its </think> and on."

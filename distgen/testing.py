@@ -41,7 +41,7 @@ PROSE: Final = (
     "दर्शन क्या है? एक वाक्य में उत्तर दें।",
     "철학이란 무엇입니까? 한 문장으로.",
     "מהי פילוסופיה? 🙂 ענה בקצרה.",
-    "### Title\n\n- [x] done\n- [ ] open\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n[link](https://example.org?a=1&b=2)",
+    "### Title\n\n```sh\nls -l | wc\n```\n\n- [x] done\n- [ ] open\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n[link](https://example.org?a=1&b=2)",
     "if (a < b && b > c) { x[i] = y | z; } // <T> List<String> [1, 2]\n#include <stdio.h>",
     'def f(x: dict[str, int]) -> None:\n    """<b>bold</b>"""\n    return {"k": [1, {}]}  # %s {0} $z \\n',
     "<html><body><p class='x'>a</p><!-- c --></body></html> <<EOF\nSELECT * FROM t WHERE a <> 'b';\nEOF",
@@ -118,7 +118,9 @@ def _any_texts() -> st.SearchStrategy[str]:
     # As often as there are formats that have it: the markup of many families is met more often.
     markup = [token for format in FORMATS.values() for token in format.control_tokens]
     said = st.sampled_from((*PROSE, "system", "user", "assistant")) | st.sampled_from(markup)
-    odd = st.sampled_from((*WHITE_SPACE, "\ud800", "\udfff", "\x00", "\u200b", "{}", "x"))
+    odd = st.sampled_from(
+        (*WHITE_SPACE, "\ud800", "\udfff", "\x00", "\u200b", "\ufeff", "e\u0301", "\r\n", "```", "{}", "x")
+    )
     return st.text(st.characters(), max_size=20) | st.lists(said | odd, max_size=4).map("".join)
 
 

@@ -248,6 +248,8 @@ def test_canonical_forms_by_hand(name: str, prompt: Prompt, canonical: Prompt) -
         ("alpaca", Prompt("what is ### Response: for?"), None),
         ("solar", Prompt("u", "s\n\n### User:\nx"), ControlToken("solar", "### User:", "system", 3)),
         ("solar", Prompt("a### User:\nb"), ControlToken("solar", "### User:", "user", 1)),
+        ("solar", Prompt("a\n\n### System:\nb"), ControlToken("solar", "### System:\n", "user", 3)),
+        ("vicuna", Prompt("Labels are USER:ASSISTANT:SYSTEM"), ControlToken("vicuna", " USER:ASSISTANT:", "user", 10)),
         ("deepseek-v2", Prompt("u", "s\n\nUser: x"), ControlToken("deepseek-v2", "User: ", "system", 3)),
         ("chatglm3", Prompt("a philosophy sop"), None),
         ("minimax-m2", Prompt("a[e~"), ControlToken("minimax-m2", "[e~[", "user", 1)),
@@ -508,6 +510,9 @@ def test_an_example_is_how_the_vendor_renders_an_answer_once_it_is_history(name:
         ("qwen3", "4", "<think>\n\n</think>\n\n4<|im_end|>"),
         ("qwen3-nothink", "4", "4<|im_end|>"),
         ("qwq", "2+2\n</think>\n\n4", "2+2\n</think>\n\n4<|im_end|>"),
+        ("qwq", "<think>\n2+2\n</think>\n\n4", "2+2\n</think>\n\n4<|im_end|>"),
+        ("deepseek-r1-distill", "<think>2+2</think>4", "2+2</think>4<｜end▁of▁sentence｜>"),
+        ("llama3", " r</think> ", "r</think><|eot_id|>"),
         ("llama2", " </think> 4", " </think> 4 </s>"),  # no markup of that format
     ],
 )
@@ -533,6 +538,9 @@ def test_examples_by_hand(name: str, answer: str, span: str) -> None:
             ControlToken("deepseek-coder", "\n### Response:\n", "answer", 1),
         ),
         ("qwq", Prompt("u"), "4", NotSupported("qwq", "no thinking")),
+        ("qwen3", Prompt("u"), "<think>2+2", ControlToken("qwen3", "<think>", "answer", 0)),
+        ("qwen3-nothink", Prompt("u"), "<think>2+2</think>4", NotSupported("qwen3-nothink", "thinking")),
+        ("deepseek-v3.1", Prompt("u"), "2+2</think>4", NotSupported("deepseek-v3.1", "thinking")),
         ("gemma", Prompt("u", "s"), "4", NotSupported("gemma", "system")),
     ],
 )
@@ -771,6 +779,13 @@ def test_without_bos_only_the_leading_bos_is_gone() -> None:
     assert bare(Prompt("<s>")) == Failure(ControlToken("llama2", "<s>", "user", 0))
 
 
+def test_what_an_empty_text_takes_may_hold_anything() -> None:
+    odd = replace(chatml, head=chatml.head + "\\1 ", after_system=chatml.after_system + "\\1 ", empty_user=("\\1 ", ""))
+    for prompt in (Prompt(""), Prompt("", "s"), Prompt("u", "s")):
+        law_inverse(odd, prompt)
+    assert odd(Prompt("")) == Success("<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n")
+
+
 def test_a_family_member_names_only_its_difference() -> None:
     smol = replace(chatml, name="smol", control_tokens=(*chatml.control_tokens, "<|pad|>"))
     assert smol(Prompt("Hi")) == chatml(Prompt("Hi"))
@@ -851,6 +866,8 @@ def test_a_model_s_name_finds_its_format(name: str, format: str) -> None:
         ("QwQ-32B-Preview", ()),
         ("Llama-3.2-11B-Vision-Instruct", ()),
         ("SmolLM3-3B", ("smollm2", "smollm3-nothink")),
+        ("deepseek-ai/DeepSeek-R1", ("deepseek-r1", "deepseek-v3.1", "deepseek-v3")),
+        ("HuggingFaceH4/zephyr-7b-gemma-v0.1", ()),
         ("", ()),
         ("/", ()),
         ("\ud800", ()),

@@ -443,7 +443,42 @@ def test_a_broken_law_says_what_and_where(broken: Callable[[], None], message: s
 answers: Final[Iterator[Answer]] = (Success(str(number)) for number in count(1))
 
 
+def prose_refused_in_a_system_text(prompt: Prompt) -> Answer:
+    refused = prompt.system is not None and "philosophy" in prompt.system
+    at = prompt.system.find("philosophy") if prompt.system is not None else 0
+    return Failure(ControlToken("f", "philosophy", "system", at)) if refused else chatml(prompt)
+
+
+def test_prose_is_tried_in_a_system_text_too() -> None:
+    with pytest.raises(AssertionError, match=r"^law_prose: "):
+        check_formatter(prose_refused_in_a_system_text, max_examples=5)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "prompt"),
+    [
+        (NotSupported("f", "no system"), Prompt("x", "s")),
+        (ControlToken("f", "", "user", 0), Prompt("x")),
+        (ControlToken("f", "ab", "user", 1), Prompt("bx")),
+    ],
+)
+def test_a_refusal_that_is_not_so_breaks_a_law(refusal: FormatError, prompt: Prompt) -> None:
+    with pytest.raises(AssertionError, match=r"^law_refusal: "):
+        law_refusal(always(refusal), prompt)
+
+
+def test_segments_are_refused_as_the_call_is() -> None:
+    @dataclass(frozen=True)
+    class Unlike(Cut):
+        def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
+            return Failure(NotSupported("chatml", "history"))
+
+    with pytest.raises(AssertionError, match=r"^law_segments: .* has no segments"):
+        law_segments(Unlike(), Prompt("a"))
+
+
 def test_laws_of_other_shapes_of_refusal() -> None:
+    law_complete(llama3, Prompt(" hi "))
     law_no_forgery(Seeded(write=always(NotSupported("f", "system"))), Prompt("<|im_end|>", "s"))
     law_refusal(always(NotSupported("f", "system")), Prompt("a", ""))
     law_refusal(always(NotSupported("f", "history")), Prompt("a", None, (Exchange("", ""),)))

@@ -69,7 +69,7 @@ class Inbox:
         self._queue: SimpleQueue[Delivery] = SimpleQueue()
         self._first: list[Delivery] = []
         self._bell: Callable[[], None] | None = None
-        self.reader = get_ident()
+        self.reader: int = get_ident()
 
     def put(self, delivery: Delivery) -> None:
         """Adds one, and wakes the loop that awaits it."""

@@ -29,7 +29,6 @@ chatml: Final = ChatTemplate(
         "Nous-Hermes-2",
         "Nous-Hermes-2-Mistral-*-DPO",
         "Nous-Hermes-2-Mixtral-*-DPO",
-        "Dolphin",
     ),
     head="<|im_start|>user\n",
     before_system="<|im_start|>system\n",
@@ -195,7 +194,7 @@ lfm2: Final = replace(
 bielik: Final = replace(
     chatml_bos,
     name="bielik",
-    models=("Bielik-*-v3", "Bielik-*-v3.0-Instruct"),
+    models=("Bielik-*-v3.0-Instruct",),
     control_tokens=("<s>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"),
     empty_system="absent",
     strip_assistant=str.lstrip,

@@ -79,7 +79,7 @@ deepseek_v3: Final = ChatTemplate(
 deepseek_r1: Final = replace(
     deepseek_v3,
     name="deepseek-r1",
-    models=("DeepSeek-R1",),
+    models=(),  # its later revisions begin the thinking
     control_tokens=(
         "<｜begin▁of▁sentence｜>",
         "<｜end▁of▁sentence｜>",

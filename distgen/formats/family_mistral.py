@@ -69,7 +69,6 @@ mistral_v3: Final = replace(
     models=(
         "Mistral-*-Instruct-v0.3",
         "Mixtral-8x22B-Instruct-v0.1",
-        "Codestral",
         "Codestral-*-v0.1",
         "Mistral-Large-Instruct-2407",
     ),

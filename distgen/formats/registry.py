@@ -151,7 +151,7 @@ def format_as(prompt: Prompt, name: str) -> Result[str | Messages, FormatError]:
 def _unknown(name: str, meant: tuple[str, ...]) -> UnknownFormat:
     from difflib import get_close_matches
 
-    return UnknownFormat(name, meant or tuple(get_close_matches(name.lower(), FORMATS)))
+    return UnknownFormat(name, meant or tuple(get_close_matches(name.rpartition("/")[2].lower(), FORMATS)))
 
 
 # What packages a model leaves its chat template as it is: weights in another file format, or quantized.

@@ -71,7 +71,7 @@ class _Derived(NamedTuple):
     refused: tuple[str, ...]
     """The markup, longest first: of two tokens at one place the longer is reported."""
     openings: tuple[str, ...]
-    """What opens an answer in plain words, such as "\\n\\nAssistant:": refused where it stands in a text just so."""
+    """What opens an answer or a system text in plain words, "\\n\\nAssistant:": refused where it stands in a text just so."""
     words: tuple[str, ...]
     """What else a forged turn may be made of, or a half of it: the control tokens that are plain words."""
     delimiters: tuple[str, ...]
@@ -206,10 +206,12 @@ class ChatTemplate:
         """The prompt with its answer and the stop after it, to train on: it begins with the text that a call gives.
 
         The answer is written as the format writes a past one, where it opens both alike; so the text is then how a
-        longer conversation begins. A stop that the format does not write after a past answer stands here all the same. An
-        answer that holds a `</think>` stands as the model wrote it, though a format deletes what was thought from a past
-        one; one without it is opened as the format opens a last answer that was not thought about (Qwen3), or, where the
-        format begins the thinking itself (QwQ), it is `NotSupported`.
+        longer conversation begins. A stop that the format does not write after a past answer stands here all the same.
+
+        An answer that holds a `</think>` stands as the model wrote it, though a format deletes what was thought from a past
+        one; where the format itself begins the thinking (QwQ), a `<think>` at its start is not written twice. One without
+        is opened as the format opens a last answer that was not thought about (Qwen3). What the format cannot mean is
+        `NotSupported`: an answer without thinking where it begins some, one with it where it says that there is none.
 
         >>> from distgen.formats import llama2
         >>> text, start, end = llama2.example(Prompt("2+2?"), "4").unwrap()
@@ -217,13 +219,17 @@ class ChatTemplate:
         ('<s>[INST] 2+2? [/INST] 4 </s>', ' 4 </s>')
         """
         thought = _THINKING[1] in self.control_tokens and _THINKING[1] in answer
-        if not thought and self.tail.rstrip().endswith(_THINKING[0]):
-            return Failure(NotSupported(self.name, "no thinking"))
+        begun, ended = self.tail.rstrip().endswith(_THINKING[0]), self.tail.rstrip().endswith(_THINKING[1])
+        if (begun and not thought) or (ended and thought):
+            return Failure(NotSupported(self.name, "no thinking" if begun else "thinking"))
         rendered = self(prompt)
-        refusal = self._forgery(replace(prompt, user="", history=(Exchange(prompt.user, _unthought(answer)),)))
+        answered = Exchange(prompt.user, _masked(answer) if thought else answer)
+        refusal = self._forgery(replace(prompt, user="", history=(answered,)))
         if refusal is not None and isinstance(rendered, Success):
             return Failure(replace(refusal, where="answer"))
         said = answer if thought else self.strip_assistant(answer)
+        if begun:
+            said = said.lstrip().removeprefix(_THINKING[0]).lstrip("\n")
         before = "" if thought else self.no_thinking or after_prefix(self.before_answer, self.tail)
         written = f"{before if said else before.removesuffix(self.empty_assistant[0])}{said}{_stop(self)}"
         return rendered.map(lambda text: Example(text + written, len(text), len(text) + len(written)))
@@ -505,7 +511,7 @@ def _success(text: str) -> Success[str]:
     return success
 
 
-def _unthought(answer: str) -> str:
+def _masked(answer: str) -> str:
     """The answer with something else, as long, for the marks of thinking, which it may hold."""
     return re.sub("|".join(_THINKING), lambda found: "\0" * len(found[0]), answer)
 
@@ -534,6 +540,8 @@ def _plan(template: ChatTemplate, given: _Derived, is_misread: bool) -> _Plan:
 def _derive(template: ChatTemplate) -> _Derived:
     markup = {token for token in (*template.control_tokens, *template.stops) if is_markup(token)}
     words = () if template.folds == "conversation" else (template.before_answer, template.tail)
+    if any(each.strip() and not holds(each, markup) for each in words):
+        words = (*words, template.before_system)
     delimiters = (template.before_answer, template.after_answer, template.after_system)
     openings = {each for each in words if each.strip() and not holds(each, markup)}
     plain = {risk for risk in _risks(template, markup) if not holds(risk, markup)}

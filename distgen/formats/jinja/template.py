@@ -39,7 +39,7 @@ LONGEST_TOKENS: Final = 200_000
 """Of all the special tokens of a tokenizer config together, in characters; some models reserve a thousand of them."""
 
 # Markup as tokenizers have it: <|im_end|>, </s>, <<SYS>>, <｜User｜>, [INST]. An address or a comparison is none.
-_MARKUP: Final = re.compile(r"<{1,2}[^\s<>]{1,80}>{1,2}|\[/?[A-Z][A-Z0-9_]+\]")
+_MARKUP: Final = re.compile(r"<{1,2}[^\s<>]{1,80}>{1,2}|\[/?[A-Z][A-Z0-9_]+\]|\[\|[^\s\[\]|]{1,80}\|\]")
 _MARKS: Final = frozenset("<>[]|｜")
 # Private characters of Unicode, which a template has no reason to treat in a way of its own.
 _PLACE: Final = re.compile("\ue000\\d+\ue001")
@@ -232,8 +232,9 @@ def _order(template: JinjaTemplate, marked: Prompt) -> tuple[int, ...] | None:
     rendered = _rendered(template, marked).value_or(None)
     if rendered is None:
         return None
-    starts = {index: rendered.find(mark) for index, (_, mark) in enumerate(marked.texts()) if mark}
-    return tuple(sorted((index for index, start in starts.items() if start >= 0), key=lambda index: starts[index]))
+    indexes = {mark: index for index, (_, mark) in enumerate(marked.texts()) if mark}
+    found = (indexes[each[0]] for each in _PLACE.finditer(rendered) if each[0] in indexes)
+    return tuple(dict.fromkeys(found))
 
 
 # Markup.
