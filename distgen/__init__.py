@@ -42,9 +42,12 @@ from distgen.formats import lookup as lookup
 from distgen.formats import total as total
 from distgen.formats import trusting as trusting
 from distgen.task import Task as Task
+from distgen.executors import Asyncio as Asyncio
 from distgen.executors import Executor as Executor
 from distgen.executors import Pool as Pool
+from distgen.executors import Processes as Processes
 from distgen.executors import Sequential as Sequential
+from distgen.executors import Stream as Stream
 from distgen.executors import Threads as Threads
 from distgen.llm import LLM as LLM
 from distgen.llm import Answered as Answered

@@ -205,7 +205,7 @@ def _kind(error: BaseException) -> str:
 def _message(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception as broken:  # an exception's own __str__ may raise
+    except (Exception, SystemExit, GeneratorExit) as broken:  # an exception's own __str__ may raise
         return f"<its __str__ raised {type(broken).__name__}>"
     cut = len(text) - _LONGEST_MESSAGE
     return text if cut <= 0 else f"{text[:_LONGEST_MESSAGE]} ... ({cut} more characters)"

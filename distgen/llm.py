@@ -8,14 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, final
+from itertools import count
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, final
 
 from returns.result import Failure, Result, Success
 
 from distgen.completion import Completion, Generate
 from distgen.errors import Fault, GenerateError, InvalidArgument, ParseFailed, explain
-from distgen.executors import Answer, Call, Executor, settled
+from distgen.executors import (
+    Answer,
+    Call,
+    Delivery,
+    Executor,
+    Inbox,
+    RowAnswer,
+    Steps,
+    Stream,
+    opened,
+    warn,
+    windowed,
+)
 from distgen.formats import Formatter
 from distgen.prompt import Prompt
 from distgen.task import In, Out, Shown, Task, shown_fields
@@ -44,7 +56,11 @@ class Generation(Generic[Out]):
 Answered: TypeAlias = Result[tuple[Generation[Out], ...], GenerateError]
 """What became of one input: its `num_generations` generations, or the reason why there are none."""
 
-_Prepared: TypeAlias = Result[tuple[Prompt, P], GenerateError]
+_Prepared: TypeAlias = Prompt | GenerateError
+"""What is asked about one input, or why nothing is."""
+
+_CANCELLED: Final = Fault("CancelledError", "the submitter was left by an exception before this was asked")
+_ENDED: Final = Fault("RuntimeError", "submitted after the end of the submitter's block")
 
 
 @final
@@ -81,32 +97,23 @@ class LLM(Generic[In, Out, P, R]):
         `on_progress(k)` is called as rows finish, failed or not, with the number of generations just finished, so that
         `tqdm(total=len(inputs) * num_generations).update` fits. Where it raises, it is warned of and called no more.
         """
-        rows = dict(self.as_completed(inputs, num_generations, on_progress))
+        with closing(self.as_completed(inputs, num_generations, on_progress)) as answered:
+            rows = dict(answered)
         return [rows[index] for index in range(len(rows))]
 
     def stream(
         self, inputs: Iterable[In], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
-    ) -> Generator[Answered[Out], None, None]:
+    ) -> Stream[Answered[Out]]:
         """The answers one by one, in the order of the inputs, in bounded memory; `close` cancels what is pending."""
-        asked: dict[int, list[_Prepared[P]]] = {}
-        report = _reporter(on_progress, num_generations)
-        with closing(self.executor.run(self._calls(inputs, num_generations, asked))) as answers:
-            for index, answer in enumerate(answers):
-                for row in self._rows(asked.pop(index), answer):
-                    report()
-                    yield row
+        inbox = Inbox()
+        return Stream(inbox, _values(self._steps(inputs, num_generations, on_progress, inbox, in_order=True)))
 
     def as_completed(
         self, inputs: Iterable[In], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
-    ) -> Generator[tuple[int, Answered[Out]], None, None]:
+    ) -> Stream[tuple[int, Answered[Out]]]:
         """The answers as they come, each with the index of its input."""
-        asked: dict[int, list[_Prepared[P]]] = {}
-        report = _reporter(on_progress, num_generations)
-        with closing(self.executor.as_completed(self._calls(inputs, num_generations, asked))) as answers:
-            for index, answer in answers:
-                for position, row in enumerate(self._rows(asked.pop(index), answer), index * self._chunk()):
-                    report()
-                    yield position, row
+        inbox = Inbox()
+        return Stream(inbox, self._steps(inputs, num_generations, on_progress, inbox, in_order=False))
 
     @contextmanager
     def submitter(self, num_generations: int = 1) -> Generator[Callable[[In], Future[Answered[Out]]], None, None]:
@@ -114,67 +121,107 @@ class LLM(Generic[In, Out, P, R]):
 
         Leaving the block waits for all that was submitted; leaving it by an exception cancels what is pending.
         """
-        with self.executor.submitter() as submit_call:
+        desk: _Desk[Answered[Out]] = _Desk()
+        refused = self._refused(num_generations)
 
-            def submit(value: In) -> Future[Answered[Out]]:
-                prepared = [self._prepared(value, num_generations)]
-                call = self._call(prepared, num_generations)
-                return _then(submit_call(call), lambda done: self._rows(prepared, settled(done, call))[0])
+        def submit(value: In) -> Future[Answered[Out]]:
+            prompts: list[P] = []
+            prepared = [refused or self._prepared(value, prompts)]
+            index, future = desk.open(lambda answer: self._rows(prepared, answer)[0])
+            call = Call(self.backend, prompts, num_generations)
+            if desk.is_closed:
+                desk.deliver((index, call.failed(_ENDED)))
+            elif prompts:
+                desk.cancel_by(index, submit_call(index, call))
+            else:
+                desk.deliver((index, ()))
+            return future
 
-            yield submit
+        try:
+            with opened(self.executor, desk.deliver, _always) as submit_call:
+                try:
+                    yield submit
+                    desk.wait()
+                finally:
+                    desk.is_closed = True
+        finally:
+            desk.drop(_CANCELLED)
+
+    def _steps(
+        self,
+        inputs: Iterable[In],
+        num_generations: int,
+        on_progress: Callable[[int], object] | None,
+        inbox: Inbox,
+        in_order: bool,
+    ) -> Steps[tuple[int, Answered[Out]]]:
+        asked: dict[int, list[_Prepared]] = {}
+        size = self.batch_size if _is_count(self.batch_size) else 1
+        report = None if on_progress is None else _reporter(on_progress, num_generations)
+        calls = self._calls(inputs, size, num_generations, asked)
+        with closing(windowed(self.executor, calls, in_order, inbox)) as steps:
+            for step in steps:
+                if step is None:
+                    yield None
+                    continue
+                index, answer = step
+                for position, row in enumerate(self._rows(asked.pop(index), answer), index * size):
+                    if report is not None:
+                        report()
+                    yield position, row
 
     def _calls(
-        self, inputs: Iterable[In], num_generations: int, asked: dict[int, list[_Prepared[P]]]
-    ) -> Iterator[Call[R]]:
-        """A call for each `batch_size` inputs, made as it is pulled; what each row asked is left in `asked`."""
-        for index, chunk in enumerate(_chunks(inputs, self._chunk())):
-            asked[index] = [self._prepared(value, num_generations) for value in chunk]
-            yield self._call(asked[index], num_generations)
+        self, inputs: Iterable[In], size: int, num_generations: int, asked: dict[int, list[_Prepared]]
+    ) -> Iterator[Call[P, R]]:
+        """A call for each `size` inputs, made as it is pulled; what each row asked is left in `asked`."""
+        refused = self._refused(num_generations)
+        for index, chunk in enumerate(_chunks(inputs, size)):
+            prompts: list[P] = []
+            asked[index] = [refused or self._prepared(value, prompts) for value in chunk]
+            yield Call(self.backend, prompts, num_generations)
 
-    def _call(self, prepared: list[_Prepared[P]], num_generations: int) -> Call[R]:
-        rendered = [row.unwrap()[1] for row in prepared if isinstance(row, Success)]
-        if len(rendered) == 1:
-            ask = partial(self.backend, rendered, num_generations)
-            return Call(ask, (ask,), num_generations)
-        rows = tuple(partial(self.backend, [one], num_generations) for one in rendered)
-        return Call(partial(self.backend, rendered, num_generations), rows, num_generations)
-
-    def _prepared(self, value: In, num_generations: int) -> _Prepared[P]:
-        """What to send for an input. Never raises."""
+    def _refused(self, num_generations: int) -> InvalidArgument | None:
         for name, number in (("num_generations", num_generations), ("batch_size", self.batch_size)):
             if not _is_count(number):
-                return Failure(InvalidArgument(name, number, "it must be a whole number, 1 or more"))
-        try:
-            prompt = _checked(self.task.prompt(value), Prompt, "the prompt function")
-        except Exception as error:
-            return Failure(Fault.of(error, "prompt"))
-        try:
-            rendered = _checked(self.format(prompt), Result, "the formatter")
-        except Exception as error:
-            return Failure(Fault.of(error, "format"))
-        return rendered.map(lambda ready: (prompt, ready))
+                return InvalidArgument(name, number, "it must be a whole number, 1 or more")
+        return None
 
-    def _rows(self, prepared: list[_Prepared[P]], answer: Answer) -> list[Answered[Out]]:
+    def _prepared(self, value: In, prompts: list[P]) -> _Prepared:
+        """What is asked about an input, added to `prompts` as it is to be sent. Never raises."""
+        try:
+            prompt = self.task.prompt(value)
+            _check(prompt, Prompt, "the prompt function")
+        except Exception as error:
+            return Fault.of(error, "prompt")
+        try:
+            rendered = self.format(prompt)
+            if isinstance(rendered, Success):
+                prompts.append(rendered.unwrap())
+                return prompt
+            _check(rendered, Result, "the formatter")
+        except Exception as error:
+            return Fault.of(error, "format")
+        return rendered.failure()
+
+    def _rows(self, prepared: list[_Prepared], answer: Answer) -> list[Answered[Out]]:
         """Joins what was asked with what was answered: rows that were never asked keep the reason why."""
         answers = iter(answer)
-        return [
-            next(answers).map(partial(self._generations, row.unwrap()[0]))
-            if isinstance(row, Success)
-            else Failure(row.failure())
-            for row in prepared
-        ]
+        return [self._row(row, next(answers)) if isinstance(row, Prompt) else Failure(row) for row in prepared]
 
-    def _generations(self, prompt: Prompt, completions: tuple[Completion, ...]) -> tuple[Generation[Out], ...]:
-        return tuple(Generation(self.model, prompt, each, self._parsed(each.text)) for each in completions)
+    def _row(self, prompt: Prompt, answer: RowAnswer) -> Answered[Out]:
+        if isinstance(answer, tuple):
+            return Success(tuple([Generation(self.model, prompt, each, self._parsed(each.text)) for each in answer]))
+        return Failure(answer)
 
     def _parsed(self, text: str) -> Result[Out, ParseFailed]:
         try:
-            return _checked(self.task.parse(text), Result, "the parser").alt(_parse_failed)
+            parsed = self.task.parse(text)
+            if isinstance(parsed, Success):
+                return parsed
+            _check(parsed, Result, "the parser")
         except Exception as error:
             return Failure(_parse_failed(error))
-
-    def _chunk(self) -> int:
-        return self.batch_size if _is_count(self.batch_size) else 1
+        return parsed.alt(_parse_failed)
 
     def __rich_repr__(self) -> Iterator[tuple[str, object]]:
         """The fields, functions and formats by their names; Rich reads this, and so does `repr`."""
@@ -193,11 +240,20 @@ _T = TypeVar("_T")
 _U = TypeVar("_U")
 
 
-def _checked(value: _T, expected: type, giver: str) -> _T:
+def _check(value: object, expected: type, giver: str) -> None:
     """A function from untyped code may give anything; the fault is then named where it is made."""
     if not isinstance(value, expected):
         raise TypeError(f"{giver} gave {type(value).__name__}, not {expected.__name__}")
-    return value
+
+
+def _always() -> bool:
+    return True
+
+
+def _values(steps: Steps[tuple[int, _T]]) -> Steps[_T]:
+    with closing(steps):
+        for step in steps:
+            yield None if step is None else step[1]
 
 
 def _is_count(value: object) -> bool:
@@ -225,45 +281,75 @@ def _chunks(inputs: Iterable[_T], size: int) -> Iterator[list[_T]]:
         yield chunk
 
 
-def _reporter(on_progress: Callable[[int], object] | None, num_generations: int) -> Callable[[], None]:
+def _reporter(on_progress: Callable[[int], object], num_generations: int) -> Callable[[], None]:
     """Tells `on_progress` of one more row, until it raises."""
+    is_told = True
 
     def report() -> None:
-        nonlocal on_progress
-        if on_progress is None:
+        nonlocal is_told
+        if not is_told:
             return
         try:
             on_progress(num_generations)
         except Exception as error:
-            on_progress = None
-            _warn(f"{explain(Fault.of(error, 'progress'))} on_progress is called no more; the run goes on.")
+            is_told = False
+            warn(f"{explain(Fault.of(error, 'progress'))} on_progress is called no more; the run goes on.")
 
     return report
 
 
-def _warn(message: str) -> None:
-    import warnings
+@final
+class _Desk(Generic[_T]):
+    """The futures of a submitter. Whoever takes one out of `_waiting` settles it, so that it is settled once."""
 
-    try:
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
-    except RuntimeWarning:  # warnings are errors here; but rows that were paid for are worth more
-        return
+    __slots__ = ("_numbers", "_unfinished", "_waiting", "is_closed")
 
+    def __init__(self) -> None:
+        self._numbers = count()
+        self._waiting: dict[int, tuple[Future[_T], Callable[[Answer], _T]]] = {}
+        self._unfinished: set[Future[_T]] = set()
+        self.is_closed = False
 
-def _then(future: Future[_T], fn: Callable[[Future[_T]], _U]) -> Future[_U]:
-    """A future of what `fn` makes of a done one; cancelling it cancels that one."""
-    from concurrent.futures import Future
+    def open(self, read: Callable[[Answer], _T]) -> tuple[int, Future[_T]]:
+        from concurrent.futures import Future
 
-    after: Future[_U] = Future()
+        index, future = next(self._numbers), Future[_T]()
+        self._waiting[index] = future, read
+        self._unfinished.add(future)
+        future.add_done_callback(self._unfinished.discard)
+        return index, future
 
-    def finish(done: Future[_T]) -> None:
-        if not after.set_running_or_notify_cancel():
+    def cancel_by(self, index: int, cancel: Callable[[], object]) -> None:
+        """Cancelling the future cancels its call, if that has not begun."""
+
+        def hear(done: Future[_T]) -> None:
+            if done.cancelled() and self._waiting.pop(index, None) is not None:
+                cancel()
+                done.set_running_or_notify_cancel()
+
+        waiting = self._waiting.get(index)
+        if waiting is not None:
+            waiting[0].add_done_callback(hear)
+
+    def deliver(self, delivery: Delivery) -> None:
+        index, answer = delivery
+        waiting = self._waiting.pop(index, None)
+        if waiting is None or not waiting[0].set_running_or_notify_cancel():
             return
+        future, read = waiting
         try:
-            after.set_result(fn(done))
-        except BaseException as error:  # KeyboardInterrupt; a future that is never done would hang its reader
-            after.set_exception(error)
+            if isinstance(answer, KeyboardInterrupt):
+                raise answer
+            future.set_result(read(answer))
+        except BaseException as error:  # a future that is never done would hang its reader
+            future.set_exception(error)
 
-    after.add_done_callback(lambda _: future.cancel() if after.cancelled() else None)
-    future.add_done_callback(finish)
-    return after
+    def wait(self) -> None:
+        from concurrent.futures import wait
+
+        while self._unfinished:
+            wait(list(self._unfinished))
+
+    def drop(self, fault: Fault) -> None:
+        for index in list(self._waiting):
+            self.deliver((index, (fault,)))

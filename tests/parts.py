@@ -2,13 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
+import psutil
 from returns.result import Result, Success
 
-from distgen import Batch, Completion, Exchange, Executor, Pool, Prompt, Sequential, Task, Threads
+from distgen import Asyncio, Batch, Completion, Exchange, Executor, Pool, Prompt, Sequential, Task, Threads
+from distgen.executors import Call, Deliver, Submit
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """A synchronous backend on an async executor, so that every law is tried there too: it awaits once, then answers."""
+
+    executor: Executor[Awaitable[Batch]]
+
+    @property
+    def in_flight(self) -> int:
+        return self.executor.in_flight
+
+    @property
+    def buffer(self) -> int:
+        return self.executor.buffer
+
+    def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[Batch]]:
+        return _AwaitedSession(self.executor.session(deliver))
+
+
+class _AwaitedSession:
+    def __init__(self, session: AbstractContextManager[Submit[Awaitable[Batch]]]) -> None:
+        self.session = session
+
+    def __enter__(self) -> Submit[Batch]:
+        submit_async = self.session.__enter__()
+
+        def submit(index: int, call: Call[P, Batch]) -> Callable[[], object]:
+            async def backend(prompts: Sequence[P], num_generations: int) -> Batch:
+                await asyncio.sleep(0)
+                return call.backend(prompts, num_generations)
+
+            return submit_async(index, Call(backend, call.prompts, call.num_generations))
+
+        return submit
+
+    def __exit__(self, *_: object) -> None:
+        self.session.__exit__(None, None, None)
+
 
 EXECUTORS: Final[Mapping[str, Executor[Batch]]] = {
     "sequential": Sequential(),
@@ -16,6 +64,8 @@ EXECUTORS: Final[Mapping[str, Executor[Batch]]] = {
     "threads": Threads(8),
     "threads without buffer": Threads(3, buffer=0),
     "pool": Pool(lambda: ThreadPoolExecutor(4), 5, buffer=2),
+    "asyncio": Awaited(Asyncio(8)),
+    "asyncio with a deadline": Awaited(Asyncio(3, timeout=60, buffer=2)),
 }
 
 
@@ -44,3 +94,21 @@ def planned_faults(plan: Mapping[str, Callable[[], object]]) -> Callable[[Sequen
         return [[Completion(prompt)] * num_generations for prompt in prompts]
 
     return generate
+
+
+def slow_echo(prompts: Sequence[str], num_generations: int) -> Batch:
+    """A backend that takes 10 ms; at the top of a module, so that another process finds it."""
+    time.sleep(0.01)
+    return [[Completion(prompt)] * num_generations for prompt in prompts]
+
+
+async def slow_echo_async(prompts: Sequence[str], num_generations: int) -> Batch:
+    await asyncio.sleep(0.01)
+    return [[Completion(prompt)] * num_generations for prompt in prompts]
+
+
+def left_behind() -> list[str]:
+    """The threads and child processes that are still there, by name; multiprocessing keeps a tracker of its own."""
+    threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    commands = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    return [*threads, *(command for command in commands if command and "resource_tracker" not in command)]

@@ -18,7 +18,6 @@ from returns.result import Failure, Success
 
 from distgen import LLM, Batch, Completion, Fault, Pool, Sequential, Threads, fold
 from distgen.backends.echo import echo
-from distgen.executors import Answer, Call, attempt
 from distgen.formats import chatml, default
 from tests.parts import PLAIN
 
@@ -164,7 +163,7 @@ def test_a_lazy_row_that_is_interrupted_ends_the_run() -> None:
 
 
 def test_a_pool_that_does_not_open_fails_every_row_of_a_batch() -> None:
-    fault = Failure(Fault("ValueError", "max_workers must be greater than 0"))
+    fault = Failure(Fault("ValueError", "0 threads answer nothing; give 1 or more"))
     assert LLM(PLAIN, default, echo, Threads(0), batch_size=3).generate(["a", "b", "c", "d"]) == [fault] * 4
 
 
@@ -215,7 +214,7 @@ def test_a_pool_that_does_not_open_fails_every_row() -> None:
     assert llm.generate(["a", "b"]) == [fault, fault]
     with llm.submitter() as submit:
         assert submit("a").result() == fault
-    zero = Failure(Fault("ValueError", "max_workers must be greater than 0"))
+    zero = Failure(Fault("ValueError", "0 threads answer nothing; give 1 or more"))
     assert LLM(PLAIN, default, echo, Threads(0)).generate(["a"]) == [zero]
 
 
@@ -239,42 +238,6 @@ def test_a_pool_that_is_shut_by_another_meanwhile_fails_what_it_dropped() -> Non
     assert len(rows) == 8
     for row in rows[1:]:
         assert "CancelledError" in repr(row) or "after shutdown" in repr(row) or row == Success(row.value_or(()))
-
-
-def asked_with(batches: dict[int, Callable[[], Batch]]) -> Call[Batch]:
-    """A call of two rows: key 2 is the whole call, 0 and 1 its rows alone."""
-    return Call(batches[2], (batches[0], batches[1]), 1)
-
-
-@pytest.mark.parametrize("whole", [(), [[Completion("a")]], [[Completion("x")]] * 3], ids=["none", "short", "long"])
-def test_a_batch_of_another_length_is_asked_again_row_by_row(whole: Batch) -> None:
-    call = asked_with({2: lambda: whole, 0: lambda: [[Completion("a")]], 1: lambda: [[Completion("b")]]})
-    assert attempt(call) == (Success((Completion("a"),)), Success((Completion("b"),)))
-
-
-def test_a_good_batch_is_asked_once() -> None:
-    asked: list[int] = []
-
-    def ask(key: int, batch: Batch) -> Batch:
-        asked.append(key)
-        return batch
-
-    both: Batch = [[Completion("a")], Success([Completion("b")])]
-    call = asked_with({2: partial(ask, 2, both), 0: partial(ask, 0, both), 1: partial(ask, 1, both)})
-    assert attempt(call) == (Success((Completion("a"),)), Success((Completion("b"),)))
-    assert asked == [2]
-
-
-def test_a_call_without_rows_is_not_made() -> None:
-    assert attempt(Call(lambda: pytest.fail("asked"), (), 1)) == ()
-
-
-def test_as_completed_of_a_pool_is_as_of_a_loop() -> None:
-    call: Call[Batch] = Call(lambda: [[Completion("a")]], (lambda: [[Completion("a")]],), 1)
-    wanted: list[tuple[int, Answer]] = [(n, (Success((Completion("a"),)),)) for n in range(5)]
-    assert list(Sequential().as_completed([call] * 5)) == wanted
-    assert sorted(Threads(2).as_completed([call] * 5), key=lambda pair: pair[0]) == wanted
-    assert list(Threads(2).run([call] * 5)) == [answer for _, answer in wanted]
 
 
 def test_a_future_that_fails_after_the_pool_is_a_typed_answer() -> None:

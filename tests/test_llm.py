@@ -464,7 +464,9 @@ def test_leaving_a_submitter_by_an_exception_cancels_what_is_pending() -> None:
 def test_submitting_after_the_end_is_a_failure() -> None:
     with LLM(PLAIN, default, echo, Threads(1)).submitter() as submit:
         pass
-    assert error_of(submit("late").result()) == Fault("RuntimeError", "cannot schedule new futures after shutdown")
+    assert error_of(submit("late").result()) == Fault(
+        "RuntimeError", "submitted after the end of the submitter's block"
+    )
 
 
 def test_a_shared_backend_serves_many_llms_at_once() -> None:
@@ -496,6 +498,6 @@ def test_the_repr_names_functions_and_shows_no_argument_of_them() -> None:
     llm = LLM(PLAIN, chatml, each(str.upper), Threads(2), model="m")
     assert repr(llm) == (
         "LLM(task=Task(prompt=Prompt, parse=text_of), format=chatml, backend=partial(_each), "
-        "executor=Threads(n=2, buffer=512), model='m', batch_size=1)"
+        "executor=Threads(n=2, buffer=4096), model='m', batch_size=1)"
     )
     assert dict(llm.__rich_repr__())["model"] == "m"

@@ -6,7 +6,7 @@ composition which is no longer refused fails the check. Never imported, never ru
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import assert_type
 
@@ -15,8 +15,10 @@ from returns.result import Result, Success, safe
 from distgen import (
     LLM,
     Answered,
+    Asyncio,
     Batch,
     Completion,
+    Executor,
     Fault,
     FormatError,
     Generate,
@@ -24,6 +26,7 @@ from distgen import (
     Messages,
     ParseFailed,
     Pool,
+    Processes,
     Prompt,
     Sequential,
     Task,
@@ -74,6 +77,21 @@ with llm.submitter() as submit:
     assert_type(submit(1), Future[Answered[float]])
 LLM(task, openai, chats, Sequential())
 LLM(task, openai, echo, Sequential())
+LLM(task, chatml, texts, Processes(2))
+llm_async = LLM(task, chatml, texts_async, Asyncio(8, timeout=60))
+assert_type(llm_async.generate([1, 2]), list[Answered[float]])
+assert_type(next(llm_async.stream([1])), Answered[float])
+
+
+async def read() -> None:
+    async for row in llm_async.stream([1]):
+        assert_type(row, Answered[float])
+    async for index, row in llm.as_completed([1]):
+        assert_type((index, row), tuple[int, Answered[float]])
+
+
+# A stream is a Generator.
+streamed: Generator[Answered[float], None, None] = llm.stream([1])
 LLM(task, chatml, echo, Threads(2))
 LLM(task, chatml, with_failures, Pool(ThreadPoolExecutor, 4))
 LLM(task, total(lambda prompt: prompt.user), texts, Sequential())
@@ -90,6 +108,16 @@ LLM(task, total(lambda prompt: len(prompt.user)), texts, Sequential())  # type: 
 wrong: Awaitable[Batch] = texts_async([""], 1)
 LLM(task, chatml, texts_async, Sequential())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 LLM(task, chatml, texts_async, Threads(8))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+LLM(task, chatml, texts_async, Processes(2))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+LLM(task, chatml, texts_async, Pool(ThreadPoolExecutor, 4))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+LLM(task, chatml, texts, Asyncio(8))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+LLM(task, chatml, each(str.upper), Asyncio(8))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+LLM(task, openai, texts_async, Asyncio(8))  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+
+# An executor is chosen at run time among those of its kind.
+executors: list[Executor[Batch]] = [Sequential(), Threads(8), Processes(2), Pool(ThreadPoolExecutor, 4)]
+executors.append(Asyncio(8))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+asynchronous: Executor[Awaitable[Batch]] = Asyncio(8, timeout=60)
 
 # A task asks with a Prompt and answers a Result.
 Task(str, safe(float))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,131 @@
+"""A session for async backends, on an event loop in a thread of its own: imported when a run begins."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final, TypeAlias, TypeVar, final
+
+from distgen.completion import Batch
+from distgen.errors import Fault, WrongShape
+from distgen.executors.calls import Answer, Call, shaped
+from distgen.executors.window import Deliver, Submit
+
+_P = TypeVar("_P")
+
+_Job: TypeAlias = list[tuple[int, Call[Any, Awaitable[Batch]]]]
+"""A call in a list of its own: whoever pops it owns it."""
+
+_GRACE: Final = 1.0  # seconds that a cancelled backend may take to end before it is left behind with its loop
+
+
+@final
+class LoopSession:
+    """At most `limit` calls at once, each a task of the loop; leaving cancels them all."""
+
+    def __init__(self, limit: int, timeout: float | None, deliver: Deliver) -> None:  # noqa: D107  (the class says it)
+        self._limit, self._timeout, self._deliver = max(1, limit), timeout, deliver
+        self._loop = asyncio.new_event_loop()
+        self._leaving: asyncio.Future[None] = self._loop.create_future()
+        self._tasks: dict[int, asyncio.Task[None]] = {}  # a loop itself holds its tasks weakly
+        self._jobs: deque[_Job] = deque()
+        self._is_woken = False
+        self._thread = threading.Thread(
+            target=_serve, args=(self._loop, self._leaving), name="distgen-loop", daemon=True
+        )
+
+    def __enter__(self) -> Submit[Awaitable[Batch]]:
+        self._thread.start()
+        return self._submit
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._leaving.set_result, None)
+        self._thread.join()
+
+    def _submit(self, index: int, call: Call[_P, Awaitable[Batch]]) -> Callable[[], object]:
+        job: _Job = [(index, call)]
+        self._jobs.append(job)
+        if not self._is_woken:  # waking a loop is a system call: once for all that it finds
+            self._is_woken = True
+            self._loop.call_soon_threadsafe(self._hear)
+        return job.clear
+
+    def _hear(self) -> None:
+        self._is_woken = False
+        self._begin()
+
+    def _begin(self) -> None:
+        while self._jobs and len(self._tasks) < self._limit:
+            for index, call in self._jobs.popleft():  # none, where it was cancelled
+                self._tasks[index] = self._loop.create_task(self._answer(index, call))
+
+    async def _answer(self, index: int, call: Call[Any, Awaitable[Batch]]) -> None:
+        try:
+            self._deliver((index, await _attempt(call, self._timeout)))
+        except KeyboardInterrupt as interrupt:
+            self._deliver((index, interrupt))
+        del self._tasks[index]
+        self._begin()
+
+
+def _serve(loop: asyncio.AbstractEventLoop, leaving: asyncio.Future[None]) -> None:
+    try:
+        while not leaving.done():
+            with suppress(BaseException):  # whatever a backend's own tasks do to their loop, even stopping it
+                loop.run_until_complete(leaving)
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            loop.run_until_complete(asyncio.wait(tasks, timeout=_GRACE))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
+
+
+async def _attempt(call: Call[_P, Awaitable[Batch]], timeout: float | None) -> Answer:
+    """`attempt`, awaited; each request to the backend has `timeout` seconds in all."""
+    answer: Answer | Fault | WrongShape
+    try:
+        batch = await (call.backend(call.prompts, call.num_generations) if timeout is None else _within(timeout, call))
+        answer = shaped(batch, len(call.prompts), call.num_generations)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            raise  # the run is over; a client that raises it of its own accord fails its row
+        answer = Fault.of(error)
+    if isinstance(answer, tuple):
+        return answer
+    if len(call.prompts) == 1:
+        return (answer,)
+    return tuple([(await _attempt(row, timeout))[0] for row in call.rows()])
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _within(timeout: float, call: Call[_P, Awaitable[Batch]]) -> Batch:
+    """The answer, or TimeoutError: then, not when the backend agrees to end, since it may refuse to be cancelled."""
+    task = asyncio.create_task(_caught(call))
+    done, _ = await asyncio.wait({task}, timeout=timeout)
+    if not done:
+        task.cancel()
+        raise TimeoutError(f"no answer in {timeout} s")
+    got = task.result()
+    if isinstance(got, BaseException):
+        raise got
+    return got
+
+
+async def _caught(call: Call[_P, Awaitable[Batch]]) -> Batch | BaseException:
+    try:
+        return await call.backend(call.prompts, call.num_generations)
+    except BaseException as error:  # a task that raises SystemExit or KeyboardInterrupt takes the whole loop with it
+        return error

@@ -1,0 +1,291 @@
+"""The one engine under every executor: a bounded window over lazy calls, in order or as they finish.
+
+It blocks nowhere: where nothing is ready it yields None, and `Stream` waits, blocking in `for`, awaiting in `async for`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+from threading import get_ident
+from typing import Generic, Protocol, TypeAlias, TypeVar, final
+
+from distgen.errors import Fault, explain
+from distgen.executors.calls import Answer, Call, warn
+
+_A = TypeVar("_A")
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+_R_contra = TypeVar("_R_contra", contravariant=True)
+_P = TypeVar("_P")
+
+Delivery: TypeAlias = tuple[int, Answer | KeyboardInterrupt]
+"""The index of a call, and its answer; a KeyboardInterrupt in a backend is the caller's."""
+
+Deliver: TypeAlias = Callable[[Delivery], None]
+
+Indexed: TypeAlias = tuple[int, Answer]
+
+
+class Submit(Protocol[_R_contra]):
+    """Hands over a call, of one prompt or more, under an index; gives what cancels it until it begins. Never raises."""
+
+    def __call__(self, index: int, call: Call[_P, _R_contra], /) -> Callable[[], object]: ...  # noqa: D102
+
+
+class Executor(Protocol[_R_contra]):
+    """Runs calls whose backend gives R: a Batch for the synchronous executors, an awaitable one for the async.
+
+    At most `in_flight` calls are handed over and not yet answered, and at most `buffer` answered ones wait for a slower one
+    before them.
+    """
+
+    @property
+    def in_flight(self) -> int: ...  # noqa: D102
+
+    @property
+    def buffer(self) -> int: ...  # noqa: D102
+
+    def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[_R_contra]]:
+        """Opens the pool, and gives its submit. Each call not cancelled is delivered once, from whatever thread.
+
+        Leaving cancels what has not begun, waits for what runs, and leaves no thread or process behind. No generator: at
+        its end the garbage collector would run its `finally` in any thread, also in one that it waits for.
+        """
+        ...
+
+
+@final
+class Inbox:
+    """What was delivered and is not yet read: many threads put, one reads."""
+
+    __slots__ = ("_bell", "_first", "_queue", "reader")
+
+    def __init__(self) -> None:  # noqa: D107  (the class says it)
+        from queue import SimpleQueue
+
+        self._queue: SimpleQueue[Delivery] = SimpleQueue()
+        self._first: list[Delivery] = []
+        self._bell: Callable[[], None] | None = None
+        self.reader = get_ident()
+
+    def put(self, delivery: Delivery) -> None:
+        """Adds one, and wakes the loop that awaits it."""
+        self._queue.put(delivery)
+        bell = self._bell
+        if bell is not None:
+            bell()
+
+    def is_read_here(self) -> bool:
+        """Whether this is its reader's thread. Garbage is collected in any, also in one that a pool's end waits for."""
+        return get_ident() == self.reader
+
+    def take(self) -> list[Delivery]:
+        """All there is now."""
+        taken, self._first = self._first, []
+        while not self._queue.empty():
+            taken.append(self._queue.get())
+        return taken
+
+    def wait(self) -> None:
+        """Blocks until there is something."""
+        self._first.append(self._queue.get())
+
+    async def ready(self) -> None:
+        """Waits in the running event loop until there is something."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        woken: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        def ring() -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(wake)
+
+        self._bell = ring
+        try:
+            if self._queue.empty():  # what was put before the bell hung there
+                await woken
+        finally:
+            self._bell = None
+
+
+Steps: TypeAlias = Generator[_T | None, None, None]
+"""Values as they get ready; None where nothing is, and the Inbox is to be waited on before the next step."""
+
+
+@final
+class Stream(Generic[_T]):
+    """Values as they get ready: a Generator for `for` and, inside async code, for `async for`.
+
+    Closing it, dropping it, and an exception that ends it cancel what is pending and wait for what runs.
+
+    >>> list(Stream(Inbox(), (value for value in "ab")))
+    ['a', 'b']
+    """
+
+    __slots__ = ("_inbox", "_steps")
+
+    def __init__(self, inbox: Inbox, steps: Steps[_T]) -> None:  # noqa: D107  (the class says it)
+        self._inbox, self._steps = inbox, steps
+
+    def __iter__(self) -> Stream[_T]:
+        return self
+
+    def __next__(self) -> _T:
+        inbox = self._inbox
+        inbox.reader = get_ident()
+        try:
+            for step in self._steps:
+                if step is not None:
+                    return step
+                inbox.wait()
+        except BaseException:  # of what it runs, or KeyboardInterrupt while it waits
+            self._steps.close()
+            raise
+        raise StopIteration
+
+    def send(self, _: None, /) -> _T:
+        """As `next`: it takes nothing."""
+        return next(self)
+
+    def throw(self, error: type[BaseException] | BaseException, /, *_: object) -> _T:
+        """Closes it, and raises the exception."""
+        self.close()
+        raise error
+
+    def close(self) -> None:
+        """Cancels what is pending and waits for what runs; nothing more is yielded."""
+        self._inbox.reader = get_ident()
+        self._steps.close()
+
+    def __aiter__(self) -> Stream[_T]:
+        return self
+
+    async def __anext__(self) -> _T:
+        import asyncio
+
+        self._inbox.reader = get_ident()
+        try:
+            await asyncio.sleep(0)  # answers that are all ready must not starve the other tasks of the loop
+            for step in self._steps:
+                if step is not None:
+                    return step
+                await self._inbox.ready()
+        except asyncio.CancelledError:
+            await self.aclose()
+            raise
+        except BaseException:
+            self._steps.close()
+            raise
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """`close` that does not block the event loop; `contextlib.aclosing` calls it."""
+        import asyncio
+
+        await asyncio.to_thread(self.close)
+
+
+def windowed(executor: Executor[_R], calls: Iterable[Call[_P, _R]], in_order: bool, inbox: Inbox) -> Steps[Indexed]:
+    """The answers, each with the index of its call; an Exception of `calls` is raised after all that came before it."""
+    limit, buffer = max(1, executor.in_flight), max(0, executor.buffer)
+    source = _Source(iter(calls))
+    answered: dict[int, Answer] = {}
+    handed = pending = due = 0
+    with opened(executor, inbox.put, inbox.is_read_here) as submit:
+        while True:
+            ahead = len(answered) - buffer
+            while pending < (limit - ahead if ahead > 0 else limit) and (call := source.pull()) is not None:
+                pending += 1
+                if call.prompts:
+                    submit(handed, call)
+                else:  # nothing of it could be rendered
+                    inbox.put((handed, ()))
+                handed += 1
+            for index, answer in inbox.take():
+                pending -= 1
+                if isinstance(answer, KeyboardInterrupt):
+                    raise answer
+                answered[index] = answer
+            ready = due if in_order else next(iter(answered), due)
+            if ready in answered:
+                yield ready, answered.pop(ready)
+                due += 1
+            elif pending:
+                yield None
+            else:
+                break
+    source.end()
+
+
+@contextmanager
+def opened(executor: Executor[_R], deliver: Deliver, may_wait: Callable[[], bool]) -> Generator[Submit[_R], None, None]:
+    """A session; where it does not open, that is the answer to every call, where it does not close, a warning."""
+    try:
+        session = executor.session(deliver)
+        submit = session.__enter__()
+    except Exception as error:
+        yield partial(_refuse, Fault.of(error), deliver)
+        return
+    try:
+        yield submit
+    finally:
+        if may_wait():
+            _leave(session)
+        else:
+            _leave_in_a_thread(session)
+
+
+def _refuse(fault: Fault, deliver: Deliver, index: int, call: Call[_P, _R]) -> Callable[[], None]:
+    deliver((index, call.failed(fault)))
+    return nothing
+
+
+def nothing() -> None:
+    """What cancels a call that is over."""
+
+
+def _leave(session: AbstractContextManager[object]) -> None:
+    if sys.is_finalizing():  # the interpreter ends: daemons run no more, and would be waited for without end
+        return
+    try:
+        session.__exit__(None, None, None)
+    except Exception as error:  # all rows have their answers
+        warn(f"{explain(Fault.of(error))} That was on closing its pool; every row has its answer.")
+
+
+def _leave_in_a_thread(session: AbstractContextManager[object]) -> None:
+    from threading import Thread
+
+    Thread(target=_leave, args=(session,), name="distgen-closing", daemon=True).start()
+
+
+@final
+class _Source(Generic[_T]):
+    """Values of an iterator up to its end or its exception, which is raised last and so loses nothing before it."""
+
+    __slots__ = ("_error", "_values")
+
+    def __init__(self, values: Iterator[_T]) -> None:
+        self._values = values
+        self._error: Exception | None = None
+
+    def pull(self) -> _T | None:
+        if self._error is not None:
+            return None
+        try:
+            return next(self._values, None)
+        except Exception as error:
+            self._error = error
+            return None
+
+    def end(self) -> None:
+        if self._error is not None:
+            raise self._error

@@ -1,0 +1,268 @@
+"""The price of the engine, each figure beside its bound; exits with 1 where one is over.
+
+    python tests/benchmarks/engine.py [price] [schedule] [memory] [peers]
+
+Without arguments all four, on Linux. `price` is CPU per row, beside a bare loop and a bare ThreadPoolExecutor.map that format and
+wrap alike; `schedule` is wall time beside the ideal one of as many workers; `memory` runs a million inputs through each
+executor, which takes minutes; `peers` skips what is not installed. A busy machine stretches wall time, CPU time less.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from subprocess import check_output
+
+from returns.result import Success
+
+from distgen import (
+    LLM,
+    Answered,
+    Asyncio,
+    Batch,
+    Completion,
+    Generation,
+    Pool,
+    Processes,
+    Prompt,
+    Sequential,
+    Stream,
+    Task,
+    Threads,
+)
+from distgen.formats import chatml
+
+TASK: Task[str, str] = Task(Prompt, Success)
+ROWS = 20_000
+MILLION = 1_000_000
+MIB = 2**20
+
+
+def told(what: str, figure: float, bound: float, unit: str = "times") -> bool:
+    print(f"{what}: {figure:.2f} {unit} (at most {bound:g})", flush=True)
+    return figure <= bound
+
+
+def inputs(rows: int) -> Iterator[str]:
+    return (f"row {n}" for n in range(rows))
+
+
+def cpu(rows: Iterable[object], number: int = ROWS) -> float:
+    """Microseconds of CPU a row, all threads of this process."""
+    start = time.process_time()
+    for _ in rows:
+        pass
+    return (time.process_time() - start) / number * 1e6
+
+
+def echo(prompts: Sequence[str], num_generations: int) -> list[list[Completion]]:
+    return [[Completion(prompt, "stop") for _ in range(num_generations)] for prompt in prompts]
+
+
+def bare(text: str) -> Answered[str]:
+    """What the loop of a careful user does: format, ask, wrap."""
+    prompt = Prompt(text)
+    (row,) = echo([chatml(prompt).unwrap()], 1)
+    return Success(tuple([Generation("m", prompt, each, Success(each.text)) for each in row]))
+
+
+def bare_map() -> Iterator[Answered[str]]:
+    with ThreadPoolExecutor(8) as pool:
+        yield from pool.map(bare, inputs(ROWS))
+
+
+def streamed(executor: Sequential | Threads, rows: int = ROWS) -> Stream[Answered[str]]:
+    return LLM(TASK, chatml, echo, executor, "m").stream(inputs(rows))
+
+
+def price() -> bool:
+    """The best of five, taken in turn, so that a disturbance hits all alike."""
+    loop, sequential, mapped, threads = (
+        min(column)
+        for column in zip(
+            *[
+                (
+                    cpu(map(bare, inputs(ROWS))),
+                    cpu(streamed(Sequential())),
+                    cpu(bare_map()),
+                    cpu(streamed(Threads(8))),
+                )
+                for _ in range(5)
+            ],
+            strict=True,
+        )
+    )
+    print(f"CPU a row: loop {loop:.1f}, Sequential {sequential:.1f}, map {mapped:.1f}, Threads(8) {threads:.1f} us")
+    first = told("Sequential to a bare loop", sequential / loop, 2)
+    return told("Threads(8) to ThreadPoolExecutor.map", threads / mapped, 1) and first
+
+
+def waiting(seconds: dict[str, float], prompts: Sequence[str], num_generations: int) -> Batch:
+    time.sleep(sum(seconds.get(prompt, 0.05) for prompt in prompts))
+    return [[Completion(prompt)] * num_generations for prompt in prompts]
+
+
+async def waiting_async(seconds: dict[str, float], prompts: Sequence[str], num_generations: int) -> Batch:
+    await asyncio.sleep(sum(seconds.get(prompt, 0.05) for prompt in prompts))
+    return [[Completion(prompt)] * num_generations for prompt in prompts]
+
+
+def ideal(durations: Iterable[float], workers: int) -> float:
+    """The makespan of workers that each take the next call when they are free, at no cost at all."""
+    free = [0.0] * workers
+    for duration in durations:
+        heapq.heapreplace(free, free[0] + duration)
+    return max(free)
+
+
+def wall(rows: Iterable[object]) -> float:
+    start = time.perf_counter()
+    for _ in rows:
+        pass
+    return time.perf_counter() - start
+
+
+def schedule() -> bool:
+    """The best of five, where the bound is near what a busy machine adds."""
+    held: list[bool] = []
+    for concurrency, bound in ((64, 1.05), (512, 1.4)):
+        best = ideal([0.05] * 2000, concurrency)
+        threads = LLM(TASK, chatml, partial(waiting, {}), Threads(concurrency))
+        loop = LLM(TASK, chatml, partial(waiting_async, {}), Asyncio(concurrency))
+        walls = [(wall(threads.stream(inputs(2000))), wall(loop.stream(inputs(2000)))) for _ in range(5)]
+        for executor, taken in zip((threads.executor, loop.executor), zip(*walls, strict=True), strict=True):
+            held.append(told(f"2,000 calls of 50 ms, {executor}, to {best:.2f} s", min(taken) / best, bound))
+    chance = random.Random(7)
+    tail = [0.25 if chance.random() < 0.01 else 0.005 for _ in range(8000)]
+    plan = {chatml(Prompt(text)).unwrap(): seconds for text, seconds in zip(inputs(8000), tail, strict=True)}
+    for concurrency in (16, 64):
+        best = ideal(tail, concurrency)
+        tailed = LLM(TASK, chatml, partial(waiting, plan), Threads(concurrency))
+        figure = min(wall(tailed.stream(inputs(8000))) for _ in range(2)) / best
+        held.append(
+            told(f"one in 100 takes 50 times longer, in order, {tailed.executor}, to {best:.2f} s", figure, 1.1)
+        )
+    return all(held)
+
+
+async def echo_async(prompts: Sequence[str], num_generations: int) -> list[list[Completion]]:
+    return echo(prompts, num_generations)
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def growth(stream: Stream[Answered[str]]) -> float:
+    """MiB between the 20,000th row and the last."""
+    before = seen = 0
+    for seen, _ in enumerate(stream, 1):
+        if seen == 20_000:
+            before = resident()
+    assert seen == MILLION
+    return (resident() - before) / MIB
+
+
+def memory() -> bool:
+    held: list[bool] = []
+    with ExitStack() as stack:
+        runs: dict[str, Stream[Answered[str]]] = {
+            "Sequential()": LLM(TASK, chatml, echo, Sequential()).stream(inputs(MILLION)),
+            "Threads(8)": LLM(TASK, chatml, echo, Threads(8)).stream(inputs(MILLION)),
+            "Pool(ThreadPoolExecutor)": LLM(TASK, chatml, echo, Pool(ThreadPoolExecutor, 16)).stream(inputs(MILLION)),
+            "Processes(2), 100 a call": LLM(TASK, chatml, echo, Processes(2), batch_size=100).stream(inputs(MILLION)),
+            "Asyncio(64)": LLM(TASK, chatml, echo_async, Asyncio(64)).stream(inputs(MILLION)),
+        }
+        if find_spec("loky"):
+            opened = partial(import_module("loky").ProcessPoolExecutor, 2)
+            runs["Pool(loky), 100 a call"] = LLM(TASK, chatml, echo, Pool(opened, 4), batch_size=100).stream(
+                inputs(MILLION)
+            )
+        if find_spec("distributed"):
+            distributed = import_module("distributed")
+            cluster = stack.enter_context(
+                distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0")
+            )
+            client = stack.enter_context(distributed.Client(cluster))
+            dask = Pool(client.get_executor, 8)
+            runs["Pool(Dask), 1,000 a call"] = LLM(TASK, chatml, echo, dask, batch_size=1000).stream(inputs(MILLION))
+        for name, stream in runs.items():
+            start = time.perf_counter()
+            grown = growth(stream)
+            took = time.perf_counter() - start
+            held.append(told(f"a million inputs, {name}, {took:.0f} s: growth", grown, 10, "MiB"))
+    return all(held)
+
+
+def langchain() -> dict[str, Callable[[], float]]:
+    """LangChain's own batch and abatch, over a runnable that formats, asks and wraps as `bare` does."""
+
+    async def bare_async(text: str) -> Answered[str]:
+        return bare(text)
+
+    rows = 2_000
+    runnable = import_module("langchain_core.runnables").RunnableLambda(bare, bare_async)
+
+    def batch() -> float:
+        return cpu(delayed(lambda: runnable.batch(list(inputs(rows)), {"max_concurrency": 64})), rows)
+
+    def abatch() -> float:
+        return cpu(delayed(lambda: asyncio.run(runnable.abatch(list(inputs(rows)), {"max_concurrency": 64}))), rows)
+
+    return {"LangChain batch": batch, "LangChain abatch": abatch}
+
+
+def delayed(make: Callable[[], Iterable[object]]) -> Iterator[object]:
+    """What `make` gives, made when the clock runs."""
+    yield from make()
+
+
+def distilabel() -> dict[str, Callable[[], float]]:
+    """A pipeline of distilabel, the CPU of its processes counted: what 2,000 rows more cost than 500 alone."""
+
+    def pipeline() -> float:
+        script = str(Path(__file__).with_name("distilabel_pipeline.py"))
+        few, many = (float(check_output([sys.executable, script, str(rows)]).split()[-1]) for rows in (500, 2_500))
+        return (many - few) / 2_000 * 1e6
+
+    return {"distilabel Pipeline.run": pipeline}
+
+
+def peers() -> bool:
+    """Each beside ours of its kind: Asyncio beside abatch, Threads beside the others."""
+    threads = min(cpu(streamed(Threads(64))) for _ in range(3))
+    loop = min(cpu(LLM(TASK, chatml, echo_async, Asyncio(64), "m").stream(inputs(ROWS))) for _ in range(3))
+    print(f"CPU a row: Threads(64) {threads:.1f} us, Asyncio(64) {loop:.1f} us")
+    held: list[bool] = []
+    for package, theirs in (("langchain_core", langchain), ("distilabel", distilabel)):
+        if find_spec(package) is None:
+            print(f"{package}: not installed, skipped")
+            continue
+        for name, run in theirs().items():
+            ours = loop if "abatch" in name else threads
+            figure = min(run() for _ in range(1 if package == "distilabel" else 3))
+            print(f"{name}: {figure:.1f} us a row, {figure / ours:.1f} times ours (at least 15)", flush=True)
+            held.append(figure / ours >= 15)
+    return all(held)
+
+
+PARTS: dict[str, Callable[[], bool]] = {"price": price, "schedule": schedule, "memory": memory, "peers": peers}
+
+
+def main(names: Sequence[str]) -> int:
+    return int(False in [PARTS[name]() for name in names or PARTS])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

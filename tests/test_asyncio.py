@@ -1,0 +1,298 @@
+"""Async backends: on a loop in a thread of its own, from plain code and from inside a running loop; deadlines that end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, suppress
+from itertools import count
+
+import pytest
+from returns.result import Failure, Success
+
+from distgen import LLM, Asyncio, Batch, Completion, Executor, Fault, Sequential, Threads, each, fold
+from distgen.formats import default
+from tests.parts import PLAIN, Awaited
+from tests.test_llm import Row, count_threads, error_of, texts
+
+AsyncBackend = Callable[[Sequence[str], int], Awaitable[Batch]]
+
+
+def echoed(prompts: Sequence[str], num_generations: int) -> Batch:
+    return [[Completion(prompt)] * num_generations for prompt in prompts]
+
+
+async def after_a_while(prompts: Sequence[str], num_generations: int) -> Batch:
+    await asyncio.sleep(0.01)
+    return echoed(prompts, num_generations)
+
+
+async def dripping(prompts: Sequence[str], num_generations: int) -> Batch:
+    """A double of a slow-loris: something comes all the time, the end never, for the prompt "slow"."""
+    while "slow" in prompts:
+        await asyncio.sleep(0.01)
+    return echoed(prompts, num_generations)
+
+
+async def stubborn(prompts: Sequence[str], num_generations: int) -> Batch:
+    """A double of a client that swallows its cancellation, again and again, for the prompt "slow"."""
+    while "slow" in prompts:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+    return echoed(prompts, num_generations)
+
+
+async def hanging(prompts: Sequence[str], num_generations: int) -> Batch:
+    if "slow" in prompts:
+        await asyncio.Event().wait()
+    return echoed(prompts, num_generations)
+
+
+def llm_of(backend: AsyncBackend, executor: Asyncio, batch_size: int = 1) -> LLM[str, str, str, Awaitable[Batch]]:
+    return LLM(PLAIN, default, backend, executor, batch_size=batch_size)
+
+
+def test_as_many_calls_as_the_limit_run_at_once_and_no_more() -> None:
+    running, most = 0, 0
+
+    async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.005)
+        running -= 1
+        return echoed(prompts, num_generations)
+
+    rows = llm_of(backend, Asyncio(7)).generate(str(n) for n in range(50))
+    assert [texts(row) for row in rows] == [[str(n)] for n in range(50)]
+    assert most == 7
+
+
+@pytest.mark.parametrize("backend", [dripping, hanging])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_deadline_ends_one_row(backend: AsyncBackend, batch_size: int) -> None:
+    start = time.monotonic()
+    rows = llm_of(backend, Asyncio(4, timeout=0.2), batch_size).generate(["a", "slow", "b", "c"])
+    assert time.monotonic() - start < 5
+    assert [error_of(row) for row in rows] == [None, Fault("TimeoutError", "no answer in 0.2 s"), None, None]
+    assert count_threads() == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the coroutine dies with its loop
+def test_a_deadline_ends_a_row_whose_backend_refuses_to_end() -> None:
+    start = time.monotonic()
+    rows = llm_of(stubborn, Asyncio(4, timeout=0.2)).generate(["a", "slow", "b"])
+    assert time.monotonic() - start < 5
+    assert [error_of(row) for row in rows] == [None, Fault("TimeoutError", "no answer in 0.2 s"), None]
+    assert count_threads() == 0
+
+
+def test_closing_ends_calls_that_hang_and_asks_nothing_again() -> None:
+    asked: list[list[str]] = []
+
+    async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        asked.append(list(prompts))
+        return await hanging(prompts, num_generations)
+
+    stream = llm_of(backend, Asyncio(8), batch_size=2).stream(["a", "b", "slow", "c", "d", "slow"])
+    assert [texts(next(stream)), texts(next(stream))] == [["a"], ["b"]]
+    start = time.monotonic()
+    stream.close()
+    assert time.monotonic() - start < 5
+    assert asked == [["a", "b"], ["slow", "c"], ["d", "slow"]]
+    assert count_threads() == 0
+
+
+@pytest.mark.parametrize(
+    "ended", [asyncio.CancelledError("no"), SystemExit("no"), GeneratorExit("no"), MemoryError("no")], ids=repr
+)
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_whatever_a_backend_raises_fails_its_row(ended: BaseException, timeout: float | None) -> None:
+    async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        await asyncio.sleep(0)
+        if "b" in prompts:
+            raise ended
+        return echoed(prompts, num_generations)
+
+    rows = llm_of(backend, Asyncio(2, timeout), batch_size=3).generate(["a", "b", "c", "d"])
+    errors = [error_of(row) for row in rows]
+    assert [error is None for error in errors] == [True, False, True, True]
+    assert isinstance(errors[1], Fault)
+    assert errors[1].kind.endswith(type(ended).__name__)
+
+
+def test_a_backend_that_gives_no_awaitable_fails_its_row() -> None:
+    async def good(prompts: Sequence[str], num_generations: int) -> Batch:
+        return echoed(prompts, num_generations)
+
+    def backend(prompts: Sequence[str], num_generations: int) -> Awaitable[Batch]:
+        if "b" in prompts:
+            raise ConnectionRefusedError("before there was anything to await")
+        return good(prompts, num_generations)
+
+    rows = llm_of(backend, Asyncio(2)).generate(["a", "b"])
+    assert [error_of(row) for row in rows] == [
+        None,
+        Fault("ConnectionRefusedError", "before there was anything to await"),
+    ]
+
+
+def test_a_keyboard_interrupt_of_the_backend_ends_the_run() -> None:
+    async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        if "row 20" in prompts:
+            raise KeyboardInterrupt
+        return echoed(prompts, num_generations)
+
+    seen: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        for row in llm_of(backend, Asyncio(4)).stream(f"row {n}" for n in range(1000)):
+            seen.append(*texts(row))
+    assert seen == [f"row {n}" for n in range(len(seen))]
+    assert count_threads() == 0
+
+
+def test_within_a_running_loop_all_verbs_work() -> None:
+    async def notebook() -> tuple[list[Row], list[Row]]:
+        llm = llm_of(after_a_while, Asyncio(4))
+        return llm.generate(["a", "b"]), list(llm.stream(["a", "b"]))
+
+    assert [[texts(row) for row in rows] for rows in asyncio.run(notebook())] == [[["a"], ["b"]]] * 2
+
+
+EVERY = {
+    "asyncio": Awaited(Asyncio(4)),
+    "threads": Threads(4),
+    "sequential": Sequential(),
+}
+every = pytest.mark.parametrize("executor", EVERY.values(), ids=EVERY.keys())
+
+
+@every
+def test_async_for_gives_what_for_gives(executor: Executor[Batch]) -> None:
+    llm = LLM(PLAIN, default, echoed, executor)
+    inputs = [f"row {n}" for n in range(100)]
+
+    async def read() -> tuple[list[Row], list[tuple[int, Row]]]:
+        return [row async for row in llm.stream(inputs)], [pair async for pair in llm.as_completed(inputs)]
+
+    rows, pairs = asyncio.run(read())
+    assert rows == list(llm.stream(inputs))
+    assert sorted(pairs, key=lambda pair: pair[0]) == list(enumerate(rows))
+    assert count_threads() == 0
+
+
+@every
+def test_other_tasks_run_while_async_for_waits_and_while_it_need_not(executor: Executor[Batch]) -> None:
+    async def read() -> int:
+        ticks = count()
+
+        async def ticking() -> None:
+            while True:
+                next(ticks)
+                await asyncio.sleep(0)
+
+        ticker = asyncio.create_task(ticking())
+        async for _ in LLM(PLAIN, default, echoed, executor).stream(str(n) for n in range(200)):
+            pass
+        ticker.cancel()
+        return next(ticks)
+
+    assert asyncio.run(read()) >= 100
+
+
+@every
+def test_leaving_async_for_early_leaves_nothing_behind(executor: Executor[Batch]) -> None:
+    async def read() -> list[Row]:
+        rows: list[Row] = []
+        async with aclosing(LLM(PLAIN, default, echoed, executor).stream(str(n) for n in count())) as stream:
+            async for row in stream:
+                rows.append(row)
+                if len(rows) == 5:
+                    break
+        assert count_threads() == 0
+        async for row in LLM(PLAIN, default, echoed, executor).stream(str(n) for n in count()):
+            rows.append(row)
+            break
+        return rows
+
+    assert [texts(row) for row in asyncio.run(read())] == [["0"], ["1"], ["2"], ["3"], ["4"], ["0"]]
+    assert count_threads() == 0
+
+
+def test_cancelling_the_task_of_an_async_for_ends_the_calls() -> None:
+    seen: list[str] = []
+    ended: list[str] = []
+
+    async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        try:
+            return await hanging(prompts, num_generations)
+        except asyncio.CancelledError:
+            ended.extend(prompts)
+            raise
+
+    async def read() -> None:
+        async for row in llm_of(backend, Asyncio(4)).stream(["a", "b", "slow", "slow"]):
+            seen.append(*texts(row))
+
+    async def cancelled() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(read(), 0.3)
+        assert count_threads() == 0
+
+    asyncio.run(cancelled())
+    assert (seen, ended) == (["a", "b"], ["slow", "slow"])
+
+
+def test_many_async_streams_at_once() -> None:
+    async def read(name: str) -> list[str]:
+        llm = LLM(PLAIN, default, each(lambda text: f"{name}: {text}"), Threads(2))
+        return [fold(row, lambda made: made[0].completion.text, repr) async for row in llm.stream("abc")]
+
+    async def all_of_them() -> list[list[str]]:
+        return await asyncio.gather(*[read(f"stream {n}") for n in range(30)])
+
+    assert asyncio.run(all_of_them()) == [[f"stream {n}: {letter}" for letter in "abc"] for n in range(30)]
+    assert count_threads() == 0
+
+
+def test_judging_what_was_generated_in_async_code() -> None:
+    llm = llm_of(after_a_while, Asyncio(4))
+
+    async def judged() -> AsyncIterator[Row]:
+        answers = (fold(row, lambda made: made[0].completion.text, repr) for row in llm.stream(["a", "b"]))
+        async for row in llm.stream(f"Is {answer} right?" for answer in answers):
+            yield row
+
+    async def read() -> list[Row]:
+        return [row async for row in judged()]
+
+    assert [texts(row) for row in asyncio.run(read())] == [["Is a right?"], ["Is b right?"]]
+
+
+def test_an_exception_of_the_inputs_ends_async_for_after_what_came_before() -> None:
+    def inputs() -> Iterator[str]:
+        yield from "ab"
+        raise OSError("the disk is gone")
+
+    seen: list[str] = []
+
+    async def read() -> None:
+        async for row in llm_of(after_a_while, Asyncio(4)).stream(inputs()):
+            seen.append(*texts(row))
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        asyncio.run(read())
+    assert seen == ["a", "b"]
+    assert count_threads() == 0
+
+
+def test_a_submitter_takes_async_backends() -> None:
+    with llm_of(hanging, Asyncio(2, timeout=0.2)).submitter() as submit:
+        futures = [submit(text) for text in ("a", "slow", "b")]
+    assert [future.result(timeout=0) for future in futures] == [
+        Success(futures[0].result().unwrap()),
+        Failure(Fault("TimeoutError", "no answer in 0.2 s")),
+        Success(futures[2].result().unwrap()),
+    ]
+    assert count_threads() == 0

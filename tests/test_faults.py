@@ -1,0 +1,441 @@
+"""What breaks from outside: killed workers, interrupts, forks, garbage, the end of the interpreter; real ones, each."""
+
+from __future__ import annotations
+
+import gc
+import json
+import multiprocessing
+import os
+import queue
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor as FuturesExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from returns.result import Failure, Result, Success
+
+from distgen import LLM, Batch, Completion, Executor, Fault, Pool, Processes, Prompt, Sequential, Task, Threads
+from distgen.backends.echo import echo
+from distgen.formats import default
+from tests.parts import EXECUTORS, PLAIN, planned_faults, slow_echo
+from tests.test_llm import Row, count_threads, error_of, texts
+
+ROOT = Path(__file__).parent.parent
+
+
+def own_pid(prompts: Sequence[str], num_generations: int) -> Batch:
+    """Answers with the process that it runs in."""
+    time.sleep(0.02)
+    return [[Completion(f"{prompt} {os.getpid()}")] * num_generations for prompt in prompts]
+
+
+def deadly(prompts: Sequence[str], num_generations: int) -> Batch:
+    """A backend that takes its whole worker process with it, at one prompt."""
+    if "row 3" in prompts:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.01)
+    return echo(prompts, num_generations)
+
+
+def loky_pool() -> AbstractContextManager[FuturesExecutor]:
+    loky = pytest.importorskip("loky")
+    pool: AbstractContextManager[FuturesExecutor] = loky.ProcessPoolExecutor(2)
+    return pool
+
+
+def reusable_loky() -> AbstractContextManager[FuturesExecutor]:
+    """The one pool of loky's own, which stays open; asking for it again after a break waits for its threads."""
+    loky = pytest.importorskip("loky")
+    return nullcontext(loky.get_reusable_executor(2))
+
+
+BREAKABLE = {"processes": Processes(2), "loky": Pool(loky_pool, 4), "reusable loky": Pool(reusable_loky, 4)}
+breakable = pytest.mark.parametrize("executor", BREAKABLE.values(), ids=BREAKABLE.keys())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_loky_stays() -> Iterator[None]:
+    yield
+    if "loky" in sys.modules:
+        sys.modules["loky"].get_reusable_executor().shutdown(wait=True)
+
+
+@breakable
+def test_a_worker_killed_from_outside_costs_no_row(executor: Executor[Batch]) -> None:
+    inputs = [f"row {n}" for n in range(60)]
+    pids: list[int] = []
+    killed = False
+    with closing(LLM(PLAIN, default, own_pid, executor).stream(inputs)) as stream:
+        for row, text in zip(stream, inputs, strict=True):
+            answer, _, pid = texts(row)[0].rpartition(" ")
+            assert answer == text
+            pids.append(int(pid))
+            if len(pids) == 10:
+                os.kill(pids[-1], signal.SIGKILL)
+                killed = True
+    assert killed
+    assert len(pids) == 60
+    assert pids[9] not in pids[30:]
+
+
+@breakable
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_row_that_kills_its_worker_fails_alone(executor: Executor[Batch], batch_size: int) -> None:
+    inputs = [f"row {n}" for n in range(12)]
+    rows = LLM(PLAIN, default, deadly, executor, batch_size=batch_size).generate(inputs)
+    errors = {index: error for index, row in enumerate(rows) if (error := error_of(row))}
+    assert list(errors) == [3]
+    assert "terminated" in repr(errors[3])
+    assert [texts(row) for index, row in enumerate(rows) if index != 3] == [
+        [text] for text in inputs if text[4:] != "3"
+    ]
+
+
+@breakable
+def test_a_submitter_outlives_a_killed_worker(executor: Executor[Batch]) -> None:
+    with LLM(PLAIN, default, deadly, executor).submitter() as submit:
+        futures = [submit(f"row {n}") for n in range(6)]
+    assert [error_of(future.result(timeout=0)) is None for future in futures] == [n != 3 for n in range(6)]
+
+
+def test_an_open_pool_that_breaks_fails_its_rows_typed() -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        rows = LLM(PLAIN, default, deadly, Pool(lambda: nullcontext(pool), 2)).generate(["row 2", "row 3", "row 4"])
+    assert [error is None or "BrokenProcessPool" in repr(error) for error in map(error_of, rows)] == [True] * 3
+    assert error_of(rows[1]) is not None
+
+
+class Breaking(ThreadPoolExecutor):
+    """A double of a pool that breaks at its second call: what a killed worker does, at a place that can be chosen."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if next(self.calls) == 0:
+            return super().submit(fn, *args, **kwargs)
+        future: Future[Any] = Future()
+        future.set_exception(self.broken)
+        return future
+
+    calls: Iterator[int]
+    broken: Exception
+
+
+def breaking(broken: Exception) -> Breaking:
+    pool = Breaking(1)
+    pool.calls, pool.broken = count(), broken
+    return pool
+
+
+def test_a_pool_that_cannot_be_opened_again_fails_its_rows_typed() -> None:
+    opened = count()
+
+    def open_once() -> AbstractContextManager[FuturesExecutor]:
+        if next(opened):
+            raise ConnectionRefusedError("the scheduler is gone")
+        return breaking(multiprocessing_broken())
+
+    rows = LLM(PLAIN, default, echo, Pool(open_once, 1)).generate(["a", "b"])
+    assert rows[1] == Failure(Fault("ConnectionRefusedError", "the scheduler is gone"))
+
+
+def multiprocessing_broken() -> Exception:
+    from concurrent.futures.process import BrokenProcessPool
+
+    return BrokenProcessPool("a double")
+
+
+def test_a_pool_that_raises_on_closing_costs_a_warning_and_no_row() -> None:
+    class Sore(ThreadPoolExecutor):
+        def __exit__(self, *error: object) -> None:
+            super().__exit__(None, None, None)
+            raise ConnectionResetError("goodbye was not heard")
+
+    with pytest.warns(RuntimeWarning, match="goodbye was not heard"):
+        rows = LLM(PLAIN, default, echo, Pool(partial(Sore, 2), 4)).generate(["a", "b"])
+    assert [texts(row) for row in rows] == [["a"], ["b"]]
+
+
+class Stuck:
+    """A backend, a formatter's prompt or a parser, that does not pickle."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.name = ""
+
+    def __call__(self, prompts: Sequence[object], num_generations: int) -> Batch:
+        return [[Completion("answered")] * num_generations for _ in prompts]
+
+
+def test_what_does_not_pickle_is_named_and_a_parser_need_not() -> None:
+    stuck = Stuck()
+
+    def parse(text: str) -> Success[str]:
+        return Success(text + stuck.name)
+
+    def first(*llm: Any) -> Any:
+        start = time.monotonic()
+        made: Any = LLM
+        (row,) = made(*llm, Processes(1)).generate(["a"])
+        assert time.monotonic() - start < 10
+        return row
+
+    by_backend = error_of(first(PLAIN, default, stuck))
+    assert isinstance(by_backend, Fault)
+    assert (by_backend.part, by_backend.message[:52]) == (
+        "backend",
+        "the backend does not pickle: cannot pickle '_thread.",
+    )
+
+    def render(_: Prompt) -> Result[Stuck, Fault]:
+        return Success(stuck)
+
+    by_prompt = error_of(first(PLAIN, render, echo))
+    assert isinstance(by_prompt, Fault)
+    assert (by_prompt.part, by_prompt.message[:40]) == ("prompt", "a rendered prompt does not pickle: canno")
+    assert texts(first(Task(Prompt, parse), default, echo)) == ["a"]
+    both = error_of(first(PLAIN, render, stuck))
+    assert isinstance(both, Fault)
+    assert "cannot pickle" in both.message
+
+
+@pytest.mark.parametrize("ended", [SystemExit("no"), GeneratorExit("no"), MemoryError("no")], ids=repr)
+@pytest.mark.parametrize("executor", EXECUTORS.values(), ids=EXECUTORS.keys())
+def test_what_would_end_an_interpreter_fails_one_row(ended: BaseException, executor: Executor[Batch]) -> None:
+    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        if "b" in prompts:
+            raise ended
+        return echo(prompts, num_generations)
+
+    rows = LLM(PLAIN, default, backend, executor, batch_size=2).generate(["a", "b", "c"])
+    assert [error_of(row) for row in rows] == [None, Fault(type(ended).__name__, "no"), None]
+
+
+def run(script: str, *arguments: str, timeout: float = 60) -> tuple[str, str, int]:
+    """A script in an interpreter of its own, in a process group of its own."""
+    command = [sys.executable, "-c", textwrap.dedent(script), *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False, start_new_session=True
+    )
+    return done.stdout, done.stderr, done.returncode
+
+
+PREAMBLE = """
+import asyncio, itertools, json, os, signal, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from distgen import LLM, Asyncio, Pool, Processes, Sequential, Threads
+from distgen.formats import default
+from tests.parts import PLAIN, left_behind, slow_echo, slow_echo_async
+
+EXECUTORS = {
+    "sequential": Sequential(), "threads": Threads(8), "processes": Processes(2), "asyncio": Asyncio(8),
+    "pool": Pool(lambda: ThreadPoolExecutor(4), 8),
+}
+name = sys.argv[1]
+calls = itertools.count()
+def counted(prompts, n):
+    next(calls)
+    return slow_echo(prompts, n)
+async def counted_async(prompts, n):
+    next(calls)
+    return await slow_echo_async(prompts, n)
+backend = {"asyncio": counted_async, "processes": slow_echo}.get(name, counted)
+llm = LLM(PLAIN, default, backend, EXECUTORS[name])
+inputs = (str(n) for n in itertools.count())
+"""
+
+INTERRUPTED = """
+def interrupt():  # as the terminal does: every process of the group
+    os.killpg(os.getpgrp(), signal.SIGINT)
+
+def at_first(_, done=[]):
+    if not done:
+        done.append(threading.Timer(0.3, interrupt))
+        done[0].start()
+
+async def read(stream):
+    async for row in stream:
+        seen.append(row)
+
+verb, seen = sys.argv[2], []
+try:
+    if verb == "generate":
+        llm.generate(inputs, on_progress=at_first)
+    elif verb == "async for":
+        asyncio.run(read(llm.stream(inputs, on_progress=at_first)))
+    elif verb == "generate in a loop":
+        async def cell():
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a notebook's kernel
+            return llm.generate(inputs, on_progress=at_first)
+        asyncio.run(cell())
+    else:
+        for row in getattr(llm, verb)(inputs, on_progress=at_first):
+            seen.append(row)
+except KeyboardInterrupt:
+    left, asked = left_behind(), next(calls)
+    time.sleep(0.1)
+    print(json.dumps({"left": left, "later": next(calls) - asked - 1, "seen": len(seen)}))
+"""
+
+
+@pytest.mark.parametrize("verb", ["generate", "stream", "as_completed", "async for", "generate in a loop"])
+@pytest.mark.parametrize("name", ["sequential", "threads", "processes", "asyncio", "pool"])
+def test_an_interrupt_from_the_keyboard_leaves_nothing_behind(name: str, verb: str) -> None:
+    printed, said, status = run(PREAMBLE + INTERRUPTED, name, verb)
+    assert (said, status) == ("", 0)
+    told = json.loads(printed)
+    assert (told["left"], told["later"]) == ([], 0)
+    assert verb.startswith("generate") or told["seen"] > 5  # what was yielded is the caller's
+
+
+LEFT_RUNNING = """
+def hang(prompts, n):
+    if "3" in prompts and name in ("sequential", "threads"):
+        time.sleep(1000)
+    return slow_echo(prompts, n)
+async def hang_async(prompts, n):
+    await asyncio.sleep(1000 if "3" in prompts else 0)
+    return await slow_echo_async(prompts, n)
+from dataclasses import replace
+if name == "asyncio":
+    llm = replace(llm, backend=hang_async)
+elif name != "processes":
+    llm = replace(llm, backend=hang)
+stream = llm.stream(inputs)
+print(next(stream).unwrap()[0].completion.text)
+"""
+
+
+@pytest.mark.parametrize("name", ["sequential", "threads", "processes", "asyncio", "pool"])
+def test_the_interpreter_ends_with_a_stream_that_runs(name: str) -> None:
+    start = time.monotonic()
+    assert run(PREAMBLE + LEFT_RUNNING, name) == ("0\n", "", 0)
+    assert time.monotonic() - start < 20
+
+
+FORKED = """
+stream = llm.stream(inputs)
+next(stream)
+child = os.fork()
+if child == 0:
+    fresh = LLM(PLAIN, default, backend, EXECUTORS[name])
+    rows = fresh.generate(str(n) for n in range(50))
+    os._exit(0 if [row.unwrap()[0].completion.text for row in rows] == [str(n) for n in range(50)] else 1)
+_, status = os.waitpid(child, 0)
+print(status, next(stream).unwrap()[0].completion.text)
+stream.close()
+print(left_behind())
+"""
+
+
+@pytest.mark.parametrize("name", ["threads", "processes", "asyncio", "pool"])
+def test_a_process_forked_beside_running_threads_generates_too(name: str) -> None:
+    printed, _, status = run("import warnings; warnings.simplefilter('ignore')\n" + PREAMBLE + FORKED, name)
+    assert (printed, status) == ("0 1\n[]\n", 0)
+
+
+def until(holds: Callable[[], bool], seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return holds()
+
+
+COLLECTING = {"threads": Threads(2), "pool": Pool(lambda: ThreadPoolExecutor(2), 4), "asyncio": EXECUTORS["asyncio"]}
+
+
+@pytest.mark.parametrize("executor", COLLECTING.values(), ids=COLLECTING.keys())
+def test_a_stream_that_is_collected_in_a_call_of_its_own_ends(executor: Executor[Batch]) -> None:
+    class Knot:
+        """Refers to itself, so that only the collector finds it."""
+
+    dropped, collected = threading.Event(), threading.Event()
+
+    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        if prompts != ["0"] and dropped.wait(10):
+            gc.collect()
+            collected.set()
+        return echo(prompts, num_generations)
+
+    def drop() -> None:
+        knot: Any = Knot()
+        knot.self, knot.stream = knot, LLM(PLAIN, default, backend, executor).stream(str(n) for n in count())
+        assert texts(next(knot.stream)) == ["0"]
+
+    gc.collect()
+    gc.disable()
+    try:
+        drop()
+        dropped.set()
+        assert collected.wait(10)
+        assert until(lambda: count_threads() == 0)
+    finally:
+        gc.enable()
+
+
+def test_a_stream_may_be_closed_in_another_thread_and_waits_there() -> None:
+    stream = LLM(PLAIN, default, slow_echo, Threads(4)).stream(str(n) for n in count())
+    next(stream)
+    left: list[int] = []
+
+    def close() -> None:
+        stream.close()
+        left.append(count_threads())
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    closer.join(timeout=10)
+    assert left == [0]
+    assert list(stream) == []
+
+
+def test_inputs_that_read_the_stream_they_feed_get_an_exception_and_no_hang() -> None:
+    streams: list[Iterator[Row]] = []
+
+    def inputs() -> Iterator[str]:
+        yield "a"
+        yield texts(next(streams[0]))[0]
+
+    streams.append(LLM(PLAIN, default, echo, Threads(2)).stream(inputs()))
+    assert texts(next(streams[0])) == ["a"]
+    with pytest.raises(ValueError, match="already executing"):
+        next(streams[0])
+    assert count_threads() == 0
+
+
+def test_fifty_llms_share_a_backend_from_many_threads() -> None:
+    shared = planned_faults({"7": lambda: 1 / 0})
+    executors: list[Executor[Batch]] = [
+        Threads(2),
+        Sequential(),
+        Pool(lambda: ThreadPoolExecutor(2), 4),
+        EXECUTORS["asyncio"],
+    ]
+    answers: queue.SimpleQueue[tuple[int, list[Row]]] = queue.SimpleQueue()
+
+    def ask(n: int) -> None:
+        llm = LLM(PLAIN, default, shared, executors[n % 4], model=f"m{n}", batch_size=1 + n % 3)
+        answers.put((n, llm.generate(str(k) for k in range(20))))
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    told = dict(answers.get(timeout=1) for _ in range(50))
+    assert sorted(told) == list(range(50))
+    for n, rows in told.items():
+        assert error_of(rows.pop(7)) == Fault("ZeroDivisionError", "division by zero")
+        assert [(row.unwrap()[0].model, *texts(row)) for row in rows] == [
+            (f"m{n}", str(k)) for k in range(20) if k != 7
+        ]
+    assert count_threads() == 0

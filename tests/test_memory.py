@@ -1,0 +1,70 @@
+"""Any number of lazy inputs in bounded memory: 50,000 of them here, a million in tests/benchmarks/engine.py."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable
+from itertools import chain
+
+import psutil
+import pytest
+
+from distgen import LLM, Batch, Executor, Processes, Sequential, Threads, fold
+from distgen.backends.echo import echo
+from distgen.formats import default
+from tests.parts import EXECUTORS, PLAIN
+from tests.test_llm import Row
+
+ROWS = 50_000
+TABLE: dict[str, tuple[Executor[Batch], int]] = {
+    **{name: (executor, 1) for name, executor in EXECUTORS.items()},
+    "processes": (Processes(2), 50),
+}
+
+
+def grown(rows: Iterable[object]) -> int:
+    """Bytes between the 5,000th row and the last."""
+    before = seen = 0
+    for seen, _ in enumerate(rows, 1):
+        if seen == 5_000:
+            gc.collect()
+            before = psutil.Process().memory_info().rss
+    assert seen == ROWS
+    gc.collect()
+    return int(psutil.Process().memory_info().rss) - before
+
+
+@pytest.mark.parametrize(("executor", "batch_size"), TABLE.values(), ids=TABLE.keys())
+def test_memory_does_not_grow_with_the_inputs(executor: Executor[Batch], batch_size: int) -> None:
+    llm = LLM(PLAIN, default, echo, executor, batch_size=batch_size)
+    assert grown(llm.stream(str(n) for n in range(ROWS))) < 10 * 2**20
+
+
+def test_memory_does_not_grow_with_failures() -> None:
+    llm = LLM(PLAIN, default, each_fails, Threads(4))
+    assert grown(llm.stream(str(n) for n in range(ROWS))) < 10 * 2**20
+
+
+def each_fails(prompts: object, num_generations: int) -> Batch:
+    raise TimeoutError(f"no answer to {prompts}, {num_generations} times")
+
+
+def answer_of(row: Row) -> str:
+    return fold(row, lambda made: made[0].completion.text, lambda _: "none")
+
+
+def test_judging_what_is_generated_streams_from_end_to_end() -> None:
+    pulled = 0
+
+    def questions() -> Iterable[str]:
+        nonlocal pulled
+        for pulled in range(ROWS):
+            yield f"question {pulled}"
+
+    writer = LLM(PLAIN, default, echo, Threads(4, buffer=16))
+    judge = LLM(PLAIN, default, echo, Sequential())
+    judged = judge.stream(f"is it: {answer_of(row)}" for row in writer.stream(questions()))
+    first = next(judged)
+    assert answer_of(first) == "is it: question 0"
+    assert pulled <= 8 + 16
+    assert grown(chain([first], judged)) < 10 * 2**20

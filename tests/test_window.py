@@ -1,0 +1,176 @@
+"""The engine against a model of its laws: random schedules of answers, faults, interrupts, pulls and closes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from distgen import Batch, Completion, Fault, Threads, WrongShape
+from distgen.executors import Answer, Call, Deliver, Inbox, Steps, Stream, Submit, windowed
+
+P = TypeVar("P")
+
+ANSWERS: Final[Sequence[Answer]] = [
+    ((Completion("ok"),),),
+    (Fault("TimeoutError", "no answer in 30 s"),),
+    (WrongShape("generations", 1, 0),),
+]
+
+
+def never_asked(prompts: Sequence[int], num_generations: int) -> Batch:
+    raise AssertionError(f"the double answers {prompts} itself, {num_generations} times")
+
+
+class Scheduled:
+    """A double of an executor: keeps what is handed over, until the test answers it."""
+
+    def __init__(self, in_flight: int, buffer: int) -> None:
+        self.in_flight, self.buffer = in_flight, buffer
+        self.pending: dict[int, Sequence[object]] = {}
+        self.deliver: Deliver = Inbox().put
+        self.entered = self.left = 0
+
+    def session(self, deliver: Deliver, /) -> Scheduled:
+        self.deliver = deliver
+        return self
+
+    def __enter__(self) -> Submit[Batch]:
+        self.entered += 1
+        return self.submit
+
+    def __exit__(self, *_: object) -> None:
+        self.left += 1
+
+    def submit(self, index: int, call: Call[P, Batch], /) -> Callable[[], object]:
+        assert self.entered == 1
+        assert self.left == 0
+        assert index not in self.pending
+        self.pending[index] = call.prompts
+        return self.pending.clear
+
+    def answer(self, index: int, answer: Answer | KeyboardInterrupt) -> None:
+        del self.pending[index]
+        self.deliver((index, answer))
+
+
+class Schedules(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pulled = 0
+        self.yielded: dict[int, Answer] = {}
+        self.answered: dict[int, Answer] = {}
+        self.interrupted = self.over = False
+
+    @initialize(
+        limit=st.integers(-1, 5),
+        buffer=st.integers(-1, 5),
+        in_order=st.booleans(),
+        length=st.integers(0, 30),
+        raises=st.booleans(),
+        empty=st.sets(st.integers(0, 30), max_size=5),
+    )
+    def begin(self, limit: int, buffer: int, in_order: bool, length: int, raises: bool, empty: set[int]) -> None:
+        self.executor = Scheduled(limit, buffer)
+        self.limit, self.buffer = max(1, limit), max(0, buffer)
+        self.in_order, self.length, self.raises, self.empty = in_order, length, raises, empty
+        self.steps: Steps[tuple[int, Answer]] = windowed(self.executor, self.calls(), in_order, Inbox())
+
+    def calls(self) -> Iterator[Call[int, Batch]]:
+        for index in range(self.length):
+            self.pulled += 1
+            if index in self.empty:
+                self.answered[index] = ()
+            yield Call(never_asked, [] if index in self.empty else [index], 1)
+        if self.raises:
+            raise OSError("the disk is gone")
+
+    @precondition(lambda self: not self.over)
+    @rule()
+    def pull(self) -> None:
+        due = len(self.yielded)
+        try:
+            step = next(self.steps)
+        except StopIteration:
+            assert not self.raises
+            self.ends_whole()
+        except OSError:
+            assert self.raises
+            self.ends_whole()
+        except KeyboardInterrupt:
+            assert self.interrupted
+            self.over = True
+        else:
+            assert not self.interrupted
+            if step is None:
+                assert self.executor.pending
+                ready = set(self.answered) - set(self.yielded)
+                assert due not in self.answered if self.in_order else not ready
+            else:
+                index, answer = step
+                assert index not in self.yielded
+                assert answer == self.answered[index]
+                assert index == due or not self.in_order
+                self.yielded[index] = answer
+
+    def ends_whole(self) -> None:
+        assert not self.interrupted
+        assert sorted(self.yielded) == list(range(self.length))
+        self.over = True
+
+    @precondition(lambda self: not self.over and self.executor.pending)
+    @rule(which=st.integers(0), answer=st.sampled_from(ANSWERS))
+    def answer(self, which: int, answer: Answer) -> None:
+        index = list(self.executor.pending)[which % len(self.executor.pending)]
+        self.answered[index] = answer
+        self.executor.answer(index, answer)
+
+    @precondition(lambda self: not self.over and not self.interrupted and self.executor.pending)
+    @rule(which=st.integers(0))
+    def interrupt(self, which: int) -> None:
+        self.interrupted = True
+        index = list(self.executor.pending)[which % len(self.executor.pending)]
+        self.executor.answer(index, KeyboardInterrupt())
+
+    @rule()
+    def close(self) -> None:
+        self.steps.close()
+        self.over = True
+
+    @invariant()
+    def the_window_is_bounded(self) -> None:
+        if hasattr(self, "executor"):
+            assert len(self.executor.pending) <= self.limit
+            assert self.pulled - len(self.yielded) <= self.limit + self.buffer
+
+    @invariant()
+    def what_is_over_is_left_and_yields_nothing(self) -> None:
+        if self.over:
+            assert self.executor.left == self.executor.entered <= 1
+            assert next(self.steps, "no more") == "no more"
+
+
+TestSchedules = Schedules.TestCase
+TestSchedules.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+
+
+def test_a_stream_is_a_generator_that_nobody_sends_to() -> None:
+    stream = Stream(Inbox(), numbers())
+    assert (stream.send(None), next(stream)) == (1, 2)
+    with pytest.raises(LookupError, match="enough"):
+        stream.throw(LookupError("enough"))
+    assert list(stream) == []
+
+
+def numbers() -> Steps[int]:
+    yield from (1, 2, 3)
+
+
+def test_a_session_that_does_not_open_answers_every_call() -> None:
+    call = Call(never_asked, [7], 1)
+    fault = Fault("ValueError", "0 threads answer nothing; give 1 or more")
+    assert list(Stream(Inbox(), windowed(Threads(0), [call] * 2, True, Inbox()))) == [(0, (fault,)), (1, (fault,))]
