@@ -11,24 +11,37 @@ import os
 import shutil
 import sys
 import textwrap
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias, final
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, final
 
 from returns.result import Failure, Result, Success
-from typing_extensions import TypeIs
 
 from distgen.backends.echo import echo
 from distgen.completion import Batch, Generate
-from distgen.errors import Fault, GenerateError, NotRendered, explain, fold, kind
+from distgen.errors import explain, fold
 from distgen.executors import Threads
 from distgen.formats import FAMILIES, ChatMessages, ChatTemplate, lookup
+from distgen.journal import (
+    Answers,
+    IfExists,
+    Journal,
+    JournalError,
+    Kept,
+    Recorded,
+    Step,
+    explain_journal,
+    paired,
+    record,
+    row,
+)
 from distgen.llm import LLM, Answered
-from distgen.prompt import Exchange, Messages, Prompt, Segment
+from distgen.prompt import Messages, Prompt, Segment
+from distgen.rows import Line, ask, decode, encode, error_type, read
 from distgen.task import Task
 
 ANSWERED, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
@@ -36,8 +49,6 @@ ANSWERED, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-_OUTPUT_FIELDS: Final = ("generations", "model", "error")
 
 _EPILOG = """\
 An input row is a JSON object with "user" (and, if wanted, "system" and "history": [[user, assistant], ...]), or with
@@ -50,26 +61,9 @@ The API key is taken from OPENAI_API_KEY and printed nowhere.
 """
 
 
-class BadLine(ValueError):
-    """A line of the input that is no row."""
-
-
 @final
 class Unusable(Exception):
     """A reason to end before anything is asked: one sentence."""
-
-
-Fields: TypeAlias = dict[str, object]
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of the input: its number from 1, its fields, and the prompt in them or the reason why there is none."""
-
-    number: int
-    fields: Fields
-    prompt: Result[Prompt, str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,18 +88,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Answers each row of the input."""
     answers = _answers(options)
-    with _reading(options.input) as source, _writing(options.output) as sink:
-        lines: deque[Line] = deque()
-        counts: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    with _reading(options.input) as source:
+        lines = read(source, options.user_field, options.system)
         show = not (options.output == "-" and sys.stdout.isatty())
         with _bar(_count(options), show) as advance:
-            rows = answers(_kept(read(source, options.user_field, options.system), lines), advance)
             try:
-                with closing(rows):
-                    for row in rows:
-                        sink.write(_encoded(_output(lines.popleft(), row, options.model)))
-                        sink.flush()
-                        counts[fold(row, lambda _: "", _type)] += 1
+                with closing(_steps(options, lines, lambda asked: answers(asked, advance))) as steps:
+                    for step in steps:
+                        counts.update(fold(step, _counted, _ended))
             except KeyboardInterrupt:
                 _say(f"interrupted; {counts.total()} rows are written")
                 return INTERRUPTED
@@ -115,6 +106,46 @@ def run(options: argparse.Namespace) -> int:
                 raise Unusable(f"after {counts.total()} rows: {error.strerror or error}") from error
     _say(_summary(counts))
     return SOME_FAILED if counts.total() > counts[""] else ANSWERED
+
+
+def _counted(step: Step[Line, str]) -> Mapping[str, int]:
+    if isinstance(step, Kept):
+        return {"": step.rows - step.failed, "kept failures": step.failed}
+    return {fold(step.answer, lambda _: "", error_type): 1}
+
+
+def _ended(error: JournalError) -> Mapping[str, int]:
+    raise Unusable(explain_journal(error))
+
+
+_Steps: TypeAlias = Generator[Result[Step[Line, str], JournalError], None, None]
+
+
+def _steps(options: argparse.Namespace, lines: Iterable[Line], answers: Answers[Line, Answered[str]]) -> _Steps:
+    """Rows into a file, which is a journal, or into what is no file and is written as it comes."""
+    path = Path(options.output)
+    if options.output != "-" and (path.is_file() or not path.exists()):
+        journal = Journal(path, _settings(options), encode, decode)
+        yield from record(journal, lines, answers, _if_exists(options))
+        return
+    if options.resume:
+        raise Unusable(f"--resume needs a file to go on with, and {options.output} is none")
+    with _writing(options.output) as sink, closing(paired(lines, answers)) as pairs:
+        for line, answer in pairs:
+            sink.write(row(encode(line, answer)))
+            sink.flush()
+            yield Success(Recorded(line, answer))
+
+
+def _if_exists(options: argparse.Namespace) -> IfExists:
+    return "keep failures" if options.keep_failures else "resume" if options.resume else "refuse"
+
+
+def _settings(options: argparse.Namespace) -> Mapping[str, object]:
+    """What would change an answer."""
+    names = ("format", "no_bos", "model", "num_generations", "system", "user_field")
+    known: Mapping[str, object] = vars(options)
+    return {**{name: known[name] for name in names}, "rehearsal": options.base_url is None}
 
 
 def render(options: argparse.Namespace) -> int:
@@ -155,128 +186,8 @@ def _described(template: ChatTemplate | ChatMessages) -> tuple[str, str, str]:
     return template.system_place, " ".join(template.stops), ", ".join(template.models)
 
 
-def read(source: Iterable[bytes], user_field: str | None, system: str | None) -> Iterator[Line]:
-    """The rows of JSON Lines, as they are read; a line that is none keeps its number and the reason. Blank lines are none.
-
-    >>> [line.prompt for line in read([b'{"user": "Hi"}', b'{"user": 7}'], None, None)]
-    [<Success: Prompt(user='Hi', system=None, history=())>, <Failure: "user" is a number, not text>]
-    """
-    for number, raw in enumerate(source, 1):
-        if raw.strip():
-            fields = _fields((raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw).rstrip(b"\r\n"))
-            prompt = fold(fields, lambda found: _prompt(found, user_field, system), _no_prompt)
-            yield Line(number, fold(fields, dict, _no_fields), prompt)
-
-
 def _no_text(reason: str) -> Result[str, str]:
     return Failure(reason)
-
-
-def _no_fields(_: str) -> Fields:
-    return {}
-
-
-def _no_prompt(reason: str) -> Result[Prompt, str]:
-    return Failure(reason)
-
-
-def _fields(raw: bytes) -> Result[Fields, str]:
-    try:
-        value: object = json.loads(raw.decode(), parse_constant=_no_number)
-    except UnicodeDecodeError as error:
-        return Failure(f"byte {error.start} ({raw[error.start : error.start + 4]!r}) is not UTF-8")
-    except (ValueError, RecursionError) as error:
-        return Failure(f"not JSON: {error}")
-    return Success({str(key): each for key, each in value.items()}) if _is_object(value) else Failure("not an object")
-
-
-def _no_number(name: str) -> object:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _is_object(value: object) -> TypeIs[Mapping[object, object]]:
-    return isinstance(value, dict)
-
-
-def _is_list(value: object) -> TypeIs[list[object]]:
-    return isinstance(value, list)
-
-
-def _prompt(fields: Fields, user_field: str | None, system: str | None) -> Result[Prompt, str]:
-    """The prompt of a row: the field that was named, or "messages", or "user"; `system` where the row has none."""
-    name = user_field or "user"
-    if user_field is None and "messages" in fields:
-        if "user" in fields:
-            return Failure('it has both "user" and "messages"; say which with --user-field')
-        prompt = _from_messages(fields["messages"])
-    elif name in fields:
-        prompt = _from_texts(name, fields)
-    else:
-        names = f"its fields are {', '.join(map(json.dumps, fields))}" if fields else "it is empty"
-        return Failure(f"it has no field {json.dumps(name)}; {names}")
-    return prompt.map(lambda found: replace(found, system=system) if found.system is None else found)
-
-
-def _from_messages(value: object) -> Result[Prompt, str]:
-    if not _is_list(value):
-        return Failure(f'"messages" is {_json_type(value)}, not a list')
-    messages = [each for each in value if _is_object(each)]
-    if len(messages) < len(value):
-        return Failure('"messages" holds something that is no message object')
-    named = [{str(key): each for key, each in message.items()} for message in messages]
-    return Prompt.from_messages(named).alt(_why_no_conversation)
-
-
-def _why_no_conversation(error: NotRendered) -> str:
-    return f'"messages" is no conversation at {error.index}: {error.reason}'
-
-
-def _from_texts(name: str, fields: Fields) -> Result[Prompt, str]:
-    user, system, history = fields[name], fields.get("system"), _history(fields.get("history"))
-    if not isinstance(user, str):
-        return Failure(f"{json.dumps(name)} is {_json_type(user)}, not text")
-    if not isinstance(system, str | None):
-        return Failure(f'"system" is {_json_type(system)}, not text')
-    if history is None:
-        return Failure('"history" is not a list of [user, assistant] pairs of texts')
-    return Success(Prompt(user, system, history))
-
-
-def _history(value: object) -> tuple[Exchange, ...] | None:
-    exchanges: list[Exchange] = []
-    for pair in value if _is_list(value) else [] if value is None else [value]:
-        match pair:
-            case [str(user), str(assistant)]:
-                exchanges.append(Exchange(user, assistant))
-            case _:
-                return None
-    return tuple(exchanges)
-
-
-def _json_type(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true or false"
-        case int() | float():
-            return "a number"
-        case str():
-            return "text"
-        case list():
-            return "a list"
-        case _:
-            return "an object"
-
-
-def _ask(line: Line) -> Prompt:
-    if isinstance(line.prompt, Failure):
-        raise BadLine(f"line {line.number}: {line.prompt.failure()}")
-    return line.prompt.unwrap()
-
-
-def _text(text: str) -> Result[str, object]:
-    return Success(text)
 
 
 _Answers: TypeAlias = Callable[[Iterable[Line], Callable[[int], object]], Generator[Answered[str], None, None]]
@@ -284,7 +195,7 @@ _Answers: TypeAlias = Callable[[Iterable[Line], Callable[[int], object]], Genera
 
 def _answers(options: argparse.Namespace) -> _Answers:
     """The LLM that the options describe, as a stream over lines."""
-    template, task, threads = _format(options), Task(_ask, _text), Threads(options.threads)
+    template, task, threads = _format(options), Task(ask, Success), Threads(options.threads)
     if options.base_url is None:
         _say("no --base-url, so this is a rehearsal: each prompt is answered with itself, offline")
         options.model = options.model or "echo"
@@ -365,46 +276,6 @@ def _rendered(template: ChatTemplate | ChatMessages, prompt: Prompt) -> Result[s
     return template(prompt).map(lambda messages: json.dumps(messages, ensure_ascii=False)).alt(explain)
 
 
-def _kept(lines: Iterable[Line], kept: deque[Line]) -> Iterator[Line]:
-    for line in lines:
-        kept.append(line)
-        yield line
-
-
-def _output(line: Line, row: Answered[str], model: str) -> Fields:
-    """The output row: all fields of the input, and what became of it."""
-    fields = {_free(name, line.fields): value for name, value in line.fields.items()}
-    if isinstance(row, Failure):
-        error = row.failure()
-        return {**fields, "error": {"type": _type(error), "message": _reason(error)}}
-    generations = [asdict(generation.completion) for generation in row.unwrap()]
-    return {**fields, "generations": generations, "model": model}
-
-
-def _free(name: str, taken: Mapping[str, object]) -> str:
-    """The name under which an input field is kept, beside those of the output."""
-    free = f"input_{name}" if name in _OUTPUT_FIELDS else name
-    while free != name and free in taken:
-        free = f"input_{free}"
-    return free
-
-
-def _type(error: GenerateError) -> str:
-    return kind(error).rpartition(".")[2]
-
-
-def _reason(error: GenerateError) -> str:
-    return error.message if isinstance(error, Fault) and error.part == "prompt" else explain(error)
-
-
-def _encoded(fields: Fields) -> bytes:
-    text = json.dumps(fields, ensure_ascii=False)
-    try:
-        return f"{text}\n".encode()
-    except UnicodeEncodeError:  # a lone surrogate is JSON only when escaped
-        return f"{json.dumps(fields)}\n".encode()
-
-
 def _summary(counts: Counter[str]) -> str:
     failed = counts.total() - counts[""]
     by_type = ", ".join(f"{name} {count}" for name, count in counts.most_common() if name)
@@ -424,9 +295,7 @@ def _reading(name: str) -> Generator[BinaryIO, None, None]:
 @contextmanager
 def _writing(name: str) -> Generator[BinaryIO, None, None]:
     try:
-        sink = nullcontext(sys.stdout.buffer) if name == "-" else Path(name).open("xb")  # noqa: SIM115
-    except FileExistsError as error:
-        raise Unusable(f"{name} exists already and is left as it is; name another output") from error
+        sink = nullcontext(sys.stdout.buffer) if name == "-" else Path(name).open("wb")  # noqa: SIM115
     except OSError as error:
         raise Unusable(f"cannot write {name}: {error.strerror}") from error
     with sink as opened:
@@ -494,6 +363,10 @@ def _parser() -> argparse.ArgumentParser:
         "run", parents=[rows], help=run.__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     asking.add_argument("-o", "--output", required=True, metavar="OUTPUT.jsonl", help="a new file; - is stdout")
+    asking.add_argument(
+        "--resume", action="store_true", help="go on with a file that is there; failed rows are asked again"
+    )
+    asking.add_argument("--keep-failures", action="store_true", help="with --resume: leave failed rows as they are")
     asking.add_argument("-n", "--num-generations", type=_positive, default=1, metavar="N", help="answers a row [1]")
     asking.add_argument("--threads", type=_positive, default=8, metavar="N", help="requests at once [8]")
     asking.add_argument("--model", default="", metavar="NAME", help="the model's name on the server, kept in each row")

@@ -18,8 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distgen.__main__ import main, read
+from distgen.__main__ import main
 from distgen.formats import FAMILIES, FORMATS
+from distgen.rows import read
 from tests.servers import Act, Server, response, serving
 
 ROOT = Path(__file__).parent.parent
@@ -109,36 +110,40 @@ def test_a_bad_line_is_an_error_row_that_names_it(tmp_path: Path, capsys: pytest
         (b'"text"', "line 4: not an object"),
         (b'{"user": "\xff\xfe"}', "line 5: byte 10 (b'\\xff\\xfe\"}') is not UTF-8"),
         (b'{"user": NaN}', "line 6: not JSON: NaN is no JSON number"),
-        (b"[" * 100_000, "line 7: not JSON: maximum recursion depth exceeded"),
-        (b'{"n": ' + b"1" * 5000 + b"}", "line 8: not JSON: Exceeds the limit"),
-        ({"text": "x", "id": 9}, 'line 9: it has no field "user"; its fields are "text", "id"'),
-        ({}, 'line 10: it has no field "user"; it is empty'),
-        ({"user": 7}, 'line 11: "user" is a number, not text'),
-        ({"user": True}, 'line 12: "user" is true or false, not text'),
-        ({"user": None}, 'line 13: "user" is null, not text'),
-        ({"user": ["x"]}, 'line 14: "user" is a list, not text'),
-        ({"user": {"x": 1}}, 'line 15: "user" is an object, not text'),
-        ({"user": "x", "system": 7}, 'line 16: "system" is a number, not text'),
-        ({"user": "x", "history": [["q"]]}, 'line 17: "history" is not a list of [user, assistant] pairs of texts'),
-        ({"user": "x", "history": "q"}, 'line 18: "history" is not a list'),
-        ({"user": "x", "messages": []}, 'line 19: it has both "user" and "messages"; say which with --user-field'),
-        ({"messages": "x"}, 'line 20: "messages" is text, not a list'),
-        ({"messages": ["x"]}, 'line 21: "messages" holds something that is no message object'),
+        (b"[" * 100_000, "line 7: nested deeper than 500 lists and objects"),
+        (b'{"user": ' + b'{"a": [' * 251 + b"]}" * 251 + b"}", "line 8: nested deeper than 500"),
+        (b'{"n": 1e999}', "line 9: not JSON: 1e999 is too large a number"),
+        (b'{"user": "a", "user": "b"}', 'line 10: not JSON: "user" stands twice in an object'),
+        (b'{"user": "a\x00b"}', "line 11: not JSON: Invalid control character at"),
+        (b'{"n": ' + b"1" * 5000 + b"}", "line 12: not JSON: Exceeds the limit"),
+        ({"text": "x", "id": 9}, 'line 13: it has no field "user"; its fields are "text", "id"'),
+        ({}, 'line 14: it has no field "user"; it is empty'),
+        ({"user": 7}, 'line 15: "user" is a number, not text'),
+        ({"user": True}, 'line 16: "user" is true or false, not text'),
+        ({"user": None}, 'line 17: "user" is null, not text'),
+        ({"user": ["x"]}, 'line 18: "user" is a list, not text'),
+        ({"user": {"x": 1}}, 'line 19: "user" is an object, not text'),
+        ({"user": "x", "system": 7}, 'line 20: "system" is a number, not text'),
+        ({"user": "x", "history": [["q"]]}, 'line 21: "history" is not a list of [user, assistant] pairs of texts'),
+        ({"user": "x", "history": "q"}, 'line 22: "history" is not a list'),
+        ({"user": "x", "messages": []}, 'line 23: it has both "user" and "messages"; say which with --user-field'),
+        ({"messages": "x"}, 'line 24: "messages" is text, not a list'),
+        ({"messages": ["x"]}, 'line 25: "messages" holds something that is no message object'),
         (
             {"messages": [{"role": "assistant", "content": "x"}]},
-            "line 22: \"messages\" is no conversation at 0: role 'assistant' where 'user'",
+            "line 26: \"messages\" is no conversation at 0: role 'assistant' where 'user'",
         ),
     ]
     status, got = answered(*(line for line, _ in bad), {"user": "good"}, tmp_path=tmp_path)
     assert status == 1
-    assert len(got) == 23
+    assert len(got) == 27
     for (_, reason), row in zip(bad, got, strict=False):
         assert row["error"]["type"] == "BadLine"
         assert row["error"]["message"].startswith(reason)
         assert "generations" not in row
-    assert (got[8]["text"], got[8]["id"]) == ("x", 9)
-    assert got[22]["generations"] == [said("good")]
-    assert "distgen: 23 rows: 1 answered, 22 failed (BadLine 22)" in capsys.readouterr().err
+    assert (got[12]["text"], got[12]["id"]) == ("x", 9)
+    assert got[26]["generations"] == [said("good")]
+    assert "distgen: 27 rows: 1 answered, 26 failed (BadLine 26)" in capsys.readouterr().err
 
 
 def test_blank_lines_a_byte_order_mark_and_carriage_returns_are_no_rows(tmp_path: Path) -> None:
@@ -497,3 +502,65 @@ def test_without_rich_there_is_no_bar(tmp_path: Path, monkeypatch: pytest.Monkey
     screen = drawn(["run", source, "-o", str(tmp_path / "out.jsonl"), "--format", "default"], monkeypatch)
     assert "1/1" not in screen
     assert "1 rows: 1 answered, 0 failed" in screen
+
+
+def test_a_run_is_resumed_and_its_failures_asked_again(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = written(tmp_path / "in.jsonl", *[{"user": f"{n}", "model": "kept"} for n in range(4)], b"no row")
+    output = tmp_path / "out.jsonl"
+    arguments = ["run", source, "-o", str(output), "--format", "openai", "--base-url", server.url, "--model", "m"]
+    server.script(Act(response(400, b"{}")))
+    assert main([*arguments, "--threads", "1"]) == 1
+    assert "error" in rows(output)[0]
+    server.script()
+    assert main([*arguments, "--resume", "--keep-failures"]) == 1
+    assert server.seen() == []
+    assert main([*arguments, "--resume"]) == 1
+    assert [seen.json()["messages"] for seen in server.seen()] == [[{"role": "user", "content": "0"}]]
+    assert [row.get("user") for row in rows(output)] == ["0", "1", "2", "3", None]
+    assert [row.get("input_model") for row in rows(output)] == ["kept"] * 4 + [None]
+    capsys.readouterr()
+    assert main(arguments) == 2
+    assert main([*arguments, "--resume", "-n", "2"]) == 2
+    assert main(["run", source, *arguments[2:], "--resume", "--user-field", "model"]) == 2
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert "exists already" in first
+    assert "other settings: num_generations was 1 and is now 2;" in second
+    assert 'user_field was null and is now "model"' in third
+
+
+def test_only_a_file_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = written(tmp_path / "in.jsonl", {"user": "A"})
+    assert main(["run", source, "-o", "-", "--format", "default", "--resume"]) == 2
+    assert "--resume needs a file to go on with, and - is none" in capsys.readouterr().err
+
+
+def test_an_output_that_is_no_file_is_written_as_it_comes(tmp_path: Path) -> None:
+    source, pipe = written(tmp_path / "in.jsonl", {"user": "A"}, {"user": "B"}), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with shell("run", source, "-o", str(pipe), "--format", "default") as process:
+        assert [json.loads(line)["user"] for line in pipe.read_bytes().splitlines()] == ["A", "B"]
+        assert process.wait(timeout=30) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "pipe"]
+
+
+def test_a_folder_is_no_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", written(tmp_path / "in.jsonl", {"user": "A"}), "-o", str(tmp_path), "--format", "default"]) == 2
+    assert f"cannot write {tmp_path}: Is a directory" in capsys.readouterr().err
+
+
+def test_an_output_row_that_no_run_wrote_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _ = answered({"user": "A"}, tmp_path=tmp_path)
+    (tmp_path / "out.jsonl").write_bytes(b'{"user": "A"}\n')
+    status = main(
+        ["run", str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.jsonl"), "--format", "default", "--resume"]
+    )
+    assert status == 2
+    assert 'cannot be read (it has neither "generations" nor an "error")' in capsys.readouterr().err
+
+
+def test_numbers_and_wide_lists_go_through(tmp_path: Path) -> None:
+    row: dict[str, object] = {"user": "A", "score": 0.1, "big": 10**40, "wide": [[]] * 600}
+    status, (got,) = answered(row, tmp_path=tmp_path)
+    assert (status, {name: got[name] for name in row}) == (0, row)
