@@ -8,16 +8,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
+import signal
 import sys
 import textwrap
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias, final
+from typing import BinaryIO, Final, TextIO, TypeAlias, final
 
 from returns.result import Failure, Result, Success
 
@@ -41,23 +44,45 @@ from distgen.journal import (
 )
 from distgen.llm import LLM, Answered
 from distgen.prompt import Messages, Prompt, Segment
-from distgen.rows import Line, ask, decode, encode, error_type, read
+from distgen.report import Figures, Meter, metered, status, summary, table
+from distgen.rows import Line, ask, decode, encode, error_type, read, reason
 from distgen.task import Task
 
-ANSWERED, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
-"""The exit statuses: every row answered; some row failed; nothing was asked; Ctrl-C."""
+ANSWERED, SOME_FAILED, UNUSABLE, SPENT, INTERRUPTED = 0, 1, 2, 3, 130
+"""The exit statuses: every row answered; some row failed; it could not begin or go on; no tokens left; Ctrl-C."""
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
+_SHOWN_FAILURES: Final = 5
+_REDRAWN, _LOGGED = 0.2, 30.0  # seconds
+_STOPPING: Final = b"\ndistgen: stopping, once the rows that are being asked are written; Ctrl-C again ends at once\n"
 
 _EPILOG = """\
-An input row is a JSON object with "user" (and, if wanted, "system" and "history": [[user, assistant], ...]), or with
-OpenAI-style "messages", or with the field named by --user-field. All its fields are kept in the output row, which gains
-"generations" (text, finish_reason, usage in tokens) and "model", or "error" (type, message); an input field that already
-has one of these names is kept as "input_generations", "input_model" or "input_error".
+An input row is a JSON object with "user" (and, if wanted, "system" and
+"history": [[user, assistant], ...]), or with OpenAI-style "messages", or with
+the field named by --user-field. All its fields are kept in the output row,
+which gains "generations" (text, finish_reason, usage in tokens) and "model", or
+"error" (type, message); an input field that already has one of these names is
+kept as "input_generations", "input_model" or "input_error".
 
-Exit status: 0 every row was answered, 1 some row failed, 2 nothing was asked, 130 interrupted; rows written stay.
-The API key is taken from OPENAI_API_KEY and printed nowhere.
+Rows are written in the order of the input as they are answered, and a run may
+be killed anywhere: --resume goes on with its file. Ctrl-C once waits for the
+rows that are being asked, and says how to go on; twice ends at once.
+
+What would be sent, before anything is paid; a rehearsal, offline; twenty rows,
+and why any of them failed; the rest of them, and what failed again:
+  python -m distgen render rows.jsonl --format llama3
+  python -m distgen run rows.jsonl -o try.jsonl --format llama3
+  python -m distgen run rows.jsonl -o out.jsonl --format openai \\
+    --base-url http://127.0.0.1:8000/v1 --model my-model \\
+    --param temperature=0.7 --param max_tokens=256 --limit 20 -v
+  python -m distgen run ... --resume, without --limit
+
+Environment: OPENAI_API_KEY is the key, printed nowhere; OPENAI_BASE_URL and
+OPENAI_MODEL stand in for --base-url and --model (--base-url '' rehearses all
+the same); NO_COLOR turns colours off.
+
+Exit status: 0 every row was answered, 1 some row failed, 2 it could not begin
+or go on, 3 the tokens of --max-total-tokens are spent and rows are left, 130
+interrupted. Rows that were written stay, whatever happens.
 """
 
 
@@ -74,12 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0
     """
     options = _parser().parse_args(arguments)
+    options.arguments = sys.argv[1:] if arguments is None else arguments
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
     except Unusable as error:
         _say(str(error))
         return UNUSABLE
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SOME_FAILED
@@ -87,34 +115,79 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Answers each row of the input."""
-    answers = _answers(options)
-    counts: Counter[str] = Counter()
-    with _reading(options.input) as source:
+    meter, early = Meter(), list[int]()
+    answers = _answers(options, meter)
+    with _reading(options.input) as source, _interrupts() as is_interrupted:
         lines = read(source, options.user_field, options.system)
-        show = not (options.output == "-" and sys.stdout.isatty())
-        with _bar(_count(options), show) as advance:
-            try:
-                with closing(_steps(options, lines, lambda asked: answers(asked, advance))) as steps:
-                    for step in steps:
-                        counts.update(fold(step, _counted, _ended))
-            except KeyboardInterrupt:
-                _say(f"interrupted; {counts.total()} rows are written")
-                return INTERRUPTED
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                raise Unusable(f"after {counts.total()} rows: {error.strerror or error}") from error
-    _say(_summary(counts))
-    return SOME_FAILED if counts.total() > counts[""] else ANSWERED
+        wanted = _wanted(lines, options, meter, is_interrupted, early)
+        try:
+            with _progress(meter, _count(options)) as say, closing(_steps(options, wanted, answers)) as steps:
+                for step in steps:
+                    _heed(fold(step, _as_it_is, _ended), meter, say if options.verbose else _in_silence)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise Unusable(f"after {meter.figures().written} rows: {error.strerror or error}") from error
+    return _closed(options, meter.figures(), early)
 
 
-def _counted(step: Step[Line, str]) -> Mapping[str, int]:
+def _wanted(
+    lines: Iterable[Line],
+    options: argparse.Namespace,
+    meter: Meter,
+    is_interrupted: Callable[[], bool],
+    early: list[int],
+) -> Iterator[Line]:
+    """The lines up to the limit, the budget or Ctrl-C; the exit status of what ended them early is left in `early`."""
+    budget: int | None = options.max_total_tokens
+    for line in islice(lines, options.limit):
+        if is_interrupted():
+            early.append(INTERRUPTED)
+            return
+        if budget is not None and meter.uncounted:
+            raise Unusable(
+                "the server does not say how many tokens an answer took, so --max-total-tokens cannot be kept"
+            )
+        if budget is not None and meter.tokens >= budget:
+            early.append(SPENT)
+            return
+        yield line
+
+
+def _heed(step: Step[Line, str], meter: Meter, say: Callable[[str], object]) -> None:
     if isinstance(step, Kept):
-        return {"": step.rows - step.failed, "kept failures": step.failed}
-    return {fold(step.answer, lambda _: "", error_type): 1}
+        meter.kept(step.rows, step.failed)
+        return
+    failure = fold(step.answer, lambda _: "", error_type)
+    failures = meter.wrote(failure)
+    if isinstance(step.answer, Failure) and failures <= _SHOWN_FAILURES:
+        where = "" if failure == "BadLine" else f"line {step.input.number}: "
+        say(f"{where}{failure}: {reason(step.answer.failure())}")
+        if failures == _SHOWN_FAILURES:
+            say("further failures are only counted here; each row says its own")
 
 
-def _ended(error: JournalError) -> Mapping[str, int]:
+def _closed(options: argparse.Namespace, figures: Figures, early: Sequence[int]) -> int:
+    """Says what came of it all, and gives the exit status."""
+    _say(summary(figures))
+    for line in table(figures):
+        print(line, file=sys.stderr)
+    for ended in early:
+        why = "interrupted" if ended == INTERRUPTED else f"{options.max_total_tokens:,} tokens are spent"
+        _say(f"{why}; rows are left" if options.output == "-" else f"{why}; to go on: {_again(options)}")
+        return ended
+    return SOME_FAILED if figures.failed else ANSWERED
+
+
+def _again(options: argparse.Namespace) -> str:
+    return shlex.join(["python", "-m", "distgen", *options.arguments, *([] if options.resume else ["--resume"])])
+
+
+def _as_it_is(step: Step[Line, str]) -> Step[Line, str]:
+    return step
+
+
+def _ended(error: JournalError) -> Step[Line, str]:
     raise Unusable(explain_journal(error))
 
 
@@ -145,7 +218,8 @@ def _settings(options: argparse.Namespace) -> Mapping[str, object]:
     """What would change an answer."""
     names = ("format", "no_bos", "model", "num_generations", "system", "user_field")
     known: Mapping[str, object] = vars(options)
-    return {**{name: known[name] for name in names}, "rehearsal": options.base_url is None}
+    asked = {name: known[name] for name in names}
+    return {**asked, "params": dict(options.param), "rehearsal": not options.base_url}
 
 
 def render(options: argparse.Namespace) -> int:
@@ -190,43 +264,53 @@ def _no_text(reason: str) -> Result[str, str]:
     return Failure(reason)
 
 
-_Answers: TypeAlias = Callable[[Iterable[Line], Callable[[int], object]], Generator[Answered[str], None, None]]
-
-
-def _answers(options: argparse.Namespace) -> _Answers:
-    """The LLM that the options describe, as a stream over lines."""
-    template, task, threads = _format(options), Task(ask, Success), Threads(options.threads)
-    if options.base_url is None:
+def _answers(options: argparse.Namespace, meter: Meter) -> Answers[Line, Answered[str]]:
+    """The LLM that the options and the environment describe, as a stream over lines."""
+    is_told = options.base_url is not None
+    options.base_url = options.base_url if is_told else os.environ.get("OPENAI_BASE_URL")
+    if options.base_url:
+        options.model = options.model or os.environ.get("OPENAI_MODEL")
+    else:
         _say("no --base-url, so this is a rehearsal: each prompt is answered with itself, offline")
         options.model = options.model or "echo"
-    elif not options.model:
+    if not options.model:
         raise Unusable("--base-url needs --model, the name under which the server knows its model")
+    stream = _stream(options, meter)
+    if options.base_url and not is_told:
+        _say(f"asking {options.base_url}, as OPENAI_BASE_URL says")
+    return stream
+
+
+def _stream(options: argparse.Namespace, meter: Meter) -> Answers[Line, Answered[str]]:
+    template, task, threads = _format(options), Task(ask, Success), Threads(options.threads)
+    n: int = options.num_generations
     if isinstance(template, ChatTemplate):
-        text = LLM(task, template, _completions(options, template), threads, options.model)
-        return lambda lines, advance: text.stream(lines, options.num_generations, advance)
-    chat = LLM(task, template, _chat(options), threads, options.model)
-    return lambda lines, advance: chat.stream(lines, options.num_generations, advance)
+        text = LLM(task, template, metered(_completions(options, template), meter), threads, options.model)
+        return partial(text.stream, num_generations=n)
+    chat = LLM(task, template, metered(_chat(options), meter), threads, options.model)
+    return partial(chat.stream, num_generations=n)
 
 
 def _chat(options: argparse.Namespace) -> Generate[Messages, Batch]:
-    if options.base_url is None:
+    if not options.base_url:
         return echo
     with _usable():
         from distgen.backends import http
 
-        return http.chat(options.base_url, model=options.model, connections=options.threads)
+        return http.chat(options.base_url, model=options.model, connections=options.threads, params=dict(options.param))
 
 
 def _completions(options: argparse.Namespace, template: ChatTemplate) -> Generate[str, Batch]:
-    if options.base_url is None:
+    if not options.base_url:
         return echo
     if template.bos:
         _say(f"prompts begin with {template.bos}; if the server adds that itself, as vLLM and llama.cpp do: --no-bos")
     with _usable():
         from distgen.backends import http
 
-        stops = {"stop": list(template.stops)} if template.stops else None
-        return http.completions(options.base_url, model=options.model, connections=options.threads, params=stops)
+        params = {"stop": list(template.stops)} if template.stops else {}
+        params = {**params, **dict(options.param)}
+        return http.completions(options.base_url, model=options.model, connections=options.threads, params=params)
 
 
 @contextmanager
@@ -276,12 +360,6 @@ def _rendered(template: ChatTemplate | ChatMessages, prompt: Prompt) -> Result[s
     return template(prompt).map(lambda messages: json.dumps(messages, ensure_ascii=False)).alt(explain)
 
 
-def _summary(counts: Counter[str]) -> str:
-    failed = counts.total() - counts[""]
-    by_type = ", ".join(f"{name} {count}" for name, count in counts.most_common() if name)
-    return f"{counts.total()} rows: {counts['']} answered, {failed} failed{f' ({by_type})' if failed else ''}"
-
-
 @contextmanager
 def _reading(name: str) -> Generator[BinaryIO, None, None]:
     try:
@@ -303,44 +381,89 @@ def _writing(name: str) -> Generator[BinaryIO, None, None]:
 
 
 @contextmanager
-def _bar(total: int | None, show: bool) -> Generator[Callable[[int], object], None, None]:
-    """A progress bar on a terminal, where rich is installed; elsewhere nothing."""
-    progress = _progress() if show and sys.stderr.isatty() else None
-    if progress is None:
-        yield _no_bar
+def _interrupts() -> Generator[Callable[[], bool], None, None]:
+    """Tells whether Ctrl-C was pressed, once. Twice ends the process as if nothing heard it: what was written stays."""
+    heard: list[int] = []
+
+    def hear(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        heard.append(number)
+        os.write(2, _STOPPING)  # and not print, which it may have interrupted
+
+    if threading.current_thread() is not threading.main_thread():  # where signals are not heard
+        yield lambda: False
         return
-    with progress:
-        task = progress.add_task("generations", total=total)
-        yield lambda done: progress.advance(task, done)
-
-
-def _progress() -> Progress | None:
+    before = signal.signal(signal.SIGINT, hear)
     try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    except ImportError:
-        return None
-    columns = (TextColumn("generations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))
+        yield lambda: bool(heard)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def _no_bar(_: int) -> None: ...
+@contextmanager
+def _progress(meter: Meter, total: int | None) -> Generator[Callable[[str], object], None, None]:
+    """Shows how far the run is, on stderr; gives a function that says something in between.
+
+    On a terminal that is one line, drawn anew; elsewhere, as in a log, a line every half minute.
+    """
+    redraws = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    erase, end = ("\r\x1b[K", "") if redraws else ("", "\n")
+    ended, writing = threading.Event(), threading.Lock()
+
+    def say(note: str) -> None:
+        with writing:
+            print(f"{erase}distgen: {note}", file=sys.stderr, flush=True)
+
+    def tick() -> None:
+        while not ended.wait(_REDRAWN if redraws else _LOGGED):
+            with writing:
+                line = status(meter.figures(), total, _columns(sys.stderr) - 1)
+                print(f"{erase}{line}", file=sys.stderr, end=end, flush=True)
+
+    ticking = threading.Thread(target=tick, name="distgen-progress", daemon=True)
+    ticking.start()
+    try:
+        yield say
+    finally:
+        ended.set()
+        ticking.join()
+        print(erase, file=sys.stderr, end="", flush=True)
+
+
+def _columns(stream: TextIO) -> int:
+    columns = os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 200
+    return columns or 80  # a terminal that does not know its width says 0
+
+
+def _in_silence(_: str) -> None: ...
 
 
 def _count(options: argparse.Namespace) -> int | None:
-    """How many generations are asked of a file; None for what can be read only once."""
+    """How many rows are asked of a file; None for what can be read only once."""
     path = Path(options.input)
     if options.input == "-" or not path.is_file():
         return None
     with path.open("rb") as source:
-        rows = sum(1 for line in source if line.strip())
-    return rows * int(options.num_generations)
+        return sum(1 for _ in islice((line for line in source if line.strip()), options.limit))
 
 
 def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
     return int(text)
+
+
+def _param(text: str) -> tuple[str, object]:
+    name, _, value = text.partition("=")
+    try:
+        read: object = json.loads(value)
+        row({name: read})  # which refuses NaN
+        if not name:
+            raise ValueError
+    except (ValueError, RecursionError):
+        hint = f"{name}={json.dumps(value)}" if value else "temperature=0.7"
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=JSON, such as {hint!r}") from None
+    return name, read
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -368,9 +491,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     asking.add_argument("--keep-failures", action="store_true", help="with --resume: leave failed rows as they are")
     asking.add_argument("-n", "--num-generations", type=_positive, default=1, metavar="N", help="answers a row [1]")
+    asking.add_argument("--limit", type=_positive, metavar="N", help="only the first N rows")
+    asking.add_argument(
+        "--max-total-tokens",
+        type=_positive,
+        metavar="N",
+        help="ask no further row once this run took N tokens, of prompts and answers; rows being asked are finished",
+    )
+    asking.add_argument(
+        "--param",
+        type=_param,
+        action="append",
+        default=[],
+        metavar="KEY=JSON",
+        help="a parameter of every request, as temperature=0.7 or stop='[\"END\"]'; may be repeated",
+    )
     asking.add_argument("--threads", type=_positive, default=8, metavar="N", help="requests at once [8]")
-    asking.add_argument("--model", default="", metavar="NAME", help="the model's name on the server, kept in each row")
+    asking.add_argument("--model", metavar="NAME", help="the model's name on the server, kept in each row")
     asking.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server, as http://127.0.0.1:8000/v1")
+    asking.add_argument("-v", "--verbose", action="store_true", help="show the first failures in full")
     asking.set_defaults(command=run)
     showing = commands.add_parser("render", parents=[rows], help=render.__doc__)
     showing.set_defaults(command=render)

@@ -67,7 +67,7 @@ def encode(line: Line, answer: Answered[str]) -> Fields:
     """The output row: all fields of the input, and what became of it."""
     if isinstance(answer, Failure):
         error = answer.failure()
-        return {**line.fields, "error": {"type": error_type(error), "message": _reason(error)}}
+        return {**line.fields, "error": {"type": error_type(error), "message": reason(error)}}
     generations = answer.unwrap()
     said = [asdict(generation.completion) for generation in generations]
     return {**line.fields, "generations": said, "model": generations[0].model}
@@ -93,7 +93,8 @@ def error_type(error: GenerateError) -> str:
     return kind(error).rpartition(".")[2]
 
 
-def _reason(error: GenerateError) -> str:
+def reason(error: GenerateError) -> str:
+    """What went wrong, and the way out."""
     return error.message if isinstance(error, Fault) and error.part == "prompt" else explain(error)
 
 

@@ -36,7 +36,8 @@ def decode(row: Mapping[str, object]) -> Result[tuple[int, Answered[str]], str]:
 
 def seconds(folder: Path, sync: float, rows: int) -> float:
     """How long a run of so many rows takes in that folder."""
-    llm = LLM(Task(lambda number: Prompt(f"{number} {TEXT}"), Success), default, echo, Sequential())
+    task: Task[int, str] = Task(lambda number: Prompt(f"{number} {TEXT}"), Success)
+    llm = LLM(task, default, echo, Sequential())
     journal = Journal(folder / "out.jsonl", {}, encode, decode, sync)
     start = time.perf_counter()
     for step in record(journal, range(rows), llm.stream):
