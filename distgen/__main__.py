@@ -45,7 +45,7 @@ from distgen.journal import (
 from distgen.llm import LLM, Answered
 from distgen.prompt import Messages, Prompt, Segment
 from distgen.report import Figures, Meter, metered, status, summary, table
-from distgen.rows import Line, ask, decode, encode, error_type, read, reason
+from distgen.rows import Line, ask, decode, encode, error_type, lines, read, reason
 from distgen.task import Task
 
 ANSWERED, SOME_FAILED, UNUSABLE, SPENT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -118,8 +118,8 @@ def run(options: argparse.Namespace) -> int:
     meter, early = Meter(), list[int]()
     answers = _answers(options, meter)
     with _reading(options.input) as source, _interrupts() as is_interrupted:
-        lines = read(source, options.user_field, options.system)
-        wanted = _wanted(lines, options, meter, is_interrupted, early)
+        asked = read(lines(source), options.user_field, options.system)
+        wanted = _wanted(asked, options, meter, is_interrupted, early)
         try:
             with _progress(meter, _count(options)) as say, closing(_steps(options, wanted, answers)) as steps:
                 for step in steps:
@@ -132,7 +132,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _wanted(
-    lines: Iterable[Line],
+    asked: Iterable[Line],
     options: argparse.Namespace,
     meter: Meter,
     is_interrupted: Callable[[], bool],
@@ -140,7 +140,7 @@ def _wanted(
 ) -> Iterator[Line]:
     """The lines up to the limit, the budget or Ctrl-C; the exit status of what ended them early is left in `early`."""
     budget: int | None = options.max_total_tokens
-    for line in islice(lines, options.limit):
+    for line in islice(asked, options.limit):
         if is_interrupted():
             early.append(INTERRUPTED)
             return
@@ -194,16 +194,16 @@ def _ended(error: JournalError) -> Step[Line, str]:
 _Steps: TypeAlias = Generator[Result[Step[Line, str], JournalError], None, None]
 
 
-def _steps(options: argparse.Namespace, lines: Iterable[Line], answers: Answers[Line, Answered[str]]) -> _Steps:
+def _steps(options: argparse.Namespace, asked: Iterable[Line], answers: Answers[Line, Answered[str]]) -> _Steps:
     """Rows into a file, which is a journal, or into what is no file and is written as it comes."""
     path = Path(options.output)
     if options.output != "-" and (path.is_file() or not path.exists()):
         journal = Journal(path, _settings(options), encode, decode)
-        yield from record(journal, lines, answers, _if_exists(options))
+        yield from record(journal, asked, answers, _if_exists(options))
         return
     if options.resume:
         raise Unusable(f"--resume needs a file to go on with, and {options.output} is none")
-    with _writing(options.output) as sink, closing(paired(lines, answers)) as pairs:
+    with _writing(options.output) as sink, closing(paired(asked, answers)) as pairs:
         for line, answer in pairs:
             sink.write(row(encode(line, answer)))
             sink.flush()
@@ -231,7 +231,7 @@ def render(options: argparse.Namespace) -> int:
     written = _coloured if _is_colourful() else _rendered
     failed = 0
     with _reading(options.input) as source:
-        for line in read(source, options.user_field, options.system):
+        for line in read(lines(source), options.user_field, options.system):
             text = fold(line.prompt, partial(written, template), _no_text)
             why = fold(text, lambda _: "", " {}".format)
             print(f"line {line.number}:{why}", file=sys.stderr, flush=True)
@@ -444,7 +444,7 @@ def _count(options: argparse.Namespace) -> int | None:
     if options.input == "-" or not path.is_file():
         return None
     with path.open("rb") as source:
-        return sum(1 for _ in islice((line for line in source if line.strip()), options.limit))
+        return sum(1 for _ in islice((line for line in lines(source) if line.strip()), options.limit))
 
 
 def _positive(text: str) -> int:

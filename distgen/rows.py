@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Final, TypeAlias, final
+from typing import BinaryIO, Final, TypeAlias, final
 
 from returns.result import Failure, Result, Success
 from typing_extensions import TypeIs
@@ -18,6 +18,9 @@ from typing_extensions import TypeIs
 from distgen.errors import Fault, GenerateError, NotRendered, explain, fold, kind
 from distgen.llm import Answered
 from distgen.prompt import Exchange, Prompt
+
+LONGEST_LINE: Final = 64 * 2**20
+"""Bytes of a line that is read as a row, its line break included; a longer one is an error row."""
 
 _OUTPUT_FIELDS: Final = ("generations", "model", "error")
 _DEEPEST = 500  # lists and objects in each other; json's own limit is Python's stack, 1,000 calls
@@ -41,6 +44,14 @@ class Line:
     number: int = field(compare=False)
     fields: Fields
     prompt: Result[Prompt, str] = field(compare=False)
+
+
+def lines(source: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; of one that is longer than `LONGEST_LINE` only that much and a byte more."""
+    while line := source.readline(LONGEST_LINE + 1):
+        yield line
+        while len(line) > LONGEST_LINE and not line.endswith(b"\n"):
+            line = source.readline(LONGEST_LINE + 1)
 
 
 def read(source: Iterable[bytes], user_field: str | None, system: str | None) -> Iterator[Line]:
@@ -95,7 +106,7 @@ def error_type(error: GenerateError) -> str:
 
 def reason(error: GenerateError) -> str:
     """What went wrong, and the way out."""
-    return error.message if isinstance(error, Fault) and error.part == "prompt" else explain(error)
+    return error.message if isinstance(error, Fault) and error.part in ("prompt", "backend") else explain(error)
 
 
 def _renamed(fields: Fields) -> Fields:
@@ -119,6 +130,8 @@ def _no_prompt(reason: str) -> Result[Prompt, str]:
 
 
 def _fields(raw: bytes) -> Result[Fields, str]:
+    if len(raw) > LONGEST_LINE:
+        return Failure(f"longer than {LONGEST_LINE:,} bytes")
     try:
         value: object = json.loads(
             raw.decode(), parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_unique
