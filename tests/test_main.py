@@ -573,7 +573,7 @@ def test_the_first_failures_are_shown_in_full_on_request(tmp_path: Path, capsys:
 def test_a_second_interrupt_ends_at_once_and_leaves_whole_rows(server: Server, tmp_path: Path) -> None:
     server.script(*[Act(response(200, chat_body("hi")))] * 3, delay=30)
     source, output = written(tmp_path / "in.jsonl", *[{"user": "A"}] * 50), tmp_path / "out.jsonl"
-    options = ["--format", "openai", "--base-url", server.url, "--model", "m", "--threads", "2"]
+    options = ["--format", "openai", "--base-url", server.url, "--model", "m", "--threads", "1"]
     with shell("run", source, "-o", str(output), *options) as process:
         assert process.stderr is not None
         deadline = time.monotonic() + 20
