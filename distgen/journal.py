@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -345,9 +346,7 @@ def _begin(journal: Journal[_In, _Out], if_exists: IfExists) -> None:
             _check_settings(journal)
             path.touch()
             _mend(path)
-            if part.exists():
-                _mend(part)
-                _join(part, path)
+            _settle(path)
             return
         # In this order: where the file is, its settings are whole.
         _write_new(_sidecar(path), row(journal.settings))
@@ -396,20 +395,17 @@ def _mend(path: Path) -> None:
         file.truncate(end)
 
 
-def _join(part: Path, path: Path) -> None:
-    """What `part` lacks is what `path` still has after as many rows."""
+def _settle(path: Path) -> None:
+    """Joins the part, where there is one: what it lacks is what `path` still has after as many rows."""
+    part = _part(path)
+    if not part.exists():
+        return
+    _mend(part)
     with part.open("r+b") as new, path.open("rb") as old:
         for _ in new:
             old.readline()
-        _copy(old, new, None)
+        shutil.copyfileobj(old, new)
     _replace(part, path)
-
-
-def _copy(old: BinaryIO, new: BinaryIO, size: int | None) -> None:
-    """The next `size` bytes, or all that are left."""
-    while chunk := old.read(2**20 if size is None else min(2**20, size)):
-        new.write(chunk)
-        size = None if size is None else size - len(chunk)
 
 
 def _replace(part: Path, path: Path) -> None:
@@ -552,32 +548,26 @@ class _Output:
             self._sink.write(line)
             if self._is_part:
                 self._done = self._old.seek(end)
-                self._settle_at(self.size)
+                if self._done == self.size:
+                    self._sink.close()
+                    _replace(_part(self._path), self._path)
+                    self._sink, self._is_part = Sink(self._path, self._sync), False
 
     def close(self) -> None:
-        """Leaves one file, if the disk has room; else the part too, for the next run to join."""
-        try:
-            with _about(self._path):
-                if self._is_part:
-                    self._carry(self.size)
-                    self._settle_at(self.size)
-                self._sink.close()
-        finally:
-            self._old.close()
-            self._sink.abandon()
+        """Leaves one file, if the disk has room; else the part too, for the next run to join.
+
+        What the part lacks is read from the part: an interrupt may have come between a row and our note of it.
+        """
+        self._old.close()
+        with _about(self._path):
+            self._sink.close()
+            _settle(self._path)
 
     def _carry(self, end: int) -> None:
         while self._done < end:
             chunk = self._old.read(min(2**20, end - self._done))
             self._sink.write(chunk)
             self._done += len(chunk)
-
-    def _settle_at(self, size: int) -> None:
-        if self._done == size:
-            self._sink.close()
-            os.replace(_part(self._path), self._path)
-            _sync_folder(self._path)
-            self._sink, self._is_part = Sink(self._path, self._sync), False
 
 
 @final
@@ -613,20 +603,14 @@ class Sink:
             self._flush()
 
     def close(self) -> None:
-        """Has all of it on the disk, and ends."""
-        self.abandon()
-        if self._fault:
-            raise self._fault
-
-    def abandon(self) -> None:
-        """Has on the disk what the disk takes, and ends."""
-        if self._file.closed:
-            return
+        """Has all of it on the disk, and ends; where the disk refuses, it ends as well."""
         self._ended.set()
         if self._thread:
             self._thread.join()
         self._flush_or_fault()
         self._file.close()
+        if self._fault:
+            raise self._fault
 
     def _keep_syncing(self) -> None:
         while not self._ended.wait(self._sync):
@@ -639,6 +623,6 @@ class Sink:
             self._fault = error
 
     def _flush(self) -> None:
-        if self._is_dirty:
+        if self._is_dirty and not self._file.closed:
             self._is_dirty = False
             os.fsync(self._file.fileno())

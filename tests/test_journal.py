@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import json
 import os
 import random
@@ -18,13 +19,15 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from types import FrameType
+from typing import Protocol
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from returns.result import Failure, Result, Success
 
-from distgen import LLM, Answered, Fault, Prompt, Task, Threads, each, explain, fold
+from distgen import LLM, Answered, Fault, Prompt, Sequential, Task, Threads, each, explain, fold
 from distgen.formats import default
 from distgen.journal import (
     Exists,
@@ -257,6 +260,53 @@ def test_every_error_says_the_way_out(error: JournalError, sentence: str) -> Non
     assert explain_journal(error).endswith(".")
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@settings(max_examples=100, deadline=None)
+@given(at=st.integers(1, 1200), is_part=st.booleans())
+def test_an_interrupt_at_any_line_of_the_journal_loses_nothing(at: int, is_part: bool) -> None:
+    """KeyboardInterrupt may come between any two lines; the answered rows of the file stay, and no row comes twice."""
+    words = [f"{number}" for number in range(12)]
+    model = LLM(Task(Prompt, Success), default, each(str.upper), Sequential())
+    with tempfile.TemporaryDirectory() as folder:
+        kept = journal(Path(folder))
+        run(kept, words[:9], failing_on("1", "4", "5") if is_part else str.upper)
+        got: list[str] = []
+        tracer = sys.gettrace()
+        try:
+            sys.settrace(interrupting(at))
+            for step in record(kept, words, model.stream):
+                got += asked([step])
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(tracer)
+        gc.collect()
+        again = asked(run(kept, words))
+        assert not set(got) & set(again)
+        assert lines(kept.path) == [{"word": word, "said": word} for word in words]
+
+
+class Trace(Protocol):
+    def __call__(self, frame: FrameType, event: str, arg: object, /) -> Trace | None: ...
+
+
+def interrupting(at: int) -> Trace:
+    """A trace function that raises KeyboardInterrupt at so many lines of the journal, not where its lock is let go."""
+    left = at
+
+    def trace(frame: FrameType, event: str, _: object, /) -> Trace | None:
+        nonlocal left
+        if frame.f_globals["__name__"] != "distgen.journal" or frame.f_code.co_name == "_locked":
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    return trace
+
+
 def test_a_file_that_is_there_is_left_alone_unless_it_is_to_be_resumed(tmp_path: Path) -> None:
     kept = journal(tmp_path)
     kept.path.write_bytes(b"mine")
@@ -421,6 +471,8 @@ def test_a_read_only_folder_is_one_sentence(tmp_path: Path) -> None:
 WRITER = """
 import sys, time
 from pathlib import Path
+from types import FrameType
+from typing import Protocol
 from returns.result import Success
 from distgen import LLM, Prompt, Sequential, Task, each
 from distgen.formats import default
