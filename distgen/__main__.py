@@ -453,8 +453,20 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _utf8(text: str) -> str:
+    """An argument that the locale could not decode is read as UTF-8, as files are."""
+    try:
+        return os.fsencode(text).decode() if _is_undecoded(text) else text
+    except UnicodeDecodeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8") from None
+
+
+def _is_undecoded(text: str) -> bool:
+    return any("\udc80" <= character <= "\udcff" for character in text)  # PEP 383
+
+
 def _param(text: str) -> tuple[str, object]:
-    name, _, value = text.partition("=")
+    name, _, value = _utf8(text).partition("=")
     try:
         read: object = json.loads(value)
         row({name: read})  # which refuses NaN
@@ -467,55 +479,51 @@ def _param(text: str) -> tuple[str, object]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m distgen",
-        description="Generates data with language models: one answered row for each row of JSON Lines.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    description = "Generates data with language models: an answered row for each row of JSON Lines."
+    parser = argparse.ArgumentParser("python -m distgen", description=description, epilog=_EPILOG, formatter_class=raw)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     rows = argparse.ArgumentParser(add_help=False)
-    rows.add_argument("input", metavar="INPUT.jsonl", help="rows as JSON Lines in UTF-8; - is stdin")
-    rows.add_argument("--format", required=True, metavar="NAME", help="the model's prompt format; see `formats`")
-    rows.add_argument("--system", metavar="TEXT", help="the system text of rows that have none")
-    rows.add_argument("--user-field", metavar="NAME", help="the field that holds the user's text")
-    rows.add_argument(
-        "--no-bos", action="store_true", help="leave out the BOS text, for servers that add it themselves"
-    )
-    asking = commands.add_parser(
-        "run", parents=[rows], help=run.__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    asking.add_argument("-o", "--output", required=True, metavar="OUTPUT.jsonl", help="a new file; - is stdout")
-    asking.add_argument(
-        "--resume", action="store_true", help="go on with a file that is there; failed rows are asked again"
-    )
-    asking.add_argument("--keep-failures", action="store_true", help="with --resume: leave failed rows as they are")
-    asking.add_argument("-n", "--num-generations", type=_positive, default=1, metavar="N", help="answers a row [1]")
-    asking.add_argument("--limit", type=_positive, metavar="N", help="only the first N rows")
-    asking.add_argument(
-        "--max-total-tokens",
-        type=_positive,
-        metavar="N",
-        help="ask no further row once this run took N tokens, of prompts and answers; rows being asked are finished",
-    )
-    asking.add_argument(
-        "--param",
-        type=_param,
-        action="append",
-        default=[],
-        metavar="KEY=JSON",
-        help="a parameter of every request, as temperature=0.7 or stop='[\"END\"]'; may be repeated",
-    )
-    asking.add_argument("--threads", type=_positive, default=8, metavar="N", help="requests at once [8]")
-    asking.add_argument("--model", metavar="NAME", help="the model's name on the server, kept in each row")
-    asking.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server, as http://127.0.0.1:8000/v1")
-    asking.add_argument("-v", "--verbose", action="store_true", help="show the first failures in full")
+    _add_rows(rows)
+    asking = commands.add_parser("run", parents=[rows], help=run.__doc__, epilog=_EPILOG, formatter_class=raw)
+    _add_output(asking)
+    _add_asking(asking)
     asking.set_defaults(command=run)
     showing = commands.add_parser("render", parents=[rows], help=render.__doc__)
     showing.set_defaults(command=render)
     listing = commands.add_parser("formats", help=formats.__doc__)
     listing.set_defaults(command=formats)
     return parser
+
+
+def _add_rows(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("input", metavar="INPUT.jsonl", help="rows as JSON Lines in UTF-8; - is stdin")
+    add("--format", required=True, metavar="NAME", help="the model's prompt format; see `formats`")
+    add("--system", type=_utf8, metavar="TEXT", help="the system text of rows that have none")
+    add("--user-field", type=_utf8, metavar="NAME", help="the field that holds the user's text")
+    add("--no-bos", action="store_true", help="leave out the BOS text, for servers that add it themselves")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-o", "--output", required=True, metavar="OUTPUT.jsonl", help="a new file; - is stdout")
+    add("--resume", action="store_true", help="go on with a file that is there; failed rows are asked again")
+    add("--keep-failures", action="store_true", help="with --resume: leave failed rows as they are")
+    add("--limit", type=_positive, metavar="N", help="only the first N rows")
+    budget = "ask no further row once this run took N tokens, of prompts and answers; rows being asked are finished"
+    add("--max-total-tokens", type=_positive, metavar="N", help=budget)
+    add("-v", "--verbose", action="store_true", help="show the first failures in full")
+
+
+def _add_asking(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-n", "--num-generations", type=_positive, default=1, metavar="N", help="answers a row [1]")
+    param = "a parameter of every request, as temperature=0.7 or stop='[\"END\"]'; may be repeated"
+    add("--param", type=_param, action="append", default=[], metavar="KEY=JSON", help=param)
+    add("--threads", type=_positive, default=8, metavar="N", help="requests at once [8]")
+    add("--model", metavar="NAME", help="the model's name on the server, kept in each row")
+    add("--base-url", metavar="URL", help="an OpenAI-compatible server, as http://127.0.0.1:8000/v1")
 
 
 if __name__ == "__main__":

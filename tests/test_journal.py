@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import gc
 import json
@@ -16,7 +15,7 @@ import tempfile
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -49,6 +48,7 @@ from distgen.journal import (
     explain_journal,
     record,
 )
+from tests.parts import mounted
 from tests.servers import Act, Seen, Server, response, serving
 
 ROOT = Path(__file__).parent.parent
@@ -405,23 +405,6 @@ def test_what_the_system_refuses_is_one_sentence(tmp_path: Path) -> None:
     assert list((tmp_path / "out.jsonl").iterdir()) == []
 
 
-@contextlib.contextmanager
-def mounted(folder: Path, options: str) -> Generator[None]:
-    """A small disk of its own."""
-    folder.mkdir(exist_ok=True)
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    try:
-        mount = subprocess.run(command, capture_output=True, check=False)
-    except OSError:
-        pytest.skip("no mount here")
-    if mount.returncode:
-        pytest.skip("no permission to mount")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit of that kind")
 @pytest.mark.parametrize("is_part", [False, True])
 def test_a_file_that_may_not_grow_keeps_whole_rows(tmp_path: Path, is_part: bool) -> None:
@@ -433,7 +416,7 @@ def test_a_file_that_may_not_grow_keeps_whole_rows(tmp_path: Path, is_part: bool
         run(kept, words, failing_on(*words[:50]))
         before = kept.path.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_050, hard))
     try:
         steps = run(kept, words)
     finally:

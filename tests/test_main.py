@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from distgen.__main__ import main
 from distgen.formats import FAMILIES, FORMATS
 from distgen.rows import read
+from tests.parts import mounted
 from tests.servers import Act, Server, chat_body, response, serving, text_body
 
 ROOT = Path(__file__).parent.parent
@@ -759,3 +760,45 @@ def test_numbers_and_wide_lists_go_through(tmp_path: Path) -> None:
     row: dict[str, object] = {"user": "A", "score": 0.1, "big": 10**40, "wide": [[]] * 600}
     status, (got,) = answered(row, tmp_path=tmp_path)
     assert (status, {name: got[name] for name in row}) == (0, row)
+
+
+def test_help_teaches_within_eighty_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for arguments in ["--help"], ["run", "--help"], ["render", "--help"]:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+        shown = capsys.readouterr().out
+        assert shown.isascii()
+        assert max(map(len, shown.splitlines())) <= 80
+        if arguments != ["render", "--help"]:
+            for taught in ("--resume", "Exit status: 0", "OPENAI_BASE_URL", "python -m distgen run rows.jsonl"):
+                assert taught in shown
+
+
+def test_an_argument_that_the_locale_cannot_decode_is_utf_8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert answered({"user": "A"}, tmp_path=tmp_path, options=("--system", "\udcc3\udca9"))[1][0]["generations"] == [
+        said("\u00e9\nA")
+    ]
+    with pytest.raises(SystemExit):
+        main(["run", "in.jsonl", "-o", "out.jsonl", "--format", "default", "--system", "\udcff"])
+    assert "is not UTF-8" in capsys.readouterr().err
+
+
+def test_what_the_disk_refuses_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = written(tmp_path / "in.jsonl", *[{"user": f"{n:01000}"} for n in range(200)])
+    output = tmp_path / "disk" / "out.jsonl"
+    arguments = ["run", source, "-o", str(output), "--format", "default"]
+    with mounted(tmp_path / "disk", "size=64k"):
+        assert main(arguments) == 2
+        assert (
+            f"distgen: cannot write {output}: No space left on device; what was written stays"
+            in capsys.readouterr().err
+        )
+        assert [int(row["user"]) for row in rows(output)] == list(range(len(rows(output))))
+        assert len(rows(output)) > 10
+    with mounted(tmp_path / "disk", "ro"):
+        assert main(arguments) == 2
+        assert f"distgen: cannot write {output}: Read-only file system" in capsys.readouterr().err
