@@ -211,7 +211,9 @@ def _steps(options: argparse.Namespace, asked: Iterable[Line], answers: Answers[
 
 
 def _if_exists(options: argparse.Namespace) -> IfExists:
-    return "keep failures" if options.keep_failures else "resume" if options.resume else "refuse"
+    if not options.resume:
+        return "refuse"
+    return "keep failures" if options.keep_failures else "resume"
 
 
 def _settings(options: argparse.Namespace) -> Mapping[str, object]:

@@ -717,7 +717,7 @@ def test_a_run_is_resumed_and_its_failures_asked_again(
     assert [row.get("user") for row in rows(output)] == ["0", "1", "2", "3", None]
     assert [row.get("input_model") for row in rows(output)] == ["kept"] * 4 + [None]
     capsys.readouterr()
-    assert main(arguments) == 2
+    assert main([*arguments, "--keep-failures"]) == 2
     assert main([*arguments, "--resume", "-n", "2"]) == 2
     assert main(["run", source, *arguments[2:], "--resume", "--user-field", "model"]) == 2
     first, second, third = capsys.readouterr().err.splitlines()
