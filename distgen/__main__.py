@@ -121,7 +121,10 @@ def run(options: argparse.Namespace) -> int:
         asked = read(lines(source), options.user_field, options.system)
         wanted = _wanted(asked, options, meter, is_interrupted, early)
         try:
-            with _progress(meter, _count(options)) as say, closing(_steps(options, wanted, answers)) as steps:
+            with (
+                _progress(meter, _count(options), _redraws(options)) as say,
+                closing(_steps(options, wanted, answers)) as steps,
+            ):
                 for step in steps:
                     _heed(fold(step, _as_it_is, _ended), meter, say if options.verbose else _in_silence)
         except BrokenPipeError:
@@ -402,13 +405,18 @@ def _interrupts() -> Generator[Callable[[], bool], None, None]:
         signal.signal(signal.SIGINT, before)
 
 
+def _redraws(options: argparse.Namespace) -> bool:
+    """Whether stderr is a terminal that can draw a line anew, and the rows are not shown on one too."""
+    shows_rows = options.output == "-" and sys.stdout.isatty()
+    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb" and not shows_rows
+
+
 @contextmanager
-def _progress(meter: Meter, total: int | None) -> Generator[Callable[[str], object], None, None]:
+def _progress(meter: Meter, total: int | None, redraws: bool) -> Generator[Callable[[str], object], None, None]:
     """Shows how far the run is, on stderr; gives a function that says something in between.
 
-    On a terminal that is one line, drawn anew; elsewhere, as in a log, a line every half minute.
+    That is one line, which it redraws, or else, as in a log, a line every half minute.
     """
-    redraws = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     erase, end = ("\r\x1b[K", "") if redraws else ("", "\n")
     ended, writing = threading.Event(), threading.Lock()
 

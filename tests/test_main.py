@@ -511,7 +511,7 @@ def test_progress_is_drawn_on_a_terminal(server: Server, tmp_path: Path, monkeyp
 
 
 def run_on_a_terminal(*arguments: str, columns: int = 80, **environment: str) -> tuple[int, str]:
-    """What a run writes on the terminal that is its stderr."""
+    """What a run writes on its terminal."""
     import fcntl
     import pty
     import struct
@@ -521,7 +521,7 @@ def run_on_a_terminal(*arguments: str, columns: int = 80, **environment: str) ->
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     command = [sys.executable, "-m", "distgen", "run", *arguments]
     environment = {**os.environ, "TERM": "xterm", **environment}
-    with subprocess.Popen(command, stderr=theirs, cwd=ROOT, env=environment) as process:
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=ROOT, env=environment) as process:
         os.close(theirs)
         seen = bytearray()
         with contextlib.suppress(OSError):
@@ -555,6 +555,15 @@ def test_what_a_run_shows_fits_its_terminal(server: Server, tmp_path: Path) -> N
         assert ("\x1b" in screen, bool(lines)) == ((False, False) if name == "dumb" else (True, True))
         shown.append(output.read_text("utf-8"))
     assert len(set(shown)) == 1
+
+
+def test_rows_on_a_terminal_are_not_drawn_over(server: Server, tmp_path: Path) -> None:
+    server.script(delay=0.05)
+    source = written(tmp_path / "in.jsonl", *[{"user": "A"}] * 10)
+    options = ["--format", "openai", "--base-url", server.url, "--model", "m", "--threads", "1"]
+    status, screen = run_on_a_terminal(source, "-o", "-", *options)
+    assert (status, "\x1b" in screen) == (0, False)
+    assert [json.loads(line)["user"] for line in screen.splitlines()[:10]] == ["A"] * 10
 
 
 def test_the_first_failures_are_shown_in_full_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
