@@ -538,39 +538,67 @@ def test_memory_does_not_grow_with_the_rows_that_stay(tmp_path: Path) -> None:
     assert peak < 4 * 2**20  # the copy takes 1 MiB at a time; the file is 2.4 MB, its rows as objects ten times that
 
 
-KILLED = 5
-ROWS = 4_000
+def command_for(folder: Path, server: Server, rows: int) -> list[str]:
+    """A run over so many rows in a process of its own, which goes on with what is there."""
+    source, output = folder / "in.jsonl", folder / "out.jsonl"
+    source.write_text("".join(f'{{"user": "row {number}"}}\n' for number in range(rows)))
+    options = ["--format", "openai", "--base-url", server.url, "--model", "m", "--threads", "8", "--resume"]
+    return [sys.executable, "-m", "distgen", "run", str(source), "-o", str(output), *options]
+
+
+def status_of(command: list[str]) -> int:
+    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode
+
+
+def killed(command: list[str], output: Path, server: Server, longest: float) -> tuple[list[str], Counter[str]]:
+    """Kills a run at a random moment after it began to ask; gives what is answered then, and what had been asked."""
+    before = server.connections()
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        wait_for_more(server, before, process)
+        time.sleep(random.uniform(0, longest))
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    time.sleep(0.05)  # what is on its way to the server arrives
+    return answered_rows(output), asked_of(server.seen())
+
+
+def check_ended(output: Path, rows: int, durable: list[tuple[list[str], Counter[str]]], last: Counter[str]) -> None:
+    """Every row once, in order, and none asked again after it was written."""
+    expected = [f"row {number}" for number in range(rows)]
+    got = [json.loads(line) for line in output.read_bytes().splitlines()]
+    assert [(row["user"], row["generations"][0]["text"]) for row in got] == [(word, word) for word in expected]
+    for answered, then in durable:
+        assert [word for word in answered if last[word] > then[word]] == []
+    assert sorted(path.name for path in output.parent.iterdir()) == ["in.jsonl", "out.jsonl", "out.jsonl.distgen.json"]
 
 
 def test_a_run_that_is_killed_five_times_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text("".join(f'{{"user": "row {number}"}}\n' for number in range(ROWS)))
+    rows, output = 4_000, tmp_path / "out.jsonl"
     with serving() as server:
         server.script(*[Act(response(400, b"{}"))] * 40, delay=0.002)
-        options = ["--format", "openai", "--base-url", server.url, "--model", "m", "--threads", "8", "--resume"]
-        command = [sys.executable, "-m", "distgen", "run", str(source), "-o", str(output), *options]
-        durable: list[
-            tuple[list[str], Counter[str]]
-        ] = []  # the answered rows at each kill, and what had been asked of each
-        for _ in range(KILLED):
-            before = server.connections()
-            with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-                wait_for_more(server, before, process)
-                time.sleep(random.uniform(0, 0.6))
-                os.kill(process.pid, signal.SIGKILL)
-                assert process.wait() == -signal.SIGKILL
-            time.sleep(0.05)  # what is on its way to the server arrives
-            durable.append((answered_rows(output), asked_of(server.seen())))
-        assert subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode == 0
-        assert subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode == 0
+        command = command_for(tmp_path, server, rows)
+        durable = [killed(command, output, server, 0.6) for _ in range(5)]
+        assert status_of(command) == 0
         last = asked_of(server.seen())
-    rows = [json.loads(line) for line in output.read_bytes().splitlines()]
-    assert [row["user"] for row in rows] == [f"row {number}" for number in range(ROWS)]
-    assert [row["generations"][0]["text"] for row in rows] == [f"row {number}" for number in range(ROWS)]
-    assert sum(bool(answered) for answered, _ in durable) >= KILLED - 1
-    for answered, then in durable:
-        again = [word for word in answered if last[word] > then[word]]
-        assert again == []
+    assert any(answered for answered, _ in durable)
+    check_ended(output, rows, durable, last)
+
+
+def test_a_run_that_is_killed_while_it_asks_failures_again_loses_none_of_them(tmp_path: Path) -> None:
+    rows, output, parts = 400, tmp_path / "out.jsonl", 0
+    durable: list[tuple[list[str], Counter[str]]] = []
+    with serving() as server:
+        server.script(then_always=Act(response(400, b"{}")))
+        command = command_for(tmp_path, server, rows)
+        assert status_of(command) == 1
+        server.script(delay=0.02)
+        for _ in range(4):
+            durable.append(killed(command, output, server, 0.3))
+            parts += output.with_name("out.jsonl.distgen.part").exists()
+        assert status_of(command) == 0
+        last = asked_of(server.seen())
+    assert parts  # a second file was there at some kill
+    check_ended(output, rows, durable, last)
 
 
 def asked_of(seen: Iterable[Seen]) -> Counter[str]:
