@@ -144,6 +144,7 @@ def _wanted(
     """The lines up to the limit, the budget or Ctrl-C; the exit status of what ended them early is left in `early`."""
     budget: int | None = options.max_total_tokens
     for line in islice(asked, options.limit):
+        meter.looked()
         if is_interrupted():
             early.append(INTERRUPTED)
             return

@@ -29,7 +29,7 @@ _SHOWN: Final = (50, 90, 99)
 class Figures:
     """`rows` were written, by the type of their failure, "" for answered ones; `kept` stayed of an earlier run.
 
-    `calls` were made and `seconds` went by; `latencies` counts the calls by class.
+    `calls` were made and `seconds` went by; `latencies` counts the calls by class; `looked_at` are lines of the input.
     """
 
     rows: Mapping[str, int]
@@ -40,6 +40,7 @@ class Figures:
     latencies: Mapping[int, int] = field(default_factory=dict[int, int])
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    looked_at: int = 0
 
     @property
     def tokens(self) -> int:
@@ -61,7 +62,7 @@ class Figures:
 class Meter:
     """Counts what a run does; its calls may come from any thread."""
 
-    __slots__ = ("_calls", "_kept", "_latencies", "_lock", "_rows", "_started")
+    __slots__ = ("_calls", "_kept", "_latencies", "_lock", "_looked_at", "_rows", "_started")
 
     def __init__(self) -> None:  # noqa: D107  (the class says it)
         self._lock = Lock()
@@ -70,6 +71,11 @@ class Meter:
         self._kept: Counter[str] = Counter()
         self._calls: Counter[str] = Counter()
         self._latencies: Counter[int] = Counter()
+        self._looked_at = 0
+
+    def looked(self) -> None:
+        """A line of the input was read, to be asked or to stay."""
+        self._looked_at += 1
 
     def wrote(self, failure: str) -> int:
         """A row was written: "" for an answered one, or the type of its failure. Gives the failures of this run so far."""
@@ -116,6 +122,7 @@ class Meter:
             latencies=latencies,
             prompt_tokens=calls["prompt"],
             completion_tokens=calls["completion"],
+            looked_at=self._looked_at,
         )
 
 
@@ -143,6 +150,8 @@ def status(figures: Figures, total: int | None, columns: int) -> str:
     """
     asked = max(figures.written, figures.calls)
     done, rate = figures.kept + asked, asked / max(figures.seconds, 1e-3)
+    if not done and figures.looked_at:  # a long file is resumed
+        return f"{figures.looked_at:,} rows looked at, none to ask yet"[:columns]
     parts = [f"{done:,} rows" if total is None else f"{done:,}/{total:,} rows", f"{rate:,.1f} rows/s"]
     if total is not None and rate:
         parts.append(f"{_clock((total - done) / rate)} left")

@@ -47,6 +47,7 @@ def test_the_line_leaves_out_what_nobody_knows() -> None:
     assert status(Figures({}, 0.0), 10, 79) == "0/10 rows, 0.0 rows/s, 0 failed"
     assert status(Figures({"": 5}, 2.0), None, 79) == "5 rows, 2.5 rows/s, 0 failed"
     assert ", 2:46:40 left," in status(Figures({"": 1}, 1.0), 10_001, 79)
+    assert status(Figures({}, 5.0, looked_at=70_000), 100_000, 79) == "70,000 rows looked at, none to ask yet"
     assert "90 rows" in status(Figures({"": 1}, 1.0, kept=80, calls=10), None, 79)  # answered, and not yet written
 
 
