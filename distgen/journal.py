@@ -136,7 +136,7 @@ class NotARow:
 @final
 @dataclass(frozen=True, slots=True)
 class NotEncoded:
-    """`encode` raised on an answer, or gave what JSON cannot hold."""
+    """`encode` raised on an answer, or gave what JSON cannot hold, or the settings are no JSON."""
 
     path: Path
     fault: Fault
@@ -171,7 +171,6 @@ def record(
     early, end the inputs. Closing the generator, an exception of the inputs and a Failure leave all rows that were written.
 
     >>> from tempfile import TemporaryDirectory
-    >>> from returns.result import safe
     >>> from distgen import LLM, Prompt, Sequential, Task, each
     >>> from distgen.formats import default
     >>> def encode(word, answer):
@@ -195,8 +194,10 @@ def record(
         with _about(journal.path):
             if journal.path.is_symlink():  # or the link would be replaced, and two links be two locks
                 journal = replace(journal, path=journal.path.resolve())
+        _check_place(journal.path, if_exists)  # also before the lock, which would leave a sidecar beside others' files
         with _locked(journal.path):
-            _begin(journal, if_exists)
+            _check_place(journal.path, if_exists)
+            _begin(journal)
             with closing(_steps(journal, inputs, answers, if_exists == "keep failures")) as steps:
                 for step in steps:
                     yield Success(step)
@@ -264,7 +265,7 @@ def explain_journal(error: JournalError) -> str:
         case NotARow(path, number, reason):
             return f"row {number} of {path} cannot be read ({reason}); mend it or take the rest away from there on, and resume."
         case NotEncoded(path, fault):
-            return f"an answer could not be encoded for {path} ({fault.kind}: {fault.message}); mend the encoder, and resume."
+            return f"what belongs into {path} is no JSON ({fault.kind}: {fault.message}); mend the encoder, and resume."
         case NotWritten(path, reason):
             return f"cannot write {path}: {reason}; what was written stays, and can be resumed."
         case _:
@@ -335,34 +336,54 @@ else:
         return True
 
 
-def _begin(journal: Journal[_In, _Out], if_exists: IfExists) -> None:
-    """Leaves a whole prefix in the file and its settings beside it, or refuses and touches nothing."""
-    path, part = journal.path, _part(journal.path)
+def _check_place(path: Path, if_exists: IfExists) -> None:
     with _about(path):
-        is_there = part.exists() or path.exists()
-        if is_there and if_exists == "refuse":
+        if if_exists == "refuse" and _is_there(path):
             raise _Refused(Exists(path))
-        if part.exists() or (is_there and path.stat().st_size):
-            _check_settings(journal)
+        if _has_rows(path) and not _sidecar(path).exists():
+            raise _Refused(UnknownSettings(path))
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() or _part(path).exists()
+
+
+def _has_rows(path: Path) -> bool:
+    return _part(path).exists() or (path.exists() and path.stat().st_size > 0)
+
+
+def _begin(journal: Journal[_In, _Out]) -> None:
+    """Leaves a whole prefix in the file and its settings beside it, or refuses and changes nothing."""
+    path, settings = journal.path, _settings_row(journal)
+    with _about(path):
+        if _has_rows(path):
+            _check_settings(path, settings)
             path.touch()
             _mend(path)
             _settle(path)
             return
         # In this order: where the file is, its settings are whole.
-        _write_new(_sidecar(path), row(journal.settings))
+        _write_new(_sidecar(path), settings)
         path.touch()
         _sync_folder(path)
 
 
-def _check_settings(journal: Journal[_In, _Out]) -> None:
-    then = _object(_sidecar(journal.path).read_bytes())
+def _settings_row(journal: Journal[_In, _Out]) -> bytes:
+    try:
+        return row(journal.settings)
+    except Exception as error:
+        raise _Refused(NotEncoded(journal.path, Fault.of(error))) from error
+
+
+def _check_settings(path: Path, settings: bytes) -> None:
+    then = _object(_sidecar(path).read_bytes())
     if isinstance(then, str):
-        raise _Refused(UnknownSettings(journal.path))
-    now = json.loads(row(journal.settings))
+        raise _Refused(UnknownSettings(path))
+    now: Fields = json.loads(settings)
     names = [*then, *(name for name in now if name not in then)]
     differ = [(name, _shown(then, name), _shown(now, name)) for name in names]
     if changed := tuple(each for each in differ if each[1] != each[2]):
-        raise _Refused(OtherSettings(journal.path, changed))
+        raise _Refused(OtherSettings(path, changed))
 
 
 def _shown(settings: Fields, name: str) -> str:

@@ -16,6 +16,7 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -264,7 +265,7 @@ def test_a_long_torn_line_is_taken_away(tmp_path: Path) -> None:
         (UnknownSettings(Path("a/o")), "a/o has no legible o.distgen.json beside it"),
         (OtherInput(Path("o"), 7), "row 7 of o answers another input"),
         (NotARow(Path("o"), 7, "why"), "row 7 of o cannot be read (why); mend it"),
-        (NotEncoded(Path("o"), Fault("K", "m")), "could not be encoded for o (K: m); mend the encoder"),
+        (NotEncoded(Path("o"), Fault("K", "m")), "what belongs into o is no JSON (K: m); mend the encoder"),
         (NotWritten(Path("o"), "No space"), "cannot write o: No space; what was written stays"),
     ],
 )
@@ -326,6 +327,27 @@ def test_a_file_that_is_there_is_left_alone_unless_it_is_to_be_resumed(tmp_path:
     assert run(kept, ["a"], if_exists="refuse") == [Failure(Exists(kept.path))]
     assert run(kept, ["a"]) == [Failure(UnknownSettings(kept.path))]
     assert kept.path.read_bytes() == b"mine"
+    assert list(tmp_path.iterdir()) == [kept.path]
+    (tmp_path / "out.jsonl.distgen.json").write_bytes(b'{"model"')
+    assert run(kept, ["a"]) == [Failure(UnknownSettings(kept.path))]
+    kept.path.unlink()
+    assert asked(run(kept, ["a"], if_exists="refuse")) == ["a"]  # killed before anything was written
+
+
+def test_settings_that_are_no_json_are_a_failure(tmp_path: Path) -> None:
+    (refused,) = run(journal(tmp_path, model=object()), ["a"])
+    assert isinstance(refused.failure(), NotEncoded)
+
+
+def test_two_that_begin_at_once_are_one_that_writes(tmp_path: Path) -> None:
+    """The file may come into being between the first look and the lock."""
+    kept, stream = journal(tmp_path), LLM(Task(Prompt, Success), default, each(str.upper), Threads(2)).stream
+    with ThreadPoolExecutor(8) as pool:
+        ends = [pool.submit(lambda: list(record(kept, ["a", "b"], stream, "refuse"))) for _ in range(8)]
+    done = [end.result() for end in ends]
+    assert sum(len(steps) == 2 for steps in done) == 1
+    assert all(isinstance(steps[0].failure(), InUse | Exists) for steps in done if len(steps) == 1)
+    assert [row["word"] for row in lines(kept.path)] == ["a", "b"]
 
 
 def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
