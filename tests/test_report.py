@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -32,8 +33,13 @@ def test_threads_lose_no_count() -> None:
     meter = Meter()
     paid = Completion("x", usage=Usage(2, 3))
     batch: Batch = [[paid, Completion("y")], Success([paid]), Failure(Fault("K", "m"))]
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(meter.called, [0.1] * 4000, [batch] * 4000))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(meter.called, [0.1] * 4000, [batch] * 4000))
+    finally:
+        sys.setswitchinterval(interval)
     figures = meter.figures()
     assert (figures.calls, figures.prompt_tokens, figures.completion_tokens) == (4000, 16000, 24000)
     assert (meter.tokens, meter.uncounted) == (40000, 0)
