@@ -8,68 +8,87 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
+import signal
 import sys
 import textwrap
-from collections import Counter, deque
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias, final
+from typing import BinaryIO, Final, TextIO, TypeAlias, final
 
 from returns.result import Failure, Result, Success
-from typing_extensions import TypeIs
 
 from distgen.backends.echo import echo
 from distgen.completion import Batch, Generate
-from distgen.errors import Fault, GenerateError, NotRendered, explain, fold, kind
+from distgen.errors import explain, fold
 from distgen.executors import Threads
 from distgen.formats import FAMILIES, ChatMessages, ChatTemplate, lookup
+from distgen.journal import (
+    Answers,
+    IfExists,
+    Journal,
+    JournalError,
+    Kept,
+    Recorded,
+    Step,
+    explain_journal,
+    paired,
+    record,
+    row,
+)
 from distgen.llm import LLM, Answered
-from distgen.prompt import Exchange, Messages, Prompt, Segment
+from distgen.prompt import Messages, Prompt, Segment
+from distgen.report import Figures, Meter, metered, status, summary, table
+from distgen.rows import Line, ask, decode, encode, error_type, lines, read, reason
 from distgen.task import Task
 
-ANSWERED, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
-"""The exit statuses: every row answered; some row failed; nothing was asked; Ctrl-C."""
+ANSWERED, SOME_FAILED, UNUSABLE, SPENT, INTERRUPTED = 0, 1, 2, 3, 130
+"""The exit statuses: every row answered; some row failed; it could not begin or go on; no tokens left; Ctrl-C."""
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-_OUTPUT_FIELDS: Final = ("generations", "model", "error")
+_SHOWN_FAILURES: Final = 5
+_REDRAWN, _LOGGED = 0.2, 30.0  # seconds
+_STOPPING: Final = b"\ndistgen: stopping, once the rows that are being asked are written; Ctrl-C again ends at once\n"
 
 _EPILOG = """\
-An input row is a JSON object with "user" (and, if wanted, "system" and "history": [[user, assistant], ...]), or with
-OpenAI-style "messages", or with the field named by --user-field. All its fields are kept in the output row, which gains
-"generations" (text, finish_reason, usage in tokens) and "model", or "error" (type, message); an input field that already
-has one of these names is kept as "input_generations", "input_model" or "input_error".
+An input row is a JSON object with "user" (and, if wanted, "system" and
+"history": [[user, assistant], ...]), or with OpenAI-style "messages", or with
+the field named by --user-field. All its fields are kept in the output row,
+which gains "generations" (text, finish_reason, usage in tokens) and "model", or
+"error" (type, message); an input field that already has one of these names is
+kept as "input_generations", "input_model" or "input_error".
 
-Exit status: 0 every row was answered, 1 some row failed, 2 nothing was asked, 130 interrupted; rows written stay.
-The API key is taken from OPENAI_API_KEY and printed nowhere.
+Rows are written in the order of the input as they are answered, and a run may
+be killed anywhere: --resume goes on with its file. Ctrl-C once waits for the
+rows that are being asked, and says how to go on; twice ends at once.
+
+What would be sent, before anything is paid; a rehearsal, offline; twenty rows,
+and why any of them failed; the rest of them, and what failed again:
+  python -m distgen render rows.jsonl --format llama3
+  python -m distgen run rows.jsonl -o try.jsonl --format llama3
+  python -m distgen run rows.jsonl -o out.jsonl --format openai \\
+    --base-url http://127.0.0.1:8000/v1 --model my-model \\
+    --param temperature=0.7 --param max_tokens=256 --limit 20 -v
+  python -m distgen run ... --resume, without --limit
+
+Environment: OPENAI_API_KEY is the key, printed nowhere; OPENAI_BASE_URL and
+OPENAI_MODEL stand in for --base-url and --model (--base-url '' rehearses all
+the same); NO_COLOR turns colours off.
+
+Exit status: 0 every row was answered, 1 some row failed, 2 it could not begin
+or go on, 3 the tokens of --max-total-tokens are spent and rows are left, 130
+interrupted. Rows that were written stay, whatever happens.
 """
-
-
-class BadLine(ValueError):
-    """A line of the input that is no row."""
 
 
 @final
 class Unusable(Exception):
     """A reason to end before anything is asked: one sentence."""
-
-
-Fields: TypeAlias = dict[str, object]
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of the input: its number from 1, its fields, and the prompt in them or the reason why there is none."""
-
-    number: int
-    fields: Fields
-    prompt: Result[Prompt, str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,12 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0
     """
     options = _parser().parse_args(arguments)
+    options.arguments = sys.argv[1:] if arguments is None else arguments
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
     except Unusable as error:
         _say(str(error))
         return UNUSABLE
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SOME_FAILED
@@ -93,28 +115,117 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Answers each row of the input."""
-    answers = _answers(options)
-    with _reading(options.input) as source, _writing(options.output) as sink:
-        lines: deque[Line] = deque()
-        counts: Counter[str] = Counter()
-        show = not (options.output == "-" and sys.stdout.isatty())
-        with _bar(_count(options), show) as advance:
-            rows = answers(_kept(read(source, options.user_field, options.system), lines), advance)
-            try:
-                with closing(rows):
-                    for row in rows:
-                        sink.write(_encoded(_output(lines.popleft(), row, options.model)))
-                        sink.flush()
-                        counts[fold(row, lambda _: "", _type)] += 1
-            except KeyboardInterrupt:
-                _say(f"interrupted; {counts.total()} rows are written")
-                return INTERRUPTED
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                raise Unusable(f"after {counts.total()} rows: {error.strerror or error}") from error
-    _say(_summary(counts))
-    return SOME_FAILED if counts.total() > counts[""] else ANSWERED
+    meter, early = Meter(), list[int]()
+    answers = _answers(options, meter)
+    with _reading(options.input) as source, _interrupts() as is_interrupted:
+        asked = read(lines(source), options.user_field, options.system)
+        wanted = _wanted(asked, options, meter, is_interrupted, early)
+        try:
+            with (
+                _progress(meter, _count(options), _redraws(options)) as say,
+                closing(_steps(options, wanted, answers)) as steps,
+            ):
+                for step in steps:
+                    _heed(fold(step, _as_it_is, _ended), meter, say if options.verbose else _in_silence)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise Unusable(f"after {meter.figures().written} rows: {error.strerror or error}") from error
+    return _closed(options, meter.figures(), early)
+
+
+def _wanted(
+    asked: Iterable[Line],
+    options: argparse.Namespace,
+    meter: Meter,
+    is_interrupted: Callable[[], bool],
+    early: list[int],
+) -> Iterator[Line]:
+    """The lines up to the limit, the budget or Ctrl-C; the exit status of what ended them early is left in `early`."""
+    budget: int | None = options.max_total_tokens
+    for line in islice(asked, options.limit):
+        meter.looked()
+        if is_interrupted():
+            early.append(INTERRUPTED)
+            return
+        if budget is not None and meter.uncounted:
+            raise Unusable(
+                "the server does not say how many tokens an answer took, so --max-total-tokens cannot be kept"
+            )
+        if budget is not None and meter.tokens >= budget:
+            early.append(SPENT)
+            return
+        yield line
+
+
+def _heed(step: Step[Line, str], meter: Meter, say: Callable[[str], object]) -> None:
+    if isinstance(step, Kept):
+        meter.kept(step.rows, step.failed)
+        return
+    failure = fold(step.answer, lambda _: "", error_type)
+    failures = meter.wrote(failure)
+    if isinstance(step.answer, Failure) and failures <= _SHOWN_FAILURES:
+        where = "" if failure == "BadLine" else f"line {step.input.number}: "
+        say(f"{where}{failure}: {reason(step.answer.failure())}")
+        if failures == _SHOWN_FAILURES:
+            say("further failures are only counted here; each row says its own")
+
+
+def _closed(options: argparse.Namespace, figures: Figures, early: Sequence[int]) -> int:
+    """Says what came of it all, and gives the exit status."""
+    _say(summary(figures))
+    for line in table(figures):
+        print(line, file=sys.stderr)
+    for ended in early:
+        why = "interrupted" if ended == INTERRUPTED else f"{options.max_total_tokens:,} tokens are spent"
+        _say(f"{why}; rows are left" if options.output == "-" else f"{why}; to go on: {_again(options)}")
+        return ended
+    return SOME_FAILED if figures.failed else ANSWERED
+
+
+def _again(options: argparse.Namespace) -> str:
+    return shlex.join(["python", "-m", "distgen", *options.arguments, *([] if options.resume else ["--resume"])])
+
+
+def _as_it_is(step: Step[Line, str]) -> Step[Line, str]:
+    return step
+
+
+def _ended(error: JournalError) -> Step[Line, str]:
+    raise Unusable(explain_journal(error))
+
+
+_Steps: TypeAlias = Generator[Result[Step[Line, str], JournalError], None, None]
+
+
+def _steps(options: argparse.Namespace, asked: Iterable[Line], answers: Answers[Line, Answered[str]]) -> _Steps:
+    """Rows into a file, which is a journal, or into what is no file and is written as it comes."""
+    path = Path(options.output)
+    if options.output != "-" and (path.is_file() or not path.exists()):
+        journal = Journal(path, _settings(options), encode, decode)
+        yield from record(journal, asked, answers, _if_exists(options))
+        return
+    if options.resume:
+        raise Unusable(f"--resume needs a file to go on with, and {options.output} is none")
+    with _writing(options.output) as sink, closing(paired(asked, answers)) as pairs:
+        for line, answer in pairs:
+            sink.write(row(encode(line, answer)))
+            sink.flush()
+            yield Success(Recorded(line, answer))
+
+
+def _if_exists(options: argparse.Namespace) -> IfExists:
+    if not options.resume:
+        return "refuse"
+    return "keep failures" if options.keep_failures else "resume"
+
+
+def _settings(options: argparse.Namespace) -> Mapping[str, object]:
+    """What would change an answer."""
+    names = ("format", "no_bos", "model", "num_generations", "system", "user_field")
+    known: Mapping[str, object] = vars(options)
+    asked = {name: known[name] for name in names}
+    return {**asked, "params": dict(options.param), "rehearsal": not options.base_url}
 
 
 def render(options: argparse.Namespace) -> int:
@@ -126,7 +237,7 @@ def render(options: argparse.Namespace) -> int:
     written = _coloured if _is_colourful() else _rendered
     failed = 0
     with _reading(options.input) as source:
-        for line in read(source, options.user_field, options.system):
+        for line in read(lines(source), options.user_field, options.system):
             text = fold(line.prompt, partial(written, template), _no_text)
             why = fold(text, lambda _: "", " {}".format)
             print(f"line {line.number}:{why}", file=sys.stderr, flush=True)
@@ -155,167 +266,57 @@ def _described(template: ChatTemplate | ChatMessages) -> tuple[str, str, str]:
     return template.system_place, " ".join(template.stops), ", ".join(template.models)
 
 
-def read(source: Iterable[bytes], user_field: str | None, system: str | None) -> Iterator[Line]:
-    """The rows of JSON Lines, as they are read; a line that is none keeps its number and the reason. Blank lines are none.
-
-    >>> [line.prompt for line in read([b'{"user": "Hi"}', b'{"user": 7}'], None, None)]
-    [<Success: Prompt(user='Hi', system=None, history=())>, <Failure: "user" is a number, not text>]
-    """
-    for number, raw in enumerate(source, 1):
-        if raw.strip():
-            fields = _fields((raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw).rstrip(b"\r\n"))
-            prompt = fold(fields, lambda found: _prompt(found, user_field, system), _no_prompt)
-            yield Line(number, fold(fields, dict, _no_fields), prompt)
-
-
 def _no_text(reason: str) -> Result[str, str]:
     return Failure(reason)
 
 
-def _no_fields(_: str) -> Fields:
-    return {}
-
-
-def _no_prompt(reason: str) -> Result[Prompt, str]:
-    return Failure(reason)
-
-
-def _fields(raw: bytes) -> Result[Fields, str]:
-    try:
-        value: object = json.loads(raw.decode(), parse_constant=_no_number)
-    except UnicodeDecodeError as error:
-        return Failure(f"byte {error.start} ({raw[error.start : error.start + 4]!r}) is not UTF-8")
-    except (ValueError, RecursionError) as error:
-        return Failure(f"not JSON: {error}")
-    return Success({str(key): each for key, each in value.items()}) if _is_object(value) else Failure("not an object")
-
-
-def _no_number(name: str) -> object:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _is_object(value: object) -> TypeIs[Mapping[object, object]]:
-    return isinstance(value, dict)
-
-
-def _is_list(value: object) -> TypeIs[list[object]]:
-    return isinstance(value, list)
-
-
-def _prompt(fields: Fields, user_field: str | None, system: str | None) -> Result[Prompt, str]:
-    """The prompt of a row: the field that was named, or "messages", or "user"; `system` where the row has none."""
-    name = user_field or "user"
-    if user_field is None and "messages" in fields:
-        if "user" in fields:
-            return Failure('it has both "user" and "messages"; say which with --user-field')
-        prompt = _from_messages(fields["messages"])
-    elif name in fields:
-        prompt = _from_texts(name, fields)
+def _answers(options: argparse.Namespace, meter: Meter) -> Answers[Line, Answered[str]]:
+    """The LLM that the options and the environment describe, as a stream over lines."""
+    is_told = options.base_url is not None
+    options.base_url = options.base_url if is_told else os.environ.get("OPENAI_BASE_URL")
+    if options.base_url:
+        options.model = options.model or os.environ.get("OPENAI_MODEL")
     else:
-        names = f"its fields are {', '.join(map(json.dumps, fields))}" if fields else "it is empty"
-        return Failure(f"it has no field {json.dumps(name)}; {names}")
-    return prompt.map(lambda found: replace(found, system=system) if found.system is None else found)
-
-
-def _from_messages(value: object) -> Result[Prompt, str]:
-    if not _is_list(value):
-        return Failure(f'"messages" is {_json_type(value)}, not a list')
-    messages = [each for each in value if _is_object(each)]
-    if len(messages) < len(value):
-        return Failure('"messages" holds something that is no message object')
-    named = [{str(key): each for key, each in message.items()} for message in messages]
-    return Prompt.from_messages(named).alt(_why_no_conversation)
-
-
-def _why_no_conversation(error: NotRendered) -> str:
-    return f'"messages" is no conversation at {error.index}: {error.reason}'
-
-
-def _from_texts(name: str, fields: Fields) -> Result[Prompt, str]:
-    user, system, history = fields[name], fields.get("system"), _history(fields.get("history"))
-    if not isinstance(user, str):
-        return Failure(f"{json.dumps(name)} is {_json_type(user)}, not text")
-    if not isinstance(system, str | None):
-        return Failure(f'"system" is {_json_type(system)}, not text')
-    if history is None:
-        return Failure('"history" is not a list of [user, assistant] pairs of texts')
-    return Success(Prompt(user, system, history))
-
-
-def _history(value: object) -> tuple[Exchange, ...] | None:
-    exchanges: list[Exchange] = []
-    for pair in value if _is_list(value) else [] if value is None else [value]:
-        match pair:
-            case [str(user), str(assistant)]:
-                exchanges.append(Exchange(user, assistant))
-            case _:
-                return None
-    return tuple(exchanges)
-
-
-def _json_type(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true or false"
-        case int() | float():
-            return "a number"
-        case str():
-            return "text"
-        case list():
-            return "a list"
-        case _:
-            return "an object"
-
-
-def _ask(line: Line) -> Prompt:
-    if isinstance(line.prompt, Failure):
-        raise BadLine(f"line {line.number}: {line.prompt.failure()}")
-    return line.prompt.unwrap()
-
-
-def _text(text: str) -> Result[str, object]:
-    return Success(text)
-
-
-_Answers: TypeAlias = Callable[[Iterable[Line], Callable[[int], object]], Generator[Answered[str], None, None]]
-
-
-def _answers(options: argparse.Namespace) -> _Answers:
-    """The LLM that the options describe, as a stream over lines."""
-    template, task, threads = _format(options), Task(_ask, _text), Threads(options.threads)
-    if options.base_url is None:
         _say("no --base-url, so this is a rehearsal: each prompt is answered with itself, offline")
         options.model = options.model or "echo"
-    elif not options.model:
+    if not options.model:
         raise Unusable("--base-url needs --model, the name under which the server knows its model")
+    stream = _stream(options, meter)
+    if options.base_url and not is_told:
+        _say(f"asking {options.base_url}, as OPENAI_BASE_URL says")
+    return stream
+
+
+def _stream(options: argparse.Namespace, meter: Meter) -> Answers[Line, Answered[str]]:
+    template, task, threads = _format(options), Task(ask, Success), Threads(options.threads)
+    n: int = options.num_generations
     if isinstance(template, ChatTemplate):
-        text = LLM(task, template, _completions(options, template), threads, options.model)
-        return lambda lines, advance: text.stream(lines, options.num_generations, advance)
-    chat = LLM(task, template, _chat(options), threads, options.model)
-    return lambda lines, advance: chat.stream(lines, options.num_generations, advance)
+        text = LLM(task, template, metered(_completions(options, template), meter), threads, options.model)
+        return partial(text.stream, num_generations=n)
+    chat = LLM(task, template, metered(_chat(options), meter), threads, options.model)
+    return partial(chat.stream, num_generations=n)
 
 
 def _chat(options: argparse.Namespace) -> Generate[Messages, Batch]:
-    if options.base_url is None:
+    if not options.base_url:
         return echo
     with _usable():
         from distgen.backends import http
 
-        return http.chat(options.base_url, model=options.model, connections=options.threads)
+        return http.chat(options.base_url, model=options.model, connections=options.threads, params=dict(options.param))
 
 
 def _completions(options: argparse.Namespace, template: ChatTemplate) -> Generate[str, Batch]:
-    if options.base_url is None:
+    if not options.base_url:
         return echo
     if template.bos:
         _say(f"prompts begin with {template.bos}; if the server adds that itself, as vLLM and llama.cpp do: --no-bos")
     with _usable():
         from distgen.backends import http
 
-        stops = {"stop": list(template.stops)} if template.stops else None
-        return http.completions(options.base_url, model=options.model, connections=options.threads, params=stops)
+        params = {"stop": list(template.stops)} if template.stops else {}
+        params = {**params, **dict(options.param)}
+        return http.completions(options.base_url, model=options.model, connections=options.threads, params=params)
 
 
 @contextmanager
@@ -365,52 +366,6 @@ def _rendered(template: ChatTemplate | ChatMessages, prompt: Prompt) -> Result[s
     return template(prompt).map(lambda messages: json.dumps(messages, ensure_ascii=False)).alt(explain)
 
 
-def _kept(lines: Iterable[Line], kept: deque[Line]) -> Iterator[Line]:
-    for line in lines:
-        kept.append(line)
-        yield line
-
-
-def _output(line: Line, row: Answered[str], model: str) -> Fields:
-    """The output row: all fields of the input, and what became of it."""
-    fields = {_free(name, line.fields): value for name, value in line.fields.items()}
-    if isinstance(row, Failure):
-        error = row.failure()
-        return {**fields, "error": {"type": _type(error), "message": _reason(error)}}
-    generations = [asdict(generation.completion) for generation in row.unwrap()]
-    return {**fields, "generations": generations, "model": model}
-
-
-def _free(name: str, taken: Mapping[str, object]) -> str:
-    """The name under which an input field is kept, beside those of the output."""
-    free = f"input_{name}" if name in _OUTPUT_FIELDS else name
-    while free != name and free in taken:
-        free = f"input_{free}"
-    return free
-
-
-def _type(error: GenerateError) -> str:
-    return kind(error).rpartition(".")[2]
-
-
-def _reason(error: GenerateError) -> str:
-    return error.message if isinstance(error, Fault) and error.part == "prompt" else explain(error)
-
-
-def _encoded(fields: Fields) -> bytes:
-    text = json.dumps(fields, ensure_ascii=False)
-    try:
-        return f"{text}\n".encode()
-    except UnicodeEncodeError:  # a lone surrogate is JSON only when escaped
-        return f"{json.dumps(fields)}\n".encode()
-
-
-def _summary(counts: Counter[str]) -> str:
-    failed = counts.total() - counts[""]
-    by_type = ", ".join(f"{name} {count}" for name, count in counts.most_common() if name)
-    return f"{counts.total()} rows: {counts['']} answered, {failed} failed{f' ({by_type})' if failed else ''}"
-
-
 @contextmanager
 def _reading(name: str) -> Generator[BinaryIO, None, None]:
     try:
@@ -424,9 +379,7 @@ def _reading(name: str) -> Generator[BinaryIO, None, None]:
 @contextmanager
 def _writing(name: str) -> Generator[BinaryIO, None, None]:
     try:
-        sink = nullcontext(sys.stdout.buffer) if name == "-" else Path(name).open("xb")  # noqa: SIM115
-    except FileExistsError as error:
-        raise Unusable(f"{name} exists already and is left as it is; name another output") from error
+        sink = nullcontext(sys.stdout.buffer) if name == "-" else Path(name).open("wb")  # noqa: SIM115
     except OSError as error:
         raise Unusable(f"cannot write {name}: {error.strerror}") from error
     with sink as opened:
@@ -434,38 +387,75 @@ def _writing(name: str) -> Generator[BinaryIO, None, None]:
 
 
 @contextmanager
-def _bar(total: int | None, show: bool) -> Generator[Callable[[int], object], None, None]:
-    """A progress bar on a terminal, where rich is installed; elsewhere nothing."""
-    progress = _progress() if show and sys.stderr.isatty() else None
-    if progress is None:
-        yield _no_bar
+def _interrupts() -> Generator[Callable[[], bool], None, None]:
+    """Tells whether Ctrl-C was pressed, once. Twice ends the process as if nothing heard it: what was written stays."""
+    heard: list[int] = []
+
+    def hear(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        heard.append(number)
+        os.write(2, _STOPPING)  # and not print, which it may have interrupted
+
+    if threading.current_thread() is not threading.main_thread():  # where signals are not heard
+        yield lambda: False
         return
-    with progress:
-        task = progress.add_task("generations", total=total)
-        yield lambda done: progress.advance(task, done)
-
-
-def _progress() -> Progress | None:
+    before = signal.signal(signal.SIGINT, hear)
     try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    except ImportError:
-        return None
-    columns = (TextColumn("generations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))
+        yield lambda: bool(heard)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def _no_bar(_: int) -> None: ...
+def _redraws(options: argparse.Namespace) -> bool:
+    """Whether stderr is a terminal that can draw a line anew, and the rows are not shown on one too."""
+    shows_rows = options.output == "-" and sys.stdout.isatty()
+    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb" and not shows_rows
+
+
+@contextmanager
+def _progress(meter: Meter, total: int | None, redraws: bool) -> Generator[Callable[[str], object], None, None]:
+    """Shows how far the run is, on stderr; gives a function that says something in between.
+
+    That is one line, which it redraws, or else, as in a log, a line every half minute.
+    """
+    erase, end = ("\r\x1b[K", "") if redraws else ("", "\n")
+    ended, writing = threading.Event(), threading.Lock()
+
+    def say(note: str) -> None:
+        with writing:
+            print(f"{erase}distgen: {note}", file=sys.stderr, flush=True)
+
+    def tick() -> None:
+        while not ended.wait(_REDRAWN if redraws else _LOGGED):
+            with writing:
+                line = status(meter.figures(), total, _columns(sys.stderr) - 1)
+                print(f"{erase}{line}", file=sys.stderr, end=end, flush=True)
+
+    ticking = threading.Thread(target=tick, name="distgen-progress", daemon=True)
+    ticking.start()
+    try:
+        yield say
+    finally:
+        ended.set()
+        ticking.join()
+        print(erase, file=sys.stderr, end="", flush=True)
+
+
+def _columns(stream: TextIO) -> int:
+    columns = os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 200
+    return columns or 80  # a terminal that does not know its width says 0
+
+
+def _in_silence(_: str) -> None: ...
 
 
 def _count(options: argparse.Namespace) -> int | None:
-    """How many generations are asked of a file; None for what can be read only once."""
+    """How many rows are asked of a file; None for what can be read only once."""
     path = Path(options.input)
     if options.input == "-" or not path.is_file():
         return None
     with path.open("rb") as source:
-        rows = sum(1 for line in source if line.strip())
-    return rows * int(options.num_generations)
+        return sum(1 for _ in islice((line for line in lines(source) if line.strip()), options.limit))
 
 
 def _positive(text: str) -> int:
@@ -474,36 +464,77 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _utf8(text: str) -> str:
+    """An argument that the locale could not decode is read as UTF-8, as files are."""
+    try:
+        return os.fsencode(text).decode() if _is_undecoded(text) else text
+    except UnicodeDecodeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8") from None
+
+
+def _is_undecoded(text: str) -> bool:
+    return any("\udc80" <= character <= "\udcff" for character in text)  # PEP 383
+
+
+def _param(text: str) -> tuple[str, object]:
+    name, _, value = _utf8(text).partition("=")
+    try:
+        read: object = json.loads(value)
+        row({name: read})  # which refuses NaN
+        if not name:
+            raise ValueError
+    except (ValueError, RecursionError):
+        hint = f"{name}={json.dumps(value)}" if value else "temperature=0.7"
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=JSON, such as {hint!r}") from None
+    return name, read
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m distgen",
-        description="Generates data with language models: one answered row for each row of JSON Lines.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    description = "Generates data with language models: an answered row for each row of JSON Lines."
+    parser = argparse.ArgumentParser("python -m distgen", description=description, epilog=_EPILOG, formatter_class=raw)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     rows = argparse.ArgumentParser(add_help=False)
-    rows.add_argument("input", metavar="INPUT.jsonl", help="rows as JSON Lines in UTF-8; - is stdin")
-    rows.add_argument("--format", required=True, metavar="NAME", help="the model's prompt format; see `formats`")
-    rows.add_argument("--system", metavar="TEXT", help="the system text of rows that have none")
-    rows.add_argument("--user-field", metavar="NAME", help="the field that holds the user's text")
-    rows.add_argument(
-        "--no-bos", action="store_true", help="leave out the BOS text, for servers that add it themselves"
-    )
-    asking = commands.add_parser(
-        "run", parents=[rows], help=run.__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    asking.add_argument("-o", "--output", required=True, metavar="OUTPUT.jsonl", help="a new file; - is stdout")
-    asking.add_argument("-n", "--num-generations", type=_positive, default=1, metavar="N", help="answers a row [1]")
-    asking.add_argument("--threads", type=_positive, default=8, metavar="N", help="requests at once [8]")
-    asking.add_argument("--model", default="", metavar="NAME", help="the model's name on the server, kept in each row")
-    asking.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server, as http://127.0.0.1:8000/v1")
+    _add_rows(rows)
+    asking = commands.add_parser("run", parents=[rows], help=run.__doc__, epilog=_EPILOG, formatter_class=raw)
+    _add_output(asking)
+    _add_asking(asking)
     asking.set_defaults(command=run)
     showing = commands.add_parser("render", parents=[rows], help=render.__doc__)
     showing.set_defaults(command=render)
     listing = commands.add_parser("formats", help=formats.__doc__)
     listing.set_defaults(command=formats)
     return parser
+
+
+def _add_rows(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("input", metavar="INPUT.jsonl", help="rows as JSON Lines in UTF-8; - is stdin")
+    add("--format", required=True, metavar="NAME", help="the model's prompt format; see `formats`")
+    add("--system", type=_utf8, metavar="TEXT", help="the system text of rows that have none")
+    add("--user-field", type=_utf8, metavar="NAME", help="the field that holds the user's text")
+    add("--no-bos", action="store_true", help="leave out the BOS text, for servers that add it themselves")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-o", "--output", required=True, metavar="OUTPUT.jsonl", help="a new file; - is stdout")
+    add("--resume", action="store_true", help="go on with a file that is there; failed rows are asked again")
+    add("--keep-failures", action="store_true", help="with --resume: leave failed rows as they are")
+    add("--limit", type=_positive, metavar="N", help="only the first N rows")
+    budget = "ask no further row once this run took N tokens, of prompts and answers; rows being asked are finished"
+    add("--max-total-tokens", type=_positive, metavar="N", help=budget)
+    add("-v", "--verbose", action="store_true", help="show the first failures in full")
+
+
+def _add_asking(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-n", "--num-generations", type=_positive, default=1, metavar="N", help="answers a row [1]")
+    param = "a parameter of every request, as temperature=0.7 or stop='[\"END\"]'; may be repeated"
+    add("--param", type=_param, action="append", default=[], metavar="KEY=JSON", help=param)
+    add("--threads", type=_positive, default=8, metavar="N", help="requests at once [8]")
+    add("--model", metavar="NAME", help="the model's name on the server, kept in each row")
+    add("--base-url", metavar="URL", help="an OpenAI-compatible server, as http://127.0.0.1:8000/v1")
 
 
 if __name__ == "__main__":

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TypeVar
 
 import psutil
+import pytest
 from returns.result import Result, Success
 
 from distgen import Asyncio, Batch, Completion, Exchange, Executor, Pool, Prompt, Sequential, Task, Threads
@@ -112,3 +115,20 @@ def left_behind() -> list[str]:
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     commands = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
     return [*threads, *(command for command in commands if command and "resource_tracker" not in command)]
+
+
+@contextmanager
+def mounted(folder: Path, options: str) -> Generator[None]:
+    """A small disk of its own."""
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    try:
+        mount = subprocess.run(command, capture_output=True, check=False)
+    except OSError:
+        pytest.skip("no mount here")
+    if mount.returncode:
+        pytest.skip("no permission to mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -10,13 +10,20 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "distgen"
 HEAVY = {
     *("asyncio", "concurrent.futures", "logging", "urllib3", "rich", "hypothesis", "dask", "jinja2"),
-    *("distgen.testing", "distgen.backends.http", "distgen.__main__"),
+    *(
+        "distgen.testing",
+        "distgen.journal",
+        "distgen.report",
+        "distgen.rows",
+        "distgen.backends.http",
+        "distgen.__main__",
+    ),
 }
 FLOORS = (
     {"errors", "prompt", "completion"},
     {"formats", "task", "executors", "backends"},
     {"llm"},
-    {"testing"},
+    {"journal", "report", "rows", "testing"},
     {"__main__", "__init__"},
 )
 

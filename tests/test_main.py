@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,9 +20,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distgen.__main__ import main, read
+from distgen.__main__ import main
 from distgen.formats import FAMILIES, FORMATS
-from tests.servers import Act, Server, response, serving
+from distgen.rows import read
+from tests.parts import mounted
+from tests.servers import Act, Server, chat_body, response, serving, text_body
 
 ROOT = Path(__file__).parent.parent
 QUESTIONS = ROOT / "tests" / "data" / "questions.jsonl"
@@ -35,7 +39,8 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def written(path: Path, *lines: object) -> str:
@@ -69,10 +74,10 @@ def test_real_rows_are_answered_in_order(tmp_path: Path, capsys: pytest.CaptureF
     assert got[0]["generations"] == [first, first]
     assert "Times" not in output.read_text()
     assert "日本で一番高い山は何ですか。🙂" in output.read_text()
-    assert capsys.readouterr().err.splitlines() == [
-        "distgen: no --base-url, so this is a rehearsal: each prompt is answered with itself, offline",
-        "distgen: 8 rows: 8 answered, 0 failed",
-    ]
+    rehearsal, outcome, *table = capsys.readouterr().err.splitlines()
+    assert rehearsal == "distgen: no --base-url, so this is a rehearsal: each prompt is answered with itself, offline"
+    assert outcome == "distgen: 8 rows: 8 answered, 0 failed"
+    assert [line.split()[0] for line in table if line[2] != " "] == ["rate", "latency"]
 
 
 def test_every_kind_of_row(tmp_path: Path) -> None:
@@ -109,36 +114,40 @@ def test_a_bad_line_is_an_error_row_that_names_it(tmp_path: Path, capsys: pytest
         (b'"text"', "line 4: not an object"),
         (b'{"user": "\xff\xfe"}', "line 5: byte 10 (b'\\xff\\xfe\"}') is not UTF-8"),
         (b'{"user": NaN}', "line 6: not JSON: NaN is no JSON number"),
-        (b"[" * 100_000, "line 7: not JSON: maximum recursion depth exceeded"),
-        (b'{"n": ' + b"1" * 5000 + b"}", "line 8: not JSON: Exceeds the limit"),
-        ({"text": "x", "id": 9}, 'line 9: it has no field "user"; its fields are "text", "id"'),
-        ({}, 'line 10: it has no field "user"; it is empty'),
-        ({"user": 7}, 'line 11: "user" is a number, not text'),
-        ({"user": True}, 'line 12: "user" is true or false, not text'),
-        ({"user": None}, 'line 13: "user" is null, not text'),
-        ({"user": ["x"]}, 'line 14: "user" is a list, not text'),
-        ({"user": {"x": 1}}, 'line 15: "user" is an object, not text'),
-        ({"user": "x", "system": 7}, 'line 16: "system" is a number, not text'),
-        ({"user": "x", "history": [["q"]]}, 'line 17: "history" is not a list of [user, assistant] pairs of texts'),
-        ({"user": "x", "history": "q"}, 'line 18: "history" is not a list'),
-        ({"user": "x", "messages": []}, 'line 19: it has both "user" and "messages"; say which with --user-field'),
-        ({"messages": "x"}, 'line 20: "messages" is text, not a list'),
-        ({"messages": ["x"]}, 'line 21: "messages" holds something that is no message object'),
+        (b"[" * 100_000, "line 7: nested deeper than 500 lists and objects"),
+        (b'{"user": ' + b'{"a": [' * 251 + b"]}" * 251 + b"}", "line 8: nested deeper than 500"),
+        (b'{"n": 1e999}', "line 9: not JSON: 1e999 is too large a number"),
+        (b'{"user": "a", "user": "b"}', 'line 10: not JSON: "user" stands twice in an object'),
+        (b'{"user": "a\x00b"}', "line 11: not JSON: Invalid control character at"),
+        (b'{"n": ' + b"1" * 5000 + b"}", "line 12: not JSON: Exceeds the limit"),
+        ({"text": "x", "id": 9}, 'line 13: it has no field "user"; its fields are "text", "id"'),
+        ({}, 'line 14: it has no field "user"; it is empty'),
+        ({"user": 7}, 'line 15: "user" is a number, not text'),
+        ({"user": True}, 'line 16: "user" is true or false, not text'),
+        ({"user": None}, 'line 17: "user" is null, not text'),
+        ({"user": ["x"]}, 'line 18: "user" is a list, not text'),
+        ({"user": {"x": 1}}, 'line 19: "user" is an object, not text'),
+        ({"user": "x", "system": 7}, 'line 20: "system" is a number, not text'),
+        ({"user": "x", "history": [["q"]]}, 'line 21: "history" is not a list of [user, assistant] pairs of texts'),
+        ({"user": "x", "history": "q"}, 'line 22: "history" is not a list'),
+        ({"user": "x", "messages": []}, 'line 23: it has both "user" and "messages"; say which with --user-field'),
+        ({"messages": "x"}, 'line 24: "messages" is text, not a list'),
+        ({"messages": ["x"]}, 'line 25: "messages" holds something that is no message object'),
         (
             {"messages": [{"role": "assistant", "content": "x"}]},
-            "line 22: \"messages\" is no conversation at 0: role 'assistant' where 'user'",
+            "line 26: \"messages\" is no conversation at 0: role 'assistant' where 'user'",
         ),
     ]
     status, got = answered(*(line for line, _ in bad), {"user": "good"}, tmp_path=tmp_path)
     assert status == 1
-    assert len(got) == 23
+    assert len(got) == 27
     for (_, reason), row in zip(bad, got, strict=False):
         assert row["error"]["type"] == "BadLine"
         assert row["error"]["message"].startswith(reason)
         assert "generations" not in row
-    assert (got[8]["text"], got[8]["id"]) == ("x", 9)
-    assert got[22]["generations"] == [said("good")]
-    assert "distgen: 23 rows: 1 answered, 22 failed (BadLine 22)" in capsys.readouterr().err
+    assert (got[12]["text"], got[12]["id"]) == ("x", 9)
+    assert got[26]["generations"] == [said("good")]
+    assert "distgen: 27 rows: 1 answered, 26 failed (BadLine 26)" in capsys.readouterr().err
 
 
 def test_blank_lines_a_byte_order_mark_and_carriage_returns_are_no_rows(tmp_path: Path) -> None:
@@ -430,7 +439,7 @@ def test_rows_are_written_as_they_finish_and_stay_after_an_interrupt(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.script(delay=0.02)
-    source, output = written(tmp_path / "in.jsonl", *[{"user": f"{n}"} for n in range(5000)]), tmp_path / "out.jsonl"
+    source, output = written(tmp_path / "in.jsonl", *[{"user": f"{n}"} for n in range(2000)]), tmp_path / "out.jsonl"
 
     def interrupt_after_twenty_rows() -> None:
         deadline = time.monotonic() + 20
@@ -438,15 +447,24 @@ def test_rows_are_written_as_they_finish_and_stay_after_an_interrupt(
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGINT)
 
+    before = signal.getsignal(signal.SIGINT)
     watcher = threading.Thread(target=interrupt_after_twenty_rows)
     watcher.start()
     arguments = ["--format", "openai", "--base-url", server.url, "--model", "m", "--threads", "2"]
     assert main(["run", source, "-o", str(output), *arguments]) == 130
     watcher.join()
+    assert signal.getsignal(signal.SIGINT) == before
     got = rows(output)
-    assert 20 <= len(got) < 5000
+    assert 20 <= len(got) < 2000
     assert [row["user"] for row in got] == [f"{n}" for n in range(len(got))]
-    assert capsys.readouterr().err.splitlines() == [f"distgen: interrupted; {len(got)} rows are written"]
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"distgen: {len(got)} rows: {len(got)} answered, 0 failed"
+    why, _, command = said[-1].partition("; to go on: ")
+    assert why == "distgen: interrupted"
+    server.script()
+    assert main(shlex.split(command)[3:]) == 0
+    assert [row["user"] for row in rows(output)] == [f"{n}" for n in range(2000)]
+    assert len(server.seen()) == 2000 - len(got)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -461,7 +479,7 @@ def test_a_full_disk_is_one_sentence(
 
 
 def drawn(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """What a command draws on a terminal: a real pseudo-terminal, since what rich draws depends on one."""
+    """What a command draws on a terminal: a real pseudo-terminal, since what is drawn depends on one."""
     pty = pytest.importorskip("pty")
     monkeypatch.setenv("TERM", "xterm")
     master, slave = pty.openpty()
@@ -482,18 +500,316 @@ def drawn(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
     return b"".join(parts).decode()
 
 
-def test_a_bar_is_shown_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_drawn_on_a_terminal(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.script(delay=0.05)
     source = written(tmp_path / "in.jsonl", *[{"user": "A"}] * 25, b"")
-    arguments = ["run", source, "-o", str(tmp_path / "out.jsonl"), "--format", "default", "-n", "2"]
-    screen = drawn(arguments, monkeypatch)
-    assert "50/50" in screen
-    assert "25 rows: 25 answered, 0 failed" in screen
+    arguments = ["run", source, "-o", str(tmp_path / "out.jsonl"), "--format", "default", "-n", "2", "--threads", "1"]
+    screen = drawn([*arguments, "--base-url", server.url, "--model", "m"], monkeypatch)
+    drawn_lines = [part for part in screen.split("\r\x1b[K") if "/25 rows" in part]
+    assert len(drawn_lines) >= 2
+    for line in drawn_lines:
+        assert re.fullmatch(r"\d+/25 rows, [\d.]+ rows/s, 0:0\d left, \d+ tokens, 0 failed", line)
+    assert "distgen: 25 rows: 25 answered, 0 failed" in screen
 
 
-def test_without_rich_there_is_no_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_on_a_terminal(*arguments: str, columns: int = 80, **environment: str) -> tuple[int, str]:
+    """What a run writes on its terminal."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    command = [sys.executable, "-m", "distgen", "run", *arguments]
+    environment = {**os.environ, "TERM": "xterm", **environment}
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=ROOT, env=environment) as process:
+        os.close(theirs)
+        seen = bytearray()
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 65536):
+                seen += part
+    os.close(ours)
+    return process.returncode, seen.decode().replace("\r\n", "\n")
+
+
+def test_what_a_run_shows_fits_its_terminal(server: Server, tmp_path: Path) -> None:
+    source = written(tmp_path / "in.jsonl", *[{"user": "\u00e9" * 200}] * 40)
+    options = ["--format", "openai", "--base-url", server.url, "--model", "m", "--threads", "1", "-v"]
+    shown: list[str] = []
+    for name, columns, environment in (
+        ("narrow", 80, {}),
+        ("wide", 200, {}),
+        ("dumb", 80, {"TERM": "dumb"}),
+        ("C", 80, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "NO_COLOR": "1"}),
+    ):
+        refusal = {"error": {"message": "\u65e5\u672c " + "y" * 60}}
+        server.script(*[Act(response(400 + n, json.dumps(refusal).encode())) for n in range(3)], delay=0.03)
+        output = tmp_path / f"{name}.jsonl"
+        status, screen = run_on_a_terminal(source, "-o", str(output), *options, columns=columns, **environment)
+        assert status == 1
+        assert "Traceback" not in screen
+        assert "line 1: BadStatus: Status 400: " in screen
+        assert ("\\u65e5" in screen) == (name == "C")
+        assert "37 answered, 3 failed (BadStatus 3)" in screen
+        lines = [part for part in screen.split("\r\x1b[K") if "/40 rows" in part]
+        assert all(len(line) < columns for line in lines)
+        assert ("\x1b" in screen, bool(lines)) == ((False, False) if name == "dumb" else (True, True))
+        shown.append(output.read_text("utf-8"))
+    assert len(set(shown)) == 1
+
+
+def test_rows_on_a_terminal_are_not_drawn_over(server: Server, tmp_path: Path) -> None:
+    server.script(delay=0.05)
+    source = written(tmp_path / "in.jsonl", *[{"user": "A"}] * 10)
+    options = ["--format", "openai", "--base-url", server.url, "--model", "m", "--threads", "1"]
+    status, screen = run_on_a_terminal(source, "-o", "-", *options)
+    assert (status, "\x1b" in screen) == (0, False)
+    assert [json.loads(line)["user"] for line in screen.splitlines()[:10]] == ["A"] * 10
+
+
+def test_the_first_failures_are_shown_in_full_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad: list[object] = [{"user": "</s>"}, *[b"junk"] * 6]
+    assert answered(*bad, tmp_path=tmp_path, options=("-v", "--format", "zephyr"))[0] == 1
+    _, first, *others, more, outcome, _, _, _ = capsys.readouterr().err.splitlines()
+    assert first.startswith("distgen: line 1: ControlToken: user holds '</s>' at character 0")
+    assert first.endswith("choose a format whose markup differs ('openai' has none).")
+    assert [line.split(": not")[0] for line in others] == [f"distgen: BadLine: line {n}" for n in range(2, 6)]
+    assert "only counted" in more
+    assert outcome == "distgen: 7 rows: 0 answered, 7 failed (BadLine 6, ControlToken 1)"
+    (tmp_path / "out.jsonl").unlink()
+    assert answered(*bad, tmp_path=tmp_path)[0] == 1
+    assert "junk" not in capsys.readouterr().err
+
+
+def test_a_second_interrupt_ends_at_once_and_leaves_whole_rows(server: Server, tmp_path: Path) -> None:
+    server.script(*[Act(response(200, chat_body("hi")))] * 3, delay=30)
+    source, output = written(tmp_path / "in.jsonl", *[{"user": "A"}] * 50), tmp_path / "out.jsonl"
+    options = ["--format", "openai", "--base-url", server.url, "--model", "m", "--threads", "1"]
+    with shell("run", source, "-o", str(output), *options) as process:
+        assert process.stderr is not None
+        deadline = time.monotonic() + 20
+        while (not output.exists() or output.read_bytes().count(b"\n") < 3) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        while b"Ctrl-C again ends at once" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == -signal.SIGINT
+    assert [row["generations"][0]["text"] for row in rows(output)] == ["hi"] * 3
+
+
+def test_an_interrupt_before_anything_is_asked_is_no_traceback(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # to open it waits for a writer
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    assert main(["render", str(tmp_path / "pipe"), "--format", "default"]) == 130
+    timer.join()
+
+
+def test_it_runs_in_any_thread(tmp_path: Path) -> None:
+    source, statuses = written(tmp_path / "in.jsonl", {"user": "A"}), list[int]()
+    arguments = ["run", source, "-o", str(tmp_path / "out.jsonl"), "--format", "default"]
+    thread = threading.Thread(target=lambda: statuses.append(main(arguments)))
+    thread.start()
+    thread.join()
+    assert statuses == [0]
+
+
+def test_a_limit_asks_the_first_rows_and_resuming_asks_the_rest(tmp_path: Path) -> None:
+    lines = [{"user": f"{n}"} for n in range(5)]
+    status, got = answered(*lines, tmp_path=tmp_path, options=("--limit", "2"))
+    assert (status, [row["user"] for row in got]) == (0, ["0", "1"])
+    status, got = answered(*lines, tmp_path=tmp_path, options=("--resume", "--limit", "1"))
+    assert (status, [row["user"] for row in got]) == (0, ["0", "1"])
+    status, got = answered(*lines, tmp_path=tmp_path, options=("--resume",))
+    assert (status, [row["user"] for row in got]) == (0, ["0", "1", "2", "3", "4"])
+
+
+def test_a_budget_ends_the_run_cleanly(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server.script()  # a word is a token, of the prompt and of each answer
+    lines = [{"user": "one two three"}] * 100
+    options = ("--base-url", server.url, "--model", "m", "--threads", "1", "-n", "2")
+    status, got = answered(*lines, tmp_path=tmp_path, options=(*options, "--max-total-tokens", "90"))
+    assert status == 3
+    assert 10 <= len(got) <= 12  # nine tokens a row, and two that are being asked
+    outcome, *table, last = capsys.readouterr().err.splitlines()
+    assert outcome == f"distgen: {len(got)} rows: {len(got)} answered, 0 failed"
+    assert table[0].split() == ["tokens", str(3 * len(got)), "of", "prompts"]
+    assert table[1].split()[:3] == [str(6 * len(got)), "of", "completions,"]
+    assert last.startswith("distgen: 90 tokens are spent; to go on: python -m distgen run ")
+    server.script()
+    status, got = answered(*lines[:20], tmp_path=tmp_path, options=(*options, "--resume", "--max-total-tokens", "900"))
+    assert (status, len(got)) == (0, 20)
+    assert "20 rows: 20 answered (" in capsys.readouterr().err
+    assert len(server.seen()) <= 10
+    with shell("run", "-", "-o", "-", "--format", "default", *options, "--max-total-tokens", "5") as process:
+        out, err = process.communicate(b'{"user": "one two"}\n' * 50, timeout=30)
+    assert process.returncode == 3
+    assert len(out.splitlines()) < 5
+    assert err.splitlines()[-1] == b"distgen: 5 tokens are spent; rows are left"
+
+
+def test_a_budget_needs_a_server_that_counts(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.script(then_always=Act(response(200, text_body("x", tokens=None))))
+    options = ("--base-url", server.url, "--model", "m", "--threads", "1", "--max-total-tokens", "9")
+    status, got = answered(*[{"user": "A"}] * 50, tmp_path=tmp_path, options=options)
+    assert status == 2
+    assert 1 <= len(got) <= 3
+    assert "the server does not say how many tokens an answer took" in capsys.readouterr().err
+
+
+def test_parameters_are_sent_and_belong_to_the_settings(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.script()
+    options = ("--base-url", server.url, "--model", "m", "--param", "temperature=0.5", "--param", 'stop=["END"]')
+    assert answered({"user": "A"}, tmp_path=tmp_path, options=(*options, "--format", "llama2"))[0] == 0
+    (tmp_path / "out.jsonl").unlink()
+    assert answered({"user": "A"}, tmp_path=tmp_path, options=(*options, "--format", "openai"))[0] == 0
+    text, chat = (seen.json() for seen in server.seen())
+    assert text == {"temperature": 0.5, "stop": ["END"], "model": "m", "prompt": "<s>[INST] A [/INST]"}
+    assert (chat["temperature"], chat["stop"]) == (0.5, ["END"])
+    capsys.readouterr()
+    assert answered({"user": "A"}, tmp_path=tmp_path, options=(*options[:-2], "--format", "openai", "--resume"))[0] == 2
+    assert 'params was {"stop": ["END"], "temperature": 0.5} and is now {"temperature": 0.5}' in capsys.readouterr().err
+    assert answered({"user": "A"}, tmp_path=tmp_path, options=(*options, "--param", "n=3"))[0] == 2
+    assert "params['n'] is set by the backend itself" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("temperature", "temperature=0.7"),
+        ("=1", '=\\"1\\"'),
+        ("stop=END", 'stop="END"'),
+        ("top_p=NaN", 'top_p="NaN"'),
+        ("x=" + "[" * 100_000, "is not KEY=JSON"),
+    ],
+)
+def test_a_parameter_is_a_name_and_json(text: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "in.jsonl", "-o", "out.jsonl", "--format", "default", "--param", text])
+    printed = capsys.readouterr().err
+    assert hint.replace("\\", "") in printed
+    assert "is not KEY=JSON" in printed
+
+
+def test_the_environment_names_the_server_and_the_model(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.script()
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    assert answered({"user": "A"}, tmp_path=tmp_path, options=("--model", "flag"))[1][0]["model"] == "flag"
+    assert f"asking {server.url}, as OPENAI_BASE_URL says" in capsys.readouterr().err
+    monkeypatch.setenv("OPENAI_MODEL", "environment")
+    for options, model in ((), "environment"), (("--base-url", ""), "echo"):
+        (tmp_path / "out.jsonl").unlink()
+        assert answered({"user": "A"}, tmp_path=tmp_path, options=options)[1][0]["model"] == model
+    assert [seen.json()["model"] for seen in server.seen()] == ["flag", "environment"]
+
+
+def test_a_run_is_resumed_and_its_failures_asked_again(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = written(tmp_path / "in.jsonl", *[{"user": f"{n}", "model": "kept"} for n in range(4)], b"no row")
+    output = tmp_path / "out.jsonl"
+    arguments = ["run", source, "-o", str(output), "--format", "openai", "--base-url", server.url, "--model", "m"]
+    server.script(Act(response(400, b"{}")))
+    assert main([*arguments, "--threads", "1"]) == 1
+    assert "error" in rows(output)[0]
+    server.script()
+    assert main([*arguments, "--resume", "--keep-failures"]) == 1
+    assert server.seen() == []
+    assert main([*arguments, "--resume"]) == 1
+    assert [seen.json()["messages"] for seen in server.seen()] == [[{"role": "user", "content": "0"}]]
+    assert [row.get("user") for row in rows(output)] == ["0", "1", "2", "3", None]
+    assert [row.get("input_model") for row in rows(output)] == ["kept"] * 4 + [None]
+    capsys.readouterr()
+    assert main([*arguments, "--keep-failures"]) == 2
+    assert main([*arguments, "--resume", "-n", "2"]) == 2
+    assert main(["run", source, *arguments[2:], "--resume", "--user-field", "model"]) == 2
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert "exists already" in first
+    assert "other settings: num_generations was 1 and is now 2;" in second
+    assert 'user_field was null and is now "model"' in third
+
+
+def test_only_a_file_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = written(tmp_path / "in.jsonl", {"user": "A"})
-    for name in ("rich", "rich.console", "rich.progress"):
-        monkeypatch.setitem(sys.modules, name, None)
-    screen = drawn(["run", source, "-o", str(tmp_path / "out.jsonl"), "--format", "default"], monkeypatch)
-    assert "1/1" not in screen
-    assert "1 rows: 1 answered, 0 failed" in screen
+    assert main(["run", source, "-o", "-", "--format", "default", "--resume"]) == 2
+    assert "--resume needs a file to go on with, and - is none" in capsys.readouterr().err
+
+
+def test_an_output_that_is_no_file_is_written_as_it_comes(tmp_path: Path) -> None:
+    source, pipe = written(tmp_path / "in.jsonl", {"user": "A"}, {"user": "B"}), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with shell("run", source, "-o", str(pipe), "--format", "default") as process:
+        assert [json.loads(line)["user"] for line in pipe.read_bytes().splitlines()] == ["A", "B"]
+        assert process.wait(timeout=30) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "pipe"]
+
+
+def test_a_folder_is_no_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", written(tmp_path / "in.jsonl", {"user": "A"}), "-o", str(tmp_path), "--format", "default"]) == 2
+    assert f"cannot write {tmp_path}: Is a directory" in capsys.readouterr().err
+
+
+def test_an_output_row_that_no_run_wrote_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _ = answered({"user": "A"}, tmp_path=tmp_path)
+    (tmp_path / "out.jsonl").write_bytes(b'{"user": "A"}\n')
+    status = main(
+        ["run", str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.jsonl"), "--format", "default", "--resume"]
+    )
+    assert status == 2
+    assert 'cannot be read (it has neither "generations" nor an "error")' in capsys.readouterr().err
+
+
+def test_numbers_and_wide_lists_go_through(tmp_path: Path) -> None:
+    row: dict[str, object] = {"user": "A", "score": 0.1, "big": 10**40, "wide": [[]] * 600}
+    status, (got,) = answered(row, tmp_path=tmp_path)
+    assert (status, {name: got[name] for name in row}) == (0, row)
+
+
+def test_help_teaches_within_eighty_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for arguments in ["--help"], ["run", "--help"], ["render", "--help"]:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+        shown = capsys.readouterr().out
+        assert shown.isascii()
+        assert max(map(len, shown.splitlines())) <= 80
+        if arguments != ["render", "--help"]:
+            for taught in ("--resume", "Exit status: 0", "OPENAI_BASE_URL", "python -m distgen run rows.jsonl"):
+                assert taught in shown
+
+
+def test_an_argument_that_the_locale_cannot_decode_is_utf_8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert answered({"user": "A"}, tmp_path=tmp_path, options=("--system", "\udcc3\udca9"))[1][0]["generations"] == [
+        said("\u00e9\nA")
+    ]
+    with pytest.raises(SystemExit):
+        main(["run", "in.jsonl", "-o", "out.jsonl", "--format", "default", "--system", "\udcff"])
+    assert "is not UTF-8" in capsys.readouterr().err
+
+
+def test_what_the_disk_refuses_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = written(tmp_path / "in.jsonl", *[{"user": f"{n:01000}"} for n in range(200)])
+    output = tmp_path / "disk" / "out.jsonl"
+    arguments = ["run", source, "-o", str(output), "--format", "default"]
+    with mounted(tmp_path / "disk", "size=64k"):
+        assert main(arguments) == 2
+        assert (
+            f"distgen: cannot write {output}: No space left on device; what was written stays"
+            in capsys.readouterr().err
+        )
+        assert [int(row["user"]) for row in rows(output)] == list(range(len(rows(output))))
+        assert len(rows(output)) > 10
+    with mounted(tmp_path / "disk", "ro"):
+        assert main(arguments) == 2
+        assert f"distgen: cannot write {output}: Read-only file system" in capsys.readouterr().err

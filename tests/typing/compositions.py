@@ -6,8 +6,9 @@ composition which is no longer refused fails the check. Never imported, never ru
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Awaitable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import assert_type
 
 from returns.result import Result, Success, safe
@@ -42,6 +43,7 @@ from distgen import (
 )
 from distgen.backends.echo import echo
 from distgen.formats import chatml, openai
+from distgen.journal import Journal, JournalError, Kept, Recorded, Step, explain_journal, record
 
 
 def ask(number: int) -> Prompt:
@@ -166,3 +168,32 @@ assert_type(fold(lookup("chatml"), lambda found: found.name, explain), str)
 explain(ValueError("no"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 unknown: Result[str, UnknownFormat] = lookup("chatml").map(lambda found: found.name)
 parsed: Result[int, ParseFailed] = Success(1)
+
+
+# A journal holds rows of the very inputs and answers that it records.
+def encode(number: int, answer: Answered[float]) -> dict[str, object]:
+    return {"number": number, "is_answered": isinstance(answer, Success)}
+
+
+def decode(row: Mapping[str, object]) -> Result[tuple[int, Answered[float]], str]:
+    return Success((len(row), Success(())))
+
+
+def decode_text(row: Mapping[str, object]) -> Result[tuple[str, Answered[float]], str]:
+    return Success((str(row), Success(())))
+
+
+journal = Journal(Path("out.jsonl"), {}, encode, decode)
+recorded = record(journal, [1, 2], llm.stream)
+assert_type(recorded, Generator[Result[Step[int, float], JournalError], None, None])
+for step in recorded:
+    done = step.unwrap()
+    assert_type(done.rows if isinstance(done, Kept) else done.input, int)
+    if isinstance(done, Recorded):
+        assert_type(done.answer, Answered[float])
+record(journal, ["one"], llm.stream)  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+record(journal, [1], llm.as_completed)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+record(journal, [1], llm.generate)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+record(journal, [1], llm.stream, "append")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+mixed: Journal[int, float] = Journal(Path("out.jsonl"), {}, encode, decode_text)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+explain_journal(ValueError("no"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
