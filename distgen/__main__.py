@@ -108,9 +108,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return UNUSABLE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return SOME_FAILED
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would try it again
+        if isinstance(error, BrokenPipeError):  # the reader of our output went away, as `head` does
+            return SOME_FAILED
+        _say(f"cannot write the output: {error.strerror or error}")
+        return UNUSABLE
 
 
 def run(options: argparse.Namespace) -> int:
@@ -231,10 +234,11 @@ def _settings(options: argparse.Namespace) -> Mapping[str, object]:
 def render(options: argparse.Namespace) -> int:
     """Writes what each row would send: the string itself, a line break after it, or the messages as JSON.
 
-    On a terminal the format's own literals are coloured, and control characters in the texts are written as escapes.
+    On a terminal control characters in the texts are written as escapes, and the format's own literals are coloured.
     """
     template = _format(options)
-    written = _coloured if _is_colourful() else _rendered
+    colour = ("\x1b[36m", "\x1b[0m") if _is_colourful() else ("", "")
+    written = partial(_shown, colour) if sys.stdout.isatty() else partial(_rendered)
     failed = 0
     with _reading(options.input) as source:
         for line in read(lines(source), options.user_field, options.system):
@@ -250,13 +254,16 @@ def render(options: argparse.Namespace) -> int:
 def formats(_: argparse.Namespace) -> int:
     """Lists the formats by family: where each writes the system text, what ends an answer, whose models it is."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    encoding = sys.stdout.encoding
     print(f"{'name':23}{'system':10}{'stops':25}models")
     for family, members in FAMILIES.items():
         print(f"\n{family}")
         for each in members:
             place, stops, models = _described(each)
             row = f"  {each.name:21}{place:10}{stops:24} {models}".rstrip()
-            print(textwrap.fill(row, width, subsequent_indent=" " * 33, break_long_words=False, break_on_hyphens=False))
+            row = textwrap.fill(row, width, subsequent_indent=" " * 33, break_long_words=False, break_on_hyphens=False)
+            print(row.encode(encoding, "backslashreplace").decode(encoding))  # the locale may lack a letter
+    sys.stdout.flush()
     return ANSWERED
 
 
@@ -346,18 +353,19 @@ def _is_colourful() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def _coloured(template: ChatTemplate | ChatMessages, prompt: Prompt) -> Result[str, str]:
-    """As `_rendered`, with the format's literals in cyan, and what a text could do to a terminal written as escapes."""
+def _shown(colour: tuple[str, str], template: ChatTemplate | ChatMessages, prompt: Prompt) -> Result[str, str]:
+    """As `_rendered`, with the format's literals in that colour, and what a text could do to a terminal as escapes."""
     rendered = _rendered(template, prompt)
     if isinstance(template, ChatMessages) or isinstance(rendered, Failure):
         return rendered
-    return template.segments(prompt).map(lambda segments: "".join(map(_painted, segments))).alt(explain)
+    on, off = colour
 
+    def painted(segment: Segment) -> str:
+        if segment.is_control:
+            return f"{on}{segment.text}{off}"
+        return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in segment.text)
 
-def _painted(segment: Segment) -> str:
-    if segment.is_control:
-        return f"\x1b[36m{segment.text}\x1b[0m"
-    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in segment.text)
+    return template.segments(prompt).map(lambda segments: "".join(map(painted, segments))).alt(explain)
 
 
 def _rendered(template: ChatTemplate | ChatMessages, prompt: Prompt) -> Result[str, str]:

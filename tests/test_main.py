@@ -295,6 +295,17 @@ def test_on_a_terminal_formats_keeps_to_its_width() -> None:
     assert narrow.split() == wide.split()
 
 
+def test_formats_in_a_locale_that_lacks_letters_and_on_a_full_disk() -> None:
+    command = [sys.executable, "-m", "distgen", "formats"]
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command, env=plain, capture_output=True, check=True)
+    assert b"<\\uff5cend\\u2581of\\u2581sentence\\uff5c>" in done.stdout
+    with open("/dev/full", "wb") as full:
+        refused = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert refused.returncode == 2
+    assert refused.stderr == b"distgen: cannot write the output: No space left on device\n"
+
+
 def test_what_is_coloured_and_what_is_not(
     tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,7 +328,7 @@ def test_on_a_terminal_render_shows_the_format_s_literals_in_colour(tmp_path: Pa
         "\x1b[36m<|system|>\n\x1b[0m\u00e9\\u202e\x1b[36m</s>\n<|user|>\n\x1b[0m"
         "a\\x1b[2J\tb\\x07\x1b[36m</s>\n<|assistant|>\n\x1b[0m\n"
     )
-    plain = "<|system|>\n\u00e9\u202e</s>\n<|user|>\na\x1b[2J\tb\x07</s>\n<|assistant|>\n\n"
+    plain = "<|system|>\n\u00e9\\u202e</s>\n<|user|>\na\\x1b[2J\tb\\x07</s>\n<|assistant|>\n\n"
     assert on_a_terminal("render", source, "--format", "zephyr", NO_COLOR="1") == plain
     assert on_a_terminal("render", source, "--format", "zephyr", TERM="dumb") == plain
     assert on_a_terminal("render", source, "--format", "openai").startswith('[{"role": "system"')
