@@ -11,6 +11,7 @@ from distgen.errors import Fault as Fault
 from distgen.errors import FormatError as FormatError
 from distgen.errors import GenerateError as GenerateError
 from distgen.errors import InvalidArgument as InvalidArgument
+from distgen.errors import Lacking as Lacking
 from distgen.errors import NotRendered as NotRendered
 from distgen.errors import NotSupported as NotSupported
 from distgen.errors import ParseFailed as ParseFailed

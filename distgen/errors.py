@@ -7,9 +7,9 @@ Nothing here raises, and nothing here holds an exception, a traceback or a frame
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, TypeVar, assert_never, final
+from typing import Final, Literal, TypeAlias, TypeVar, assert_never, final
 
 from returns.result import Result, Success
 
@@ -19,6 +19,9 @@ _E = TypeVar("_E")
 
 Part: TypeAlias = Literal["prompt", "format", "backend", "parser", "progress"]
 """Whose function raised: the task's prompt function or parser, the format, the backend, the progress callback."""
+
+Lacking: TypeAlias = Literal["system", "history", "no system", "thinking", "no thinking"]
+"""What a format has no place for."""
 
 _LONGEST_MESSAGE = 2_000  # characters; an exception may hold a whole response body
 _DEEPEST_CAUSE = 3
@@ -78,7 +81,7 @@ class NotSupported:
     """
 
     format: str
-    what: Literal["system", "history", "no system", "thinking", "no thinking"]
+    what: Lacking
 
 
 @final
@@ -135,6 +138,15 @@ FormatError: TypeAlias = ControlToken | NotSupported | NotRendered | UnknownForm
 GenerateError: TypeAlias = FormatError | WrongShape | InvalidArgument
 
 
+_NOT_SUPPORTED: Final[Mapping[Lacking, str]] = {
+    "system": "has no system role; put the instructions in the user text, or choose another format",
+    "no system": "has no fixed text to stand for an absent system text; give one, it may be empty",
+    "history": "takes a single turn; ask without history, or choose another format",
+    "thinking": "opens an answer with nothing thought; take the thinking out, or choose a format that thinks",
+    "no thinking": "opens an answer with <think>; give all that the model wrote, up to its </think> and on",
+}
+
+
 def explain(error: GenerateError | ParseFailed) -> str:
     """One sentence that says what is wrong and the way out.
 
@@ -149,18 +161,8 @@ def explain(error: GenerateError | ParseFailed) -> str:
                 f"{where} holds {token!r} at character {offset}, which {format_name} would read as markup and not as "
                 "text; take it out of the text, or choose a format whose markup differs ('openai' has none)."
             )
-        case NotSupported(format_name, "system"):
-            return f"{format_name} has no system role; put the instructions in the user text, or choose another format."
-        case NotSupported(format_name, "no system"):
-            return f"{format_name} has no fixed text to stand for an absent system text; give one, it may be empty."
-        case NotSupported(format_name, "thinking"):
-            return f"{format_name} opens an answer with nothing thought; take the thinking out, or choose a format that thinks."
-        case NotSupported(format_name, "no thinking"):
-            return (
-                f"{format_name} opens an answer with <think>; give all that the model wrote, up to its </think> and on."
-            )
-        case NotSupported(format_name):
-            return f"{format_name} takes a single turn; ask without history, or choose another format."
+        case NotSupported(format_name, what):
+            return f"{format_name} {_NOT_SUPPORTED[what]}."
         case NotRendered(format_name, reason, index):
             where = "" if index is None else f" at {index}"
             return f"This is no rendering of {format_name}{where}: {reason}; read it with the format that it is in."
