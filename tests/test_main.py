@@ -434,6 +434,15 @@ def test_a_reader_that_goes_away_is_no_traceback(
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_an_output_that_takes_no_more_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["formats"]) == 2
+    assert capfd.readouterr().err == "distgen: cannot write the output: No space left on device\n"
+
+
 def test_a_reader_that_goes_away_ends_the_process_quietly(tmp_path: Path) -> None:
     source = written(tmp_path / "in.jsonl", *[{"user": "A" * 1000}] * 2000)
     with shell("run", source, "-o", "-", "--format", "default") as process:
