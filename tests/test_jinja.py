@@ -158,7 +158,7 @@ def test_the_markup_that_a_template_writes_is_refused(name: str) -> None:
         ("{% for x in [3, 1, 2]|sort if x > 1 %}{{ loop.index }}{{ x }}{% if loop.last %}.{% endif %}{% endfor %}", "1223."),
         ("{% for x in 'ab'|map('upper') %}{{ loop.cycle('-', '+') }}{{ x }}{% break %}{% endfor %}", "-A"),
         ("{{ ['b', 'a']|map('upper')|sort|join('-') }}{{ ('a', 'b')|reject('eq', 'a')|list }}", "A-B['b']"),
-        ("{{ 3 is odd }}{{ 3 is even }}{{ 6 is divisibleby 3 }}{{ 1 is in [1] }}{{ x is defined }}", "TrueFalseTrueTrueFalse"),
+        ("{{ 3 is odd }}{{ 3 is even }}{{ 2.5 is odd }}{{ 6 is divisibleby 3 }}{{ 1 is in [1] }}{{ x is defined }}", "TrueFalseFalseTrueTrueFalse"),
         ("{{ 'a b  c'.split() }}{{ 'a,b'.split(',', 1) }}{{ 'a\n'.splitlines() }}", "['a', 'b', 'c']['a', 'b']['a']"),
         ("{{ {unknown or 'k': 1}['k'] }}{{ {}.get('k', 'd') }}{{ dict(a=1).a }}{{ range(3)|list }}", "1d1[0, 1, 2]"),
         ("{% set x %}a{{ 1 }}{% endset %}{{ x|indent }}{% filter upper %}b{% endfilter %}{% with y = 2 %}{{ y }}{% endwith %}", "a1B2"),

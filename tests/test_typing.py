@@ -33,7 +33,7 @@ needs_pyright = pytest.mark.skipif(
 
 @needs_pyright
 def test_pyright_accepts_the_project_and_refuses_wrong_compositions() -> None:
-    done = run(sys.executable, "-m", "pyright")
+    done = run(sys.executable, "-m", "pyright", "--pythonpath", sys.executable)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

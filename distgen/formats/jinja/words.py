@@ -227,7 +227,8 @@ def _divisible(context: Context, value: Any, number: Any = 2) -> bool:
 
 @pass_context
 def _odd(context: Context, value: Any) -> bool:
-    return not _divisible(context, value)
+    pay_operator(budget_of(context), "%", value, 2)
+    return bool(value % 2 == 1)  # so that 2.5 is neither odd nor even, as Jinja has it
 
 
 def _jinjas(name: str) -> Callable[..., object]:
