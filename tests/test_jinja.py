@@ -437,6 +437,7 @@ REACHES: Final = {
 
 
 @pytest.mark.parametrize("source", RUNAWAYS.values(), ids=RUNAWAYS.keys())
+@pytest.mark.no_cover
 def test_a_template_that_runs_away_is_stopped(source: str) -> None:
     memory, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     fault = fault_of(jinja(source)(Prompt("Hi")))

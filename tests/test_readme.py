@@ -14,6 +14,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$(?:\s*^```text\n(.*?)^```$)?", READM
 
 
 @pytest.mark.parametrize(("code", "printed"), BLOCKS, ids=[f"block {n}" for n in range(len(BLOCKS))])
+@pytest.mark.no_cover
 def test_a_block_prints_what_it_says(code: str, printed: str) -> None:
     output = io.StringIO()
     with contextlib.redirect_stdout(output):

@@ -182,6 +182,7 @@ def test_the_template_prints_each_date_as_the_model_s_own(entry: Dated) -> None:
 
 
 @pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.no_cover
 def test_the_registry_renders_as_the_template_does(name: str) -> None:
     format = TEXTS[name]
 

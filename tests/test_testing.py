@@ -194,6 +194,7 @@ FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
 
 
 @pytest.mark.parametrize(("fault", "laws"), [each[1:] for each in FAULTS], ids=[each[0] for each in FAULTS])
+@pytest.mark.no_cover
 def test_check_format_names_the_law_that_a_fault_breaks(fault: Format[str], laws: str) -> None:
     with pytest.raises(AssertionError) as broken:
         check_format(fault, max_examples=150)
@@ -354,12 +355,14 @@ def test_check_format_takes_formats_that_are_no_text() -> None:
         (total(first_of_history), "law_(refusal|complete)"),
     ],
 )
+@pytest.mark.no_cover
 def test_check_formatter_names_the_law_too(formatter: Callable[[Prompt], Answer], law: str) -> None:
     with pytest.raises(AssertionError, match=rf"^{law}: "):
         check_formatter(formatter, max_examples=2_000)
 
 
 @pytest.mark.parametrize("sound", FORMATS.values(), ids=FORMATS.keys())
+@pytest.mark.no_cover
 def test_check_formatter_finds_nothing_in_a_sound_one(sound: Callable[[Prompt], Result[object, FormatError]]) -> None:
     check_formatter(sound, max_examples=20)
 

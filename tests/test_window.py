@@ -155,7 +155,7 @@ class Schedules(RuleBasedStateMachine):
             assert next(self.steps, "no more") == "no more"
 
 
-TestSchedules = Schedules.TestCase
+TestSchedules = pytest.mark.no_cover(Schedules.TestCase)
 TestSchedules.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
 
 
