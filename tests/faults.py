@@ -61,7 +61,9 @@ SLOW: Mapping[str, Act] = {
 LONG: Mapping[str, Act] = {
     "announced": Act(response(200, b"", {"Content-Length": "9" * 18}), then="hang"),
     "unannounced": Act(b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 20_000, then="hang"),
-    "in chunks": Act(CHUNKED + b"400\r\n" + b" " * 1024 + b"\r\n" + b"400\r\n" + b" " * 20_000, then="hang"),
+    "in chunks": Act(CHUNKED + (b"400\r\n" + b" " * 1024 + b"\r\n") * 20, then="hang"),
+}
+LONG_HEADS: Mapping[str, Act] = {
     "in the headers": Act(b"HTTP/1.1 200 OK\r\n" + (b"A: " + b"b" * 1024 + b"\r\n") * 20, then="hang"),
     "before the headers": Act(b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000, then="hang"),
 }
