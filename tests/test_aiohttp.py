@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import pickle
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,9 +28,10 @@ def server() -> Generator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def no_session_is_left() -> Generator[None]:
-    """A session that is forgotten open warns as it is collected, which is an error here."""
+def no_session_is_left(caplog: pytest.LogCaptureFixture) -> Generator[None]:
+    """A session that is forgotten open warns as it is collected, which is an error here; a loop logs what ends badly."""
     yield
+    assert not [record for record in caplog.records if record.name == "asyncio" and record.levelno >= logging.WARNING]
     gc.collect()
     assert not [session for session in sessions() if not session.closed]
 

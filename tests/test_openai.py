@@ -187,12 +187,13 @@ def test_threads_share_a_client(server: Server, client: OpenAI) -> None:
     assert [row.unwrap()[0].completion.text for row in llm.generate(inputs)] == inputs
 
 
-def test_a_run_has_a_client_of_its_own_and_leaves_none_open(server: Server) -> None:
+def test_a_run_has_a_client_of_its_own_and_leaves_none_open(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     server.script()
     llm = LLM(TASK, AS_IT_IS, completions(made(server), model="tiny"), Asyncio(4))
     for _ in range(3):
         assert [row.unwrap()[0].completion.text for row in llm.generate(["a", "b"])] == ["a", "b"]
     gc.collect()  # a socket that is left open warns, which is an error here
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 def test_a_client_that_is_given_is_closed_with_its_run(server: Server) -> None:

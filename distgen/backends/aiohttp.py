@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar, final
@@ -149,8 +148,7 @@ class OverAiohttp(Generic[P]):
                 return wire.ConnectionFailed(f"the answer broke off or is no HTTP ({type(error).__name__})")
 
 
-@asynccontextmanager
-async def _opened(server: Server[P]) -> AsyncGenerator[_Open]:
+async def _opened(server: Server[P]) -> AsyncGenerator[_Open, None]:
     async with ClientSession(
         connector=TCPConnector(limit=0),
         timeout=ClientTimeout(total=server.timeout),

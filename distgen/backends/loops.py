@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeVar, final
 
 T = TypeVar("T")
@@ -14,14 +13,15 @@ T = TypeVar("T")
 # the loops that use it, several at once, and nobody tells it of their end. An async generator is told: a loop that is shut
 # down, by asyncio.run, by `Asyncio` or by loop.shutdown_asyncgens(), closes those that were begun in it, and one that
 # nobody holds any more is closed by its loop too (PEP 525, "Finalization"). So what is kept lives in a generator that
-# is never asked for more.
+# yields once. It holds no other generator, as asynccontextmanager is one, since a loop closes all of them at once; and it
+# does not know its PerLoop, since of a cycle any part may be collected first.
 @final
 class PerLoop(Generic[T]):
-    """One of what `open` gives for each running event loop. `open` must not wait, lest two calls open two."""
+    """What `open` yields first, once for each running event loop. It must not wait before, lest two calls open two."""
 
     __slots__ = ("_kept", "_open")
 
-    def __init__(self, open: Callable[[], AbstractAsyncContextManager[T]]) -> None:  # noqa: D107  (the class says it)
+    def __init__(self, open: Callable[[], AsyncGenerator[T, None]]) -> None:  # noqa: D107  (the class says it)
         self._open = open
         # By no weak keys: what is kept knows its loop, so that none would ever go.
         self._kept: dict[asyncio.AbstractEventLoop, tuple[AsyncGenerator[T, None], T]] = {}
@@ -33,12 +33,7 @@ class PerLoop(Generic[T]):
             return kept[1]
         for ended in [each for each in list(self._kept) if each.is_closed()]:
             self._kept.pop(ended, None)  # which another thread may have done
-        life = _life(self._open)
-        self._kept[loop] = life, await anext(life)
-        return self._kept[loop][1]
-
-
-# A function of its own that does not know the PerLoop: a cycle would be collected in any order, the session before its end.
-async def _life(open: Callable[[], AbstractAsyncContextManager[T]]) -> AsyncGenerator[T, None]:
-    async with open() as opened:
-        yield opened
+        life = self._open()
+        opened = await anext(life)
+        self._kept[loop] = life, opened
+        return opened

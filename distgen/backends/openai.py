@@ -7,7 +7,7 @@ and no deadline, and an answer of any length is read. Redirects alone are not fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar, final, overload
@@ -139,8 +139,7 @@ class OverAsyncOpenAI(Generic[P]):
     _clients: PerLoop[AsyncOpenAI] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        client = self.client
-        object.__setattr__(self, "_clients", PerLoop((lambda: client) if isinstance(client, AsyncOpenAI) else client))
+        object.__setattr__(self, "_clients", PerLoop(partial(_opened, self.client)))
 
     async def __call__(self, prompts: Sequence[P], num_generations: int) -> Batch:
         """One row a prompt, asked one after the other."""
@@ -162,6 +161,11 @@ class OverAsyncOpenAI(Generic[P]):
         except Exception as error:
             return _failed(error, client, self.endpoint)
         return self.endpoint.read(answer.content)
+
+
+async def _opened(client: AsyncOpenAI | Callable[[], AsyncOpenAI]) -> AsyncGenerator[AsyncOpenAI, None]:
+    async with client if isinstance(client, AsyncOpenAI) else client() as opened:
+        yield opened
 
 
 def _failed(error: Exception, client: OpenAI | AsyncOpenAI, endpoint: wire.Endpoint[P]) -> wire.Answer:
