@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -128,10 +129,13 @@ def _wired(act: Act) -> _Wired:
 
 
 @contextlib.contextmanager
-def serving(port: int = 0) -> Generator[Server]:
-    """A server from here to the end of the block; `port` 0 is any free one."""
+def serving(port: int = 0, certificate: str = "") -> Generator[Server]:
+    """A server from here to the end of the block; `port` 0 is any free one. A PEM file with its key: it speaks TLS."""
     with subprocess.Popen(
-        [sys.executable, "-I", __file__, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-I", __file__, str(port), certificate],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             assert process.stdout is not None
@@ -154,9 +158,9 @@ class _State:
     seen: list[Seen] = field(default_factory=list[Seen])
 
 
-def _main(port: int) -> None:
+def _main(port: int, certificate: str) -> None:
     state = _State()
-    with socket.create_server(("127.0.0.1", port), backlog=1024) as server:
+    with _listening(port, certificate) as server:
         threading.Thread(target=_accept, args=(server, state), daemon=True).start()
         print(server.getsockname()[1], flush=True)
         for line in sys.stdin:
@@ -164,6 +168,15 @@ def _main(port: int) -> None:
             if command:
                 _obey(state, command)
             print(json.dumps([state.connections, [astuple(seen) for seen in state.seen]]), flush=True)
+
+
+def _listening(port: int, certificate: str) -> socket.socket:
+    server = socket.create_server(("127.0.0.1", port), backlog=1024)
+    if not certificate:
+        return server
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    return context.wrap_socket(server, server_side=True, do_handshake_on_connect=False)  # the first recv does it
 
 
 def _obey(state: _State, command: _Command) -> None:
@@ -247,4 +260,4 @@ def _count(text: str, n: int) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]))
+    _main(int(sys.argv[1]), sys.argv[2])

@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar, final
 
-from aiohttp import ClientOSError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import (
+    ClientHttpProxyError,
+    ClientOSError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    TCPConnector,
+)
 from returns.result import Failure
 from urllib3 import Retry
 from yarl import URL
@@ -39,6 +47,7 @@ def chat(
     timeout: float = 60.0,
     retries: int | Retry = 4,
     connections: int = 512,
+    proxy: str | None = None,
     params: Params | None = None,
     extra_body: Mapping[str, object] | None = None,
 ) -> OverAiohttp[Messages]:
@@ -48,7 +57,9 @@ def chat(
     OverAiohttp(server=Server(url='http://127.0.0.1:8000/v1/chat/completions', model='tiny', timeout=60.0, retries=4, \
 connections=512, params={'temperature': 0.7}))
     """
-    return OverAiohttp(server(wire.CHAT, base_url, model, api_key, timeout, retries, connections, params, extra_body))
+    return OverAiohttp(
+        server(wire.CHAT, base_url, model, api_key, timeout, retries, connections, proxy, params, extra_body)
+    )
 
 
 def completions(
@@ -59,6 +70,7 @@ def completions(
     timeout: float = 60.0,
     retries: int | Retry = 4,
     connections: int = 512,
+    proxy: str | None = None,
     params: Params | None = None,
     extra_body: Mapping[str, object] | None = None,
 ) -> OverAiohttp[str]:
@@ -68,7 +80,7 @@ def completions(
     'http://127.0.0.1:8000/v1/completions'
     """
     return OverAiohttp(
-        server(wire.COMPLETIONS, base_url, model, api_key, timeout, retries, connections, params, extra_body)
+        server(wire.COMPLETIONS, base_url, model, api_key, timeout, retries, connections, proxy, params, extra_body)
     )
 
 
@@ -142,6 +154,8 @@ class OverAiohttp(Generic[P]):
                 return wire.TimedOut(self.server.timeout)
             except _PastLimit:
                 return wire.TooLong(LONGEST_ANSWER)
+            except ClientHttpProxyError as error:
+                return wire.ConnectionFailed(f"the proxy opened no way to the server, status {error.status}")
             except ClientOSError as error:
                 return wire.ConnectionFailed(f"{type(error).__name__}: {error}")
             except Exception as error:  # not quoted: it may quote the answer, and that the key, in pieces or escaped
@@ -154,6 +168,7 @@ async def _opened(server: Server[P]) -> AsyncGenerator[_Open, None]:
         timeout=ClientTimeout(total=server.timeout),
         headers=server.headers,
         cookie_jar=DummyCookieJar(),
+        proxy=server.proxy,
         auto_decompress=False,  # no encoding is offered, and a few bytes of gzip may be gigabytes of text
         skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
     ) as session:

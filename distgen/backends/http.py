@@ -3,7 +3,7 @@
 One request a prompt, more only where a server ignores or refuses `n`. Whatever the network or the server does becomes a
 Failure of that one row, a `Fault` whose kind is the name of a `distgen.backends.wire.WireError`. Connections are kept and
 retries are made by urllib3; only the deadline, the limit of an answer's length and the hiding of the API key are ours.
-TLS is verified as urllib3 does it; the proxies of the environment are not used.
+TLS is verified by the system's certificates, or by those that SSL_CERT_FILE names, as OpenSSL has it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, final
+from urllib.parse import unquote
 
 from returns.result import Failure
 from typing_extensions import Buffer
-from urllib3 import HTTPConnectionPool, Retry, Timeout, connection_from_url
+from urllib3 import HTTPConnectionPool, ProxyManager, Retry, Timeout, connection_from_url, make_headers
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
@@ -42,6 +43,7 @@ def chat(
     timeout: float = 60.0,
     retries: int | Retry = 4,
     connections: int = 128,
+    proxy: str | None = None,
     params: Params | None = None,
     extra_body: Mapping[str, object] | None = None,
 ) -> OverHTTP[Messages]:
@@ -51,6 +53,7 @@ def chat(
     - `timeout`: seconds from the start of each HTTP request to the last byte of its answer, however slowly it drips.
     - `retries`: how many times a request is made again after a 408, 409, 429, 5xx or a broken connection, or a Retry.
     - `connections`: the most that are open at once, and kept; as many as there are threads, or calls wait in line.
+    - `proxy`: its URL, with user and password where it wants them; those of the environment are not used.
     - `params`: how answers are sampled, in the protocol's own words.
     - `extra_body`: what a server takes beyond these, such as top_k or guided_json.
 
@@ -60,7 +63,9 @@ def chat(
     OverHTTP(server=Server(url='http://127.0.0.1:8000/v1/chat/completions', model='tiny', timeout=60.0, retries=4, \
 connections=128, params={'temperature': 0.7}))
     """
-    return OverHTTP(server(wire.CHAT, base_url, model, api_key, timeout, retries, connections, params, extra_body))
+    return OverHTTP(
+        server(wire.CHAT, base_url, model, api_key, timeout, retries, connections, proxy, params, extra_body)
+    )
 
 
 def completions(
@@ -71,6 +76,7 @@ def completions(
     timeout: float = 60.0,
     retries: int | Retry = 4,
     connections: int = 128,
+    proxy: str | None = None,
     params: Params | None = None,
     extra_body: Mapping[str, object] | None = None,
 ) -> OverHTTP[str]:
@@ -82,7 +88,7 @@ def completions(
     'http://127.0.0.1:8000/v1/completions'
     """
     return OverHTTP(
-        server(wire.COMPLETIONS, base_url, model, api_key, timeout, retries, connections, params, extra_body)
+        server(wire.COMPLETIONS, base_url, model, api_key, timeout, retries, connections, proxy, params, extra_body)
     )
 
 
@@ -96,8 +102,12 @@ class OverHTTP(Generic[P]):
     _target: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_pool", _pool(self.server))
-        object.__setattr__(self, "_target", parse_url(self.server.url).request_uri)
+        url, pool = self.server.url, _pool(self.server)
+        is_forwarded = pool.proxy is not None and url.startswith(
+            "http:"
+        )  # RFC 9112, 3.2.2: a proxy is told the whole URL
+        object.__setattr__(self, "_pool", pool)
+        object.__setattr__(self, "_target", url if is_forwarded else parse_url(url).request_uri)
 
     def __reduce__(self) -> tuple[object, ...]:
         return OverHTTP, (self.server,)
@@ -110,21 +120,28 @@ class OverHTTP(Generic[P]):
         body = wire.encoded(request)
         try:
             # decode_content=False: no encoding was offered, and a few bytes of gzip may be gigabytes of text
-            answer = self._pool.urlopen("POST", self._target, body=body, redirect=False, decode_content=False)
+            answer = self._pool.urlopen(
+                "POST", self._target, body=body, redirect=False, assert_same_host=False, decode_content=False
+            )
         except Exception as error:  # urllib3's own, and ValueError, OverflowError, MemoryError on absurd headers
             return Failure(_wire_error(error, self.server.timeout))
         return self.server.endpoint.answer(answer.status, answer.data, answer.headers.get("location", ""))
 
 
 def _pool(server: Server[P]) -> HTTPConnectionPool:
-    pool = connection_from_url(
-        server.url,
-        maxsize=server.connections,
-        block=True,
-        timeout=Timeout(total=server.timeout),
-        retries=server.policy,
-        headers=server.headers,
-    )
+    options: dict[str, Any] = {
+        "maxsize": server.connections,
+        "block": True,
+        "timeout": Timeout(total=server.timeout),
+        "retries": server.policy,
+    }
+    if server.proxy is None:
+        pool = connection_from_url(server.url, **options)
+    else:
+        user = parse_url(server.proxy).auth
+        known = make_headers(proxy_basic_auth=unquote(user)) if user else None
+        pool = ProxyManager(server.proxy, proxy_headers=known, **options).connection_from_url(server.url)
+    pool.headers = server.headers
     secure = server.url.startswith("https:")
     # The ignore: to pyright, urllib3's own HTTPConnection is no BaseHTTPConnection either, by a Final attribute.
     pool.ConnectionCls = _SecureConnection if secure else _Connection  # pyright: ignore[reportAttributeAccessIssue]

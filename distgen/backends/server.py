@@ -57,6 +57,7 @@ class Server(Generic[P]):
     retries: int | Retry
     connections: int
     params: Mapping[str, object] = field(hash=False)
+    proxy: str | None = field(repr=False)  # it may hold a password
     endpoint: wire.Endpoint[P] = field(repr=False)
     api_key: str = field(repr=False)
 
@@ -69,6 +70,8 @@ class Server(Generic[P]):
             raise ValueError(f"connections={self.connections!r}: give at least 1.")
         if isinstance(self.retries, int) and self.retries < 0:
             raise ValueError(f"retries={self.retries!r}: give 0 or more.")
+        if self.proxy is not None and not self.proxy.startswith(("http://", "https://")):
+            raise ValueError("proxy is no URL that begins with http:// or https://, as 'http://127.0.0.1:3128'.")
 
     @property
     def policy(self) -> Retry:
@@ -97,18 +100,19 @@ def server(
     timeout: float,
     retries: int | Retry,
     connections: int,
+    proxy: str | None,
     params: Params | None,
     extra_body: Mapping[str, object] | None,
 ) -> Server[P]:
     """A Server of the arguments that every transport takes.
 
-    >>> server(wire.CHAT, "http://127.0.0.1:8000/v1", "tiny", "sk-1", 60, 4, 128, {"seed": 7}, {"top_k": 20})
+    >>> server(wire.CHAT, "http://127.0.0.1:8000/v1", "tiny", "sk-1", 60, 4, 128, None, {"seed": 7}, {"top_k": 20})
     Server(url='http://127.0.0.1:8000/v1/chat/completions', model='tiny', timeout=60, retries=4, connections=128, \
 params={'seed': 7, 'top_k': 20})
     """
     sent = wire.json_params(params, extra_body)
     url, key = _url(base_url, endpoint.path), _key(api_key)
-    return Server(url, model, timeout, retries, connections, sent, endpoint, key)
+    return Server(url, model, timeout, retries, connections, sent, proxy, endpoint, key)
 
 
 def asked_again(policy: Retry, error: str | None, status: int, retry_after: str | None) -> tuple[Retry, float] | None:
