@@ -187,7 +187,7 @@ def cached_llm(
     url: str, store: MutableMapping[str, str], threads: int, temperature: float = 1
 ) -> LLM[str, str, str, Batch]:
     backend = completions(url, model="m", params={"temperature": temperature}, retries=0)
-    known = {"model": backend.model, **backend.params}
+    known = {"model": backend.server.model, **backend.server.params}
     return LLM(PLAIN, default, cached(backend, store, known), Threads(threads))
 
 
