@@ -10,7 +10,8 @@ import asyncio
 import io
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar, final
+from functools import partial
+from typing import Final, Generic, NamedTuple, TypeVar, final
 
 from aiohttp import ClientOSError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 from returns.result import Failure
@@ -18,6 +19,7 @@ from urllib3 import Retry
 from yarl import URL
 
 from distgen.backends import wire
+from distgen.backends.loops import PerLoop
 from distgen.backends.params import Params
 from distgen.backends.server import LONGEST_ANSWER, Server, asked_again, server
 from distgen.backends.server import RETRIES as RETRIES
@@ -84,9 +86,6 @@ class _Reply(NamedTuple):
     retry_after: str | None
 
 
-_Life: TypeAlias = AsyncGenerator[_Open, None]
-
-
 @final
 @dataclass(frozen=True)
 class OverAiohttp(Generic[P]):
@@ -95,13 +94,12 @@ class OverAiohttp(Generic[P]):
     server: Server[P]
     _url: URL = field(init=False, repr=False, compare=False)
     _policy: Retry = field(init=False, repr=False, compare=False)
-    _opened: dict[asyncio.AbstractEventLoop, tuple[_Life, _Open]] = field(
-        init=False, repr=False, compare=False, default_factory=dict[asyncio.AbstractEventLoop, tuple[_Life, _Open]]
-    )
+    _sessions: PerLoop[_Open] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_url", URL(self.server.url, encoded=True))
         object.__setattr__(self, "_policy", self.server.policy)
+        object.__setattr__(self, "_sessions", PerLoop(partial(_opened, self.server)))
 
     def __reduce__(self) -> tuple[object, ...]:
         return OverAiohttp, (self.server,)
@@ -130,7 +128,7 @@ class OverAiohttp(Generic[P]):
         return Failure(reply)
 
     async def _once(self, body: bytes) -> _Reply | wire.WireError:
-        session, places = await self._here()
+        session, places = await self._sessions.here()
         # A place is waited for here and not in aiohttp's connector, whose wait would be part of the deadline.
         async with places:
             try:
@@ -149,25 +147,8 @@ class OverAiohttp(Generic[P]):
             except Exception as error:  # not quoted: it may quote the answer, and that the key, in pieces or escaped
                 return wire.ConnectionFailed(f"the answer broke off or is no HTTP ({type(error).__name__})")
 
-    # A session belongs to one event loop and has to be closed in it, before it ends; but a value such as this outlives
-    # the loops that use it, and nobody tells it of their end. An async generator is told: a loop that is shut down, by
-    # asyncio.run, by `Asyncio` or by loop.shutdown_asyncgens(), closes those that were begun in it, and one that is
-    # forgotten, as with a backend that is no longer used, is closed by its loop too (PEP 525, "Finalization"). So the
-    # session lives in a generator that never goes on. It knows nothing of this value, or a cycle would hold both, and no
-    # weak keys would do, since a session knows its loop: ended loops are let go of when the next one comes.
-    async def _here(self) -> _Open:
-        loop = asyncio.get_running_loop()
-        if (found := self._opened.get(loop)) is not None:
-            return found[1]
-        for ended in [each for each in list(self._opened) if each.is_closed()]:
-            self._opened.pop(ended, None)  # which another thread may have done
-        life = _life(self.server)
-        opened = await anext(life)
-        self._opened[loop] = life, opened
-        return opened
 
-
-async def _life(server: Server[P]) -> _Life:
+async def _opened(server: Server[P]) -> AsyncGenerator[_Open, None]:
     async with ClientSession(
         connector=TCPConnector(limit=0),
         timeout=ClientTimeout(total=server.timeout),

@@ -84,7 +84,9 @@ class Server(Generic[P]):
 
     def row(self, prompt: P, num_generations: int) -> wire.Steps:
         """What a prompt's row wants asked."""
-        return self.endpoint.row(prompt, num_generations, model=self.model, params=self.params, secret=self.api_key)
+        return self.endpoint.row(
+            prompt, num_generations, model=self.model, params=self.params, secret=lambda: self.api_key
+        )
 
 
 def server(

@@ -41,11 +41,17 @@ class Endpoint(Generic[P]):
         return Failure(Redirected(status, location) if 300 <= status < 400 else read_error(status, body))
 
     def row(
-        self, prompt: P, num_generations: int, *, model: str, params: Mapping[str, object], secret: str = ""
+        self,
+        prompt: P,
+        num_generations: int,
+        *,
+        model: str,
+        params: Mapping[str, object],
+        secret: Callable[[], str] = str,
     ) -> Steps:
         """Asks for what is missing until nothing is, one choice a request once a server refuses several.
 
-        A server that takes no `n` is asked once more with one: what it refuses costs nothing. A Failure hides `secret`.
+        A server that takes no `n` is asked once more with one: what it refuses costs nothing. A Failure hides `secret()`, the key.
 
         >>> from returns.result import Success
         >>> steps = COMPLETIONS.row("Once", 2, model="m", params={})
@@ -63,7 +69,7 @@ class Endpoint(Generic[P]):
             if isinstance(answer, Failure):
                 error = answer.failure()
                 if n == 1 or not isinstance(error, BadStatus) or error.status not in _N_REFUSED:
-                    return Failure(fault(error, secret))
+                    return Failure(fault(error, secret()))
                 _LOG.info("%s refused %d choices at once (status %d); asking for one at a time", model, n, error.status)
                 most = 1
                 continue
