@@ -204,10 +204,17 @@ class _Response(http.client.HTTPResponse):
     def begin(self) -> None:
         try:
             super().begin()
+            # Any number of interim answers may come before the final one (RFC 9110, 15.2); http.client knows 100 alone,
+            # and an answer that has its headers has begun.
+            while 101 < self.status < 200:
+                vars(self)["headers"] = None
+                super().begin()
         except http.client.RemoteDisconnected:
             raise
         except http.client.HTTPException as error:
             raise http.client.HTTPException(f"the answer is no HTTP ({type(error).__name__})") from None
+        if self.status == 101:  # what follows is no HTTP
+            raise http.client.HTTPException("the server switches protocols, unasked")
         if self.msg.defects or self.msg.get_payload():
             raise http.client.HTTPException("the answer's headers are malformed")
         if self.length is not None and self.length > LONGEST_ANSWER:  # http.client would allocate it all at once
