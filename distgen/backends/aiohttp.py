@@ -13,7 +13,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar, final
 
-from aiohttp import ClientOSError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import (
+    ClientOSError,
+    ClientRequest,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    TCPConnector,
+)
+from aiohttp.connector import Connection
 from returns.result import Failure
 from urllib3 import Retry
 from yarl import URL
@@ -133,7 +142,11 @@ class OverAiohttp(Generic[P]):
         async with places:
             try:
                 data = body if len(body) <= _LARGE else io.BytesIO(body)
-                async with session.post(self._url, data=data, allow_redirects=False) as answer:
+                # Not aiohttp's own timeout, which does not hold for what was said before the request.
+                async with (
+                    asyncio.timeout(self.server.timeout),
+                    session.post(self._url, data=data, allow_redirects=False) as answer,
+                ):
                     headers = answer.headers
                     return _Reply(
                         answer.status, await _read(answer), headers.get("Location", ""), headers.get("Retry-After")
@@ -151,13 +164,23 @@ class OverAiohttp(Generic[P]):
 async def _opened(server: Server[P]) -> AsyncGenerator[_Open, None]:
     async with ClientSession(
         connector=TCPConnector(limit=0),
-        timeout=ClientTimeout(total=server.timeout),
+        timeout=ClientTimeout(total=None, sock_connect=None),
+        request_class=_Request,
         headers=server.headers,
         cookie_jar=DummyCookieJar(),
         auto_decompress=False,  # no encoding is offered, and a few bytes of gzip may be gigabytes of text
         skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
     ) as session:
         yield _Open(session, asyncio.Semaphore(server.connections))
+
+
+class _Request(ClientRequest):  # which is aiohttp's hook: the parameter wants a subclass
+    """A request over a connection on which nobody spoke unasked; aiohttp would take that for its answer."""
+
+    async def send(self, conn: Connection) -> ClientResponse:
+        if conn.protocol is None or conn.protocol.should_close:
+            raise ClientOSError("the server spoke unasked")
+        return await super().send(conn)
 
 
 class _PastLimit(Exception):
