@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import random
 import time
 from collections import Counter
@@ -11,6 +13,7 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
+from urllib.parse import quote
 
 import openai
 import pytest
@@ -18,11 +21,14 @@ from returns.result import Failure, Result, Success
 from urllib3 import Retry
 
 from distgen import LLM, Answered, Asyncio, Fault, Stream, Threads, explain, fold, kind
+from distgen.__main__ import main
 from distgen.backends import aiohttp, http
 from distgen.backends.openai import completions as over_client
 from distgen.backends.server import RETRIES
 from distgen.formats import default
 from distgen.journal import Fields, Journal, Recorded, record
+from tests.faults import BODY, BROKEN, CHUNKED, ECHOES, KEY, MALFORMED
+from tests.faults import PASSING as PASSING_STATUSES
 from tests.parts import PLAIN
 from tests.servers import Act, Server, response, serving, text_body
 
@@ -40,12 +46,12 @@ class Over(Protocol):
 
 
 def over_http(url: str, retries: Retry, timeout: float = 10, at_once: int = 64, /) -> Ask:
-    backend = http.completions(url, model="m", api_key="", retries=retries, timeout=timeout)
+    backend = http.completions(url, model="m", retries=retries, timeout=timeout)
     return LLM(PLAIN, default, backend, Threads(at_once)).stream
 
 
 def over_aiohttp(url: str, retries: Retry, timeout: float = 10, at_once: int = 64, /) -> Ask:
-    backend = aiohttp.completions(url, model="m", api_key="", retries=retries, timeout=timeout)
+    backend = aiohttp.completions(url, model="m", retries=retries, timeout=timeout)
     return LLM(PLAIN, default, backend, Asyncio(at_once)).stream
 
 
@@ -151,82 +157,57 @@ def test_rows_of_an_outage_are_typed_and_they_alone_are_asked_when_it_is_over(tm
 # A server that fails by chance: what becomes of a row is what its own plan says
 
 _End: TypeAlias = tuple[str, Act]  # an outcome, and what leads to it
+_Faults: TypeAlias = tuple[Sequence[Act], Sequence[_End], Sequence[_End]]  # that pass, that end a row, that take long
 
-ANSWER: Final = response(200, text_body("of nobody"))
-CHUNKED: Final = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def body(text: str, **headers: str) -> Act:
-    return Act(response(200, text.encode(), {name.replace("_", "-"): value for name, value in headers.items()}))
-
-
-PASSING: Final[Sequence[Act]] = [  # what is asked again
-    Act(then="reset"),
-    Act(then="close"),
-    Act(ANSWER[:30], then="reset"),
-    Act(ANSWER[:30], then="close"),
-    Act(ANSWER[:-20], then="reset"),
-    Act(ANSWER[:-20], then="close"),
-    Act(CHUNKED + b"ff\r\nhalf", then="close"),
-    Act(CHUNKED + b"no size\r\n", then="close"),
-    Act(b"SSH-2.0-OpenSSH_9.6\r\n", then="close"),
-    Act(response(200, text_body("of nobody"), {"Content-Length": "9999"}), then="close"),
-    *(Act(response(status, b"wait")) for status in (408, 409, 429, 500, 502, 503, 529)),
-    *(Act(response(status, b"wait"), then="close") for status in (429, 503)),
+PASSING: Final[Sequence[Act]] = [
+    *BROKEN.values(),
+    *(Act(response(status, b"wait")) for status in PASSING_STATUSES),
+    *(Act(response(status, b"wait"), then="close") for status in PASSING_STATUSES),
     Act(response(429, b"wait", {"Retry-After": "0"})),
     Act(response(503, b"<html>busy</html>", {"Content-Type": "text/html", "Retry-After": "soon"})),
 ]
 FINAL: Final[Sequence[_End]] = [
-    ("NotJSON", body("<html>proxy</html>")),
-    ("NotJSON", body("")),
-    ("NotJSON", body('{"choices": [{"te')),
-    ("NotJSON", body('{"choices": [{"text": "of nobody"}]} {}')),
-    ("NoChoices", body("{}")),
-    ("NoChoices", body('{"choices": null}')),
-    ("NoChoices", body('{"choices": []}')),
-    ("ServerError", body('{"error": {"message": "upstream died"}}')),
-    ("ServerError", body('{"error": "upstream died", "choices": [{"text": "of nobody"}]}')),
-    ("BadChoice", body('{"choices": [null]}')),
-    ("NoText", body('{"choices": [{"text": null}]}')),
-    ("NoText", body('{"choices": [{"finish_reason": "content_filter"}]}')),
+    *((name, Act(response(200, body))) for body, name in MALFORMED.items()),
+    ("NotJSON", Act(response(200, b'{"choices": [{"text": "of nobody"}]} {}'))),
+    ("ServerError", Act(response(200, b'{"error": "upstream died", "choices": [{"text": "of nobody"}]}'))),
+    ("NoText", Act(response(200, b'{"choices": [{"finish_reason": "content_filter"}]}'))),
     ("Redirected", Act(response(307, b"", {"Location": "/v1/completions"}))),
-    *(("BadStatus", Act(response(status, b"no"))) for status in (400, 401, 403, 404, 422)),
+    *(("BadStatus", Act(response(status, b"no"))) for status in (400, 401, 403, 404, 413, 422)),
     ("BadStatus", Act(response(400, b"no"), then="close")),
 ]
 LONG: Final[Sequence[_End]] = [("TooLong", Act(response(200, b"", {"Content-Length": str(10**9)}), then="close"))]
 SLOW: Final[Sequence[_End]] = [
     ("TimedOut", Act(then="hang")),
-    ("TimedOut", Act(ANSWER[:-20], then="hang")),
-    ("TimedOut", Act(ANSWER, drip=0.05)),
+    ("TimedOut", Act(BODY[:-20], then="hang")),
+    ("TimedOut", Act(BODY, drip=0.05)),
 ]
+OURS: Final[_Faults] = PASSING, [*FINAL, *LONG], SLOW
+# The openai client takes any number of headers and any length, and asks again after its own timeout.
+HEADS = (BROKEN["too many headers"], BROKEN["a header too long"])
+CLIENTS: Final[_Faults] = [act for act in PASSING if act not in HEADS], FINAL, ()
 
 
-def plans(words: Sequence[str], final: Sequence[_End], slow: Sequence[_End]) -> Mapping[str, tuple[str, Sequence[Act]]]:
+def plans(words: Sequence[str], faults: _Faults) -> Mapping[str, tuple[str, Sequence[Act]]]:
     """What becomes of each word, and how it comes to that: what passes, then perhaps an end."""
     chance = random.Random(2026)
+    passing, final, slow = faults
     planned: dict[str, tuple[str, Sequence[Act]]] = {}
     for number, word in enumerate(words):
-        passing = chance.choices(PASSING, k=chance.choice([0, 0, 1, 2, 3]))
+        acts = chance.choices(passing, k=chance.choice([0, 0, 1, 2, 3]))
         ends = slow if number % 200 == 7 else final if chance.random() < 0.4 else ()
         name, last = chance.choice(ends) if ends else (word, None)
-        planned[word] = name, [*passing, last] if last else passing
+        planned[word] = name, [*acts, last] if last else acts
     return planned
 
 
-# The openai client knows no longest answer, and asks again after its own timeout.
 @pytest.mark.parametrize(
-    ("over", "rows", "final", "slow"),
-    [
-        (over_http, 2_000, [*FINAL, *LONG], SLOW),
-        (over_aiohttp, 2_000, [*FINAL, *LONG], SLOW),
-        (over_openai, 120, FINAL, ()),
-    ],
+    ("over", "rows", "faults"), [(over_http, 2_000, OURS), (over_aiohttp, 2_000, OURS), (over_openai, 120, CLIENTS)]
 )
 def test_what_becomes_of_a_row_is_what_its_own_plan_says(
-    server: Server, over: Over, rows: int, final: Sequence[_End], slow: Sequence[_End]
+    server: Server, over: Over, rows: int, faults: _Faults
 ) -> None:
     words = [f"row {number}" for number in range(rows)]
-    planned = plans(words, final, slow)
+    planned = plans(words, faults)
     server.script(to={word: acts for word, (_, acts) in planned.items()})
     # Far more retries than a plan has faults: a connection that ended after one row's answer may be the next row's.
     often = RETRIES.new(total=30, backoff_factor=0.001, backoff_jitter=0)
@@ -243,32 +224,40 @@ def slowly(words: Iterable[str]) -> Iterator[str]:
         time.sleep(0.15)
 
 
-FORGED: Final = response(200, text_body("of nobody"))
 OWN: Final = text_body("own")
-MORE: Final[Mapping[str, Act]] = {
-    "two answers at once": Act(response(200, OWN) + FORGED),
-    "an answer more, later": Act(response(200, OWN), later=FORGED),
-    "a length that ends before the next": Act(response(200, OWN + FORGED, {"Content-Length": str(len(OWN))})),
-    "a chunk that ends before the next": Act(CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(OWN), OWN) + FORGED),
-    "another length than that of the chunks": Act(
-        CHUNKED[:-2] + b"Content-Length: 900\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(OWN), OWN) + FORGED
+FORGED: Final = response(200, text_body("of nobody"))
+CHUNKS: Final = b"%x\r\n%s\r\n0\r\n\r\n" % (len(OWN), OWN)
+MORE: Final[Mapping[str, tuple[Act, Sequence[str]]]] = {
+    "two answers at once": (Act(response(200, OWN) + FORGED), ["own"]),
+    "an answer more, later": (Act(response(200, OWN), later=FORGED), ["own"]),
+    "the beginning of an answer, later": (Act(response(200, OWN), later=FORGED[:99]), ["own"]),
+    "an answer without end, later": (Act(response(200, OWN), later=b"HTTP/1.1 408 Timeout\r\n\r\n"), ["own"]),
+    "a length that ends before": (Act(response(200, OWN + FORGED, {"Content-Length": str(len(OWN))})), ["own"]),
+    "chunks that end before": (Act(CHUNKED + CHUNKS + FORGED), ["own"]),
+    "a length and chunks": (
+        Act(CHUNKED[:-2] + b"Content-Length: 900\r\n\r\n" + CHUNKS + FORGED),
+        ["own", "ConnectionFailed"],
     ),
-    "an early hint, and the answer later": Act(b"HTTP/1.1 103 Early Hints\r\n\r\n", later=response(200, OWN)),
-    "an answer of another protocol": Act(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n", later=FORGED),
-    "a body where none may be": Act(response(204, FORGED)),
-    "a body of what is not modified": Act(response(304, FORGED)),
-    "a line more, later": Act(response(200, OWN), later=b"HTTP/1.1 408 Request Timeout\r\n\r\n"),
+    "an interim answer": (Act(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", later=response(200, OWN)), ["own"]),
+    "interim answers": (Act(b"HTTP/1.1 102 A\r\n\r\nHTTP/1.1 100 B\r\n\r\n" * 9, later=response(200, OWN)), ["own"]),
+    "another protocol": (
+        Act(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n", later=FORGED),
+        ["ConnectionFailed", "BadStatus"],
+    ),
+    "a body where none may be": (Act(response(204, FORGED)), ["NotJSON"]),
+    "a body of what is not modified": (Act(response(304, FORGED)), ["Redirected"]),
 }
 
 
-@pytest.mark.parametrize("act", MORE.values(), ids=MORE)
+# Not over the openai client: it takes what stands behind an answer for the next one.
+@pytest.mark.parametrize(("act", "outcomes"), MORE.values(), ids=MORE)
 @pytest.mark.parametrize("over", [over_http, over_aiohttp])
-def test_what_nobody_asked_for_is_nobodys_answer(server: Server, over: Over, act: Act) -> None:
+def test_what_nobody_asked_for_is_nobodys_answer(server: Server, over: Over, act: Act, outcomes: Sequence[str]) -> None:
     server.script(to={"a": [act] * 2})
     once = RETRIES.new(total=1, backoff_factor=0)
-    a, *others = map(outcome, over(server.url, once, 2, 1)(slowly("abc")))
+    first, *others = map(outcome, over(server.url, once, 2, 1)(slowly("abc")))
     assert others == ["b", "c"]
-    assert a in ("own", "NotJSON", "Redirected", "ConnectionFailed")
+    assert first in outcomes
 
 
 TOO_SHORT: Final = Act(response(200, text_body("of nobody"), {"Content-Length": "40"}))
@@ -286,6 +275,67 @@ def test_a_length_that_is_too_short_cuts_the_answer(server: Server, over: Over, 
 def test_a_body_of_100_mib_is_cut_off(server: Server, over: Over) -> None:
     server.script(to={"a": [Act(b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 2**20, times=100)]})
     assert list(map(outcome, over(server.url, NEVER, 20)(["a", "b"]))) == ["TooLong", "b"]
+
+
+# A server that says the key
+
+
+SAYS: Final[Sequence[Act]] = [
+    *ECHOES,
+    Act(response(401, json.dumps({"error": {"message": f"no such key: {KEY[:14]}..."}}).encode())),
+    Act(response(403, json.dumps({"detail": [{"input": f"Bearer {KEY[5:]}"}]}).encode())),
+    Act(response(400, f"<html>{quote(KEY, safe='')}</html>".encode())),
+    Act(response(400, f"{'x' * 975}{KEY}".encode())),
+    Act(response(422, f"{KEY[:9]}\n{KEY[9:]}".encode(), {"WWW-Authenticate": KEY, "Set-Cookie": f"key={KEY}"})),
+    Act(response(308, KEY.encode(), {"Location": f"/?key={quote(KEY)}", "X-Request-Id": KEY})),
+    Act(response(200, f'{{"choices": [{{"text": 1, "{KEY}'.encode())),
+    Act(response(500, KEY.encode(), {"Content-Length": "9999", "Retry-After": KEY}), then="close"),
+    Act(response(200, KEY.encode(), {"Content-Encoding": KEY, "Content-Type": KEY, "Transfer-Encoding": KEY}), "close"),
+]
+
+
+def holds_the_key(shown: str) -> bool:
+    return any(KEY[at : at + 8] in shown for at in range(len(KEY) - 7))
+
+
+@pytest.mark.parametrize("over", [over_http, over_aiohttp])
+def test_the_key_is_in_no_file_log_or_output(
+    server: Server,
+    tmp_path: Path,
+    over: Over,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    caplog.set_level(logging.DEBUG)
+    words = [f"row {number}" for number in range(len(SAYS))]
+    server.script(to={word: [act] * 2 for word, act in zip(words, SAYS, strict=True)})
+    journal = Journal(tmp_path / "out.jsonl", {"url": server.url}, encode, decode)
+    done = list(recorded(journal, words, over(server.url, RETRIES.new(total=1, backoff_factor=0), 2)))
+    assert all(isinstance(row.answer, Failure) for row in done)
+    assert holds_the_key(server.seen()[0].headers["authorization"])
+    assert not holds_the_key(repr(done))
+    assert not holds_the_key("".join(path.read_text() for path in tmp_path.iterdir()))
+    assert not holds_the_key(f"{caplog.text} {[vars(each) for each in caplog.records]} {capfd.readouterr()}")
+
+
+def test_the_command_line_shows_no_key(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    final = [act for act in SAYS if act.send.startswith((b"HTTP/1.1 4", b"HTTP/1.1 3", b"HTTP/1.1 200 Status"))]
+    words = [f"row {number}" for number in range(len(final))]
+    server.script(to={word: [act] for word, act in zip(words, final, strict=True)})
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(json.dumps({"user": word}) + "\n" for word in words))
+    into = ["-o", str(tmp_path / "out.jsonl"), "-v", "--format", "default"]
+    assert main(["run", str(source), *into, "--base-url", server.url, "--model", "m"]) == 1
+    assert len(server.seen()) >= len(final) > 9
+    assert not holds_the_key("".join(path.read_text() for path in tmp_path.iterdir()))
+    out, err = capfd.readouterr()
+    assert "Status 401" in err
+    assert not holds_the_key(out + err)
 
 
 @pytest.fixture(scope="module")
