@@ -123,17 +123,21 @@ class Server:
         self._command([_wired(act) for act in acts], then_always and _wired(then_always), planned, ignore_n, delay)
 
     def seen(self) -> list[Seen]:
-        return [Seen(*request) for request in self._command()[1]]
+        return [Seen(*request) for request in self._command()[2]]
 
     def connections(self) -> int:
         """How many connections were accepted since the last script."""
         return self._command()[0]
 
-    def _command(self, *command: object) -> tuple[int, list[tuple[str, dict[str, str], str]]]:
+    def done(self) -> int:
+        """How many requests were given all that they get since the last script."""
+        return self._command()[1]
+
+    def _command(self, *command: object) -> tuple[int, int, list[tuple[str, dict[str, str], str]]]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         print(json.dumps(command), file=self.process.stdin, flush=True)
-        answer: tuple[int, list[tuple[str, dict[str, str], str]]] = json.loads(self.process.stdout.readline())
+        answer: tuple[int, int, list[tuple[str, dict[str, str], str]]] = json.loads(self.process.stdout.readline())
         return answer
 
 
@@ -166,6 +170,7 @@ class _State:
     ignore_n: bool = False
     delay: float = 0.0
     connections: int = 0
+    done: int = 0
     seen: list[Seen] = field(default_factory=list[Seen])
 
 
@@ -178,7 +183,7 @@ def _main(port: int) -> None:
             command: _Command | None = json.loads(line) or None
             if command:
                 _obey(state, command)
-            print(json.dumps([state.connections, [astuple(seen) for seen in state.seen]]), flush=True)
+            print(json.dumps([state.connections, state.done, [astuple(seen) for seen in state.seen]]), flush=True)
 
 
 def _obey(state: _State, command: _Command) -> None:
@@ -186,7 +191,7 @@ def _obey(state: _State, command: _Command) -> None:
     state.plan = deque(_act(*each) for each in plan)
     state.always = always and _act(*always)
     state.to = {prompt: deque(_act(*each) for each in its) for prompt, its in to.items()}
-    state.connections = 0
+    state.connections = state.done = 0
     state.seen = []
 
 
@@ -207,6 +212,7 @@ def _serve(connection: socket.socket, state: _State) -> None:
             state.seen.append(seen)
             act = _next(seen, state)
             _send(connection, act)
+            state.done += 1
             if act.then == "hang":
                 connection.recv(1)  # until the client has had enough
             if act.then == "reset":

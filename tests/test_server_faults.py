@@ -218,10 +218,13 @@ def test_what_becomes_of_a_row_is_what_its_own_plan_says(
 # Bytes that nobody asked for
 
 
-def slowly(words: Iterable[str]) -> Iterator[str]:
-    for word in words:
+def one_by_one(server: Server, words: Iterable[str]) -> Iterator[str]:
+    """Each word when the server has said to those before all that it says."""
+    for number, word in enumerate(words):
+        while server.done() < number:
+            time.sleep(0.01)
+        time.sleep(0.02)
         yield word
-        time.sleep(0.15)
 
 
 OWN: Final = text_body("own")
@@ -255,7 +258,7 @@ MORE: Final[Mapping[str, tuple[Act, Sequence[str]]]] = {
 def test_what_nobody_asked_for_is_nobodys_answer(server: Server, over: Over, act: Act, outcomes: Sequence[str]) -> None:
     server.script(to={"a": [act] * 2})
     once = RETRIES.new(total=1, backoff_factor=0)
-    first, *others = map(outcome, over(server.url, once, 2, 1)(slowly("abc")))
+    first, *others = map(outcome, over(server.url, once, 2, 1)(one_by_one(server, "abc")))
     assert others == ["b", "c"]
     assert first in outcomes
 
