@@ -142,11 +142,7 @@ class OverAiohttp(Generic[P]):
         async with places:
             try:
                 data = body if len(body) <= _LARGE else io.BytesIO(body)
-                # Not aiohttp's own timeout, which does not hold for what was said before the request.
-                async with (
-                    asyncio.timeout(self.server.timeout),
-                    session.post(self._url, data=data, allow_redirects=False) as answer,
-                ):
+                async with session.post(self._url, data=data, allow_redirects=False) as answer:
                     headers = answer.headers
                     return _Reply(
                         answer.status, await _read(answer), headers.get("Location", ""), headers.get("Retry-After")
@@ -164,7 +160,7 @@ class OverAiohttp(Generic[P]):
 async def _opened(server: Server[P]) -> AsyncGenerator[_Open, None]:
     async with ClientSession(
         connector=TCPConnector(limit=0),
-        timeout=ClientTimeout(total=None, sock_connect=None),
+        timeout=ClientTimeout(total=server.timeout),
         request_class=_Request,
         headers=server.headers,
         cookie_jar=DummyCookieJar(),
@@ -175,7 +171,7 @@ async def _opened(server: Server[P]) -> AsyncGenerator[_Open, None]:
 
 
 class _Request(ClientRequest):  # which is aiohttp's hook: the parameter wants a subclass
-    """A request over a connection on which nobody spoke unasked; aiohttp would take that for its answer."""
+    """A request over a connection on which nobody spoke unasked; aiohttp takes that for its answer, with no deadline."""
 
     async def send(self, conn: Connection) -> ClientResponse:
         if conn.protocol is None or conn.protocol.should_close:
