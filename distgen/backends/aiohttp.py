@@ -162,10 +162,9 @@ async def _opened(server: Server[P]) -> AsyncGenerator[_Open, None]:
         connector=TCPConnector(limit=0),
         timeout=ClientTimeout(total=server.timeout),
         request_class=_Request,
-        headers=server.headers,
+        headers={"Accept-Encoding": "identity", **server.headers},
+        auto_decompress=False,  # a few bytes of gzip may be gigabytes of text
         cookie_jar=DummyCookieJar(),
-        auto_decompress=False,  # no encoding is offered, and a few bytes of gzip may be gigabytes of text
-        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
     ) as session:
         yield _Open(session, asyncio.Semaphore(server.connections))
 
