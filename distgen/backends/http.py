@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -89,14 +90,16 @@ def completions(
 @final
 @dataclass(frozen=True)
 class OverHTTP(Generic[P]):
-    """A generate callable over HTTP: safe to share between threads; a pickled copy opens connections of its own."""
+    """A generate callable over HTTP: safe to share between threads; a forked process or a copy opens its own connections."""
 
     server: Server[P]
-    _pool: HTTPConnectionPool = field(init=False, repr=False, compare=False)
+    # By process: of a connection that two share, each may read what the other was answered.
+    _pools: dict[int, HTTPConnectionPool] = field(
+        init=False, repr=False, compare=False, default_factory=dict[int, HTTPConnectionPool]
+    )
     _target: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_pool", _pool(self.server))
         object.__setattr__(self, "_target", parse_url(self.server.url).request_uri)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -108,9 +111,10 @@ class OverHTTP(Generic[P]):
 
     def _ask(self, request: wire.Body) -> wire.Answer:
         body = wire.encoded(request)
+        pool = self._pools.get(os.getpid()) or self._pools.setdefault(os.getpid(), _pool(self.server))
         try:
             # decode_content=False: no encoding was offered, and a few bytes of gzip may be gigabytes of text
-            answer = self._pool.urlopen("POST", self._target, body=body, redirect=False, decode_content=False)
+            answer = pool.urlopen("POST", self._target, body=body, redirect=False, decode_content=False)
         except Exception as error:  # urllib3's own, and ValueError, OverflowError, MemoryError on absurd headers
             return Failure(_wire_error(error, self.server.timeout))
         return self.server.endpoint.answer(answer.status, answer.data, answer.headers.get("location", ""))
