@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import random
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -268,6 +270,28 @@ def test_what_nobody_asked_for_is_nobodys_answer(server: Server, over: Over, nam
     once = RETRIES.new(total=1, backoff_factor=0)
     got = list(map(outcome, over(server.url, once, 2, 1)(one_by_one(server, "abc"))))
     assert got == [with_http if over is over_http else with_aiohttp, "b", "c"]
+
+
+FORKED: Final = """
+import os, sys
+from distgen.backends.http import completions
+
+backend = completions(sys.argv[1], model="m", api_key="", retries=0)
+backend(["before"], 1)
+child = os.fork()
+prompts = [f"{bool(child)} {number}" for number in range(20)]
+is_own = [row[0].text for row in backend(prompts, 1)] == prompts
+if not child:
+    os._exit(not is_own)
+sys.exit(os.waitpid(child, 0)[1] or not is_own)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+def test_a_forked_process_shares_no_connection(server: Server) -> None:
+    server.script()
+    subprocess.run([sys.executable, "-c", FORKED, server.url], check=True, timeout=20)
+    assert server.connections() == 2
 
 
 TOO_SHORT: Final = Act(response(200, text_body("of nobody"), {"Content-Length": "40"}))
