@@ -54,7 +54,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 BUSY = Act(response(503, b"busy"))
-REFUSED = Act(response(400, b"no"))
+REFUSED = Act(response(403, b"no"))
 
 
 def said(*texts: str) -> Act:
