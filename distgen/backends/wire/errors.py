@@ -9,6 +9,7 @@ from typing import Final, TypeAlias, assert_never, final
 from distgen.errors import Fault
 
 _LONGEST_MESSAGE = 1_000  # characters of a Fault; an error page may hold megabytes
+_SHORTEST_PIECE = 8  # characters of a key that are not shown; a shorter key, such as "EMPTY", is no secret
 
 
 @final
@@ -153,15 +154,30 @@ def explain_wire(error: WireError) -> str:
 
 
 def fault(error: WireError, secret: str = "") -> Fault:
-    """A WireError as the Failure of a row: its class name and explanation, `secret` hidden, then at most 1,000 characters.
+    """A WireError as the Failure of a row: its class name and explanation, at most 1,000 characters, `secret` hidden.
 
-    >>> fault(BadStatus(400, "Bearer sk-1 is unknown"), "sk-1")
+    >>> fault(BadStatus(400, "Bearer sk-12345 is unknown"), "sk-12345")
     Fault(kind='BadStatus', message='Status 400: Bearer *** is unknown; the request is at fault.', part='backend')
     """
     message = " ".join(explain_wire(error).split())
-    return Fault(type(error).__name__, _cut(message.replace(secret, "***") if secret else message))
+    shown = message[: _LONGEST_MESSAGE + len(secret)]  # so that no part of it is left by the cut
+    rest = len(message) - len(shown)
+    pieces = (secret[at : at + _SHORTEST_PIECE] for at in range(len(secret) - _SHORTEST_PIECE + 1))
+    if any(piece in shown for piece in pieces):
+        shown = _hidden(shown, secret)
+    rest += max(0, len(shown) - _LONGEST_MESSAGE)
+    return Fault(type(error).__name__, f"{shown[:_LONGEST_MESSAGE]} ... ({rest} more characters)" if rest else shown)
 
 
-def _cut(message: str) -> str:
-    rest = len(message) - _LONGEST_MESSAGE
-    return message if rest <= 0 else f"{message[:_LONGEST_MESSAGE]} ... ({rest} more characters)"
+def _hidden(text: str, secret: str) -> str:
+    """Every piece of the secret that the text holds: a server may quote it cut short, broken or escaped."""
+    shown: list[str] = []
+    at = 0
+    while at < len(text):
+        end = at + _SHORTEST_PIECE
+        is_piece = end <= len(text) and text[at:end] in secret
+        while is_piece and end < len(text) and text[at : end + 1] in secret:
+            end += 1
+        shown.append("***" if is_piece else text[at])
+        at = end if is_piece else at + 1
+    return "".join(shown)
