@@ -21,6 +21,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final, TextIO, TypeAlias, final
+from urllib.parse import urlsplit
 
 from returns.result import Failure, Result, Success
 
@@ -310,7 +311,14 @@ def _chat(options: argparse.Namespace) -> Generate[Messages, Batch]:
     with _usable():
         from distgen.backends import http
 
-        return http.chat(options.base_url, model=options.model, connections=options.threads, params=dict(options.param))
+        extra = dict(options.param)
+        return http.chat(
+            options.base_url,
+            model=options.model,
+            connections=options.threads,
+            proxy=_proxy(options.base_url),
+            extra_body=extra,
+        )
 
 
 def _completions(options: argparse.Namespace, template: ChatTemplate) -> Generate[str, Batch]:
@@ -321,9 +329,23 @@ def _completions(options: argparse.Namespace, template: ChatTemplate) -> Generat
     with _usable():
         from distgen.backends import http
 
-        params = {"stop": list(template.stops)} if template.stops else {}
-        params = {**params, **dict(options.param)}
-        return http.completions(options.base_url, model=options.model, connections=options.threads, params=params)
+        extra = {"stop": template.stops, **dict(options.param)} if template.stops else dict(options.param)
+        return http.completions(
+            options.base_url,
+            model=options.model,
+            connections=options.threads,
+            proxy=_proxy(options.base_url),
+            extra_body=extra,
+        )
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for this URL, as https_proxy, unless no_proxy excepts its host."""
+    from urllib.request import getproxies, proxy_bypass
+
+    asked = urlsplit(url)
+    proxy = None if proxy_bypass(asked.netloc) else getproxies().get(asked.scheme)
+    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -20,18 +21,23 @@ from dataclasses import astuple, dataclass, field
 from typing import Literal, TypeAlias, TypedDict, final
 
 Then: TypeAlias = Literal["keep", "close", "reset", "hang"]
-_Wired: TypeAlias = tuple[str, Then, float]  # an Act as JSON has it
-_Command: TypeAlias = tuple[list[_Wired], _Wired | None, bool, float]  # of Server.script; an empty one only asks
+_Wired: TypeAlias = tuple[str, Then, float, int, str]  # an Act as JSON has it
+_Command: TypeAlias = tuple[list[_Wired], _Wired | None, dict[str, list[_Wired]], bool, float]  # an empty one only asks
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Act:
-    """What a connection gets for one request: the bytes `send`, one each `drip` seconds, and what comes `then`."""
+    """What a connection gets for one request: the bytes `send`, one each `drip` seconds, and what comes `then`.
+
+    They are sent so many `times`, and `later`, 50 ms after, what nobody asked for.
+    """
 
     send: bytes = b""
     then: Then = "keep"
     drip: float = 0.0
+    times: int = 1
+    later: bytes = b""
 
 
 @final
@@ -55,24 +61,33 @@ def response(status: int, body: bytes, headers: Mapping[str, str] | None = None)
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def chat_body(*texts: str, finish_reason: str = "stop", tokens: tuple[int, int] | None = (3, 5)) -> bytes:
-    """A conforming chat completion object."""
+def chat_body(
+    *texts: str, finish_reason: str = "stop", tokens: tuple[int, int] | None = (3, 5), logprobs: object = None
+) -> bytes:
+    """A conforming chat completion object; the `logprobs` are those of each choice."""
     messages: list[dict[str, object]] = [
         {"message": {"role": "assistant", "content": text, "refusal": None}} for text in texts
     ]
-    return _completion("chat.completion", messages, finish_reason, tokens)
+    return _completion("chat.completion", messages, finish_reason, tokens, logprobs)
 
 
-def text_body(*texts: str, finish_reason: str = "stop", tokens: tuple[int, int] | None = (3, 5)) -> bytes:
-    """A conforming completion object."""
-    return _completion("text_completion", [{"text": text} for text in texts], finish_reason, tokens)
+def text_body(
+    *texts: str, finish_reason: str = "stop", tokens: tuple[int, int] | None = (3, 5), logprobs: object = None
+) -> bytes:
+    """A conforming completion object; the `logprobs` are those of each choice."""
+    return _completion("text_completion", [{"text": text} for text in texts], finish_reason, tokens, logprobs)
 
 
 def _completion(
-    kind: str, said: Sequence[Mapping[str, object]], finish_reason: str, tokens: tuple[int, int] | None
+    kind: str,
+    said: Sequence[Mapping[str, object]],
+    finish_reason: str,
+    tokens: tuple[int, int] | None,
+    logprobs: object,
 ) -> bytes:
     choices = [
-        {"index": index, "logprobs": None, "finish_reason": finish_reason, **each} for index, each in enumerate(said)
+        {"index": index, "logprobs": logprobs, "finish_reason": finish_reason, **each}
+        for index, each in enumerate(said)
     ]
     whole: dict[str, object] = {"id": "cmpl-1", "object": kind, "created": 1, "model": "tiny", "choices": choices}
     if tokens:
@@ -92,37 +107,53 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def script(self, *acts: Act, then_always: Act | None = None, ignore_n: bool = False, delay: float = 0.0) -> None:
+    def script(
+        self,
+        *acts: Act,
+        then_always: Act | None = None,
+        to: Mapping[str, Sequence[Act]] | None = None,
+        ignore_n: bool = False,
+        delay: float = 0.0,
+    ) -> None:
         """Forgets what was seen; the next requests get `acts` in turn, later ones `then_always`, or else an echo.
 
-        An echo comes after `delay` seconds, and as a single choice with `ignore_n`.
+        Before these, a request whose prompt is a key of `to` gets the acts there in turn. An echo comes after `delay`
+        seconds, and as a single choice with `ignore_n`.
         """
-        self._command([_wired(act) for act in acts], then_always and _wired(then_always), ignore_n, delay)
+        planned = {prompt: [_wired(act) for act in its] for prompt, its in (to or {}).items()}
+        self._command([_wired(act) for act in acts], then_always and _wired(then_always), planned, ignore_n, delay)
 
     def seen(self) -> list[Seen]:
-        return [Seen(*request) for request in self._command()[1]]
+        return [Seen(*request) for request in self._command()[2]]
 
     def connections(self) -> int:
         """How many connections were accepted since the last script."""
         return self._command()[0]
 
-    def _command(self, *command: object) -> tuple[int, list[tuple[str, dict[str, str], str]]]:
+    def done(self) -> int:
+        """How many requests were given all that they get since the last script."""
+        return self._command()[1]
+
+    def _command(self, *command: object) -> tuple[int, int, list[tuple[str, dict[str, str], str]]]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         print(json.dumps(command), file=self.process.stdin, flush=True)
-        answer: tuple[int, list[tuple[str, dict[str, str], str]]] = json.loads(self.process.stdout.readline())
+        answer: tuple[int, int, list[tuple[str, dict[str, str], str]]] = json.loads(self.process.stdout.readline())
         return answer
 
 
 def _wired(act: Act) -> _Wired:
-    return act.send.decode("latin-1"), act.then, act.drip
+    return act.send.decode("latin-1"), act.then, act.drip, act.times, act.later.decode("latin-1")
 
 
 @contextlib.contextmanager
-def serving(port: int = 0) -> Generator[Server]:
-    """A server from here to the end of the block; `port` 0 is any free one."""
+def serving(port: int = 0, certificate: str = "") -> Generator[Server]:
+    """A server from here to the end of the block; `port` 0 is any free one. A PEM file with its key: it speaks TLS."""
     with subprocess.Popen(
-        [sys.executable, "-I", __file__, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-I", __file__, str(port), certificate],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             assert process.stdout is not None
@@ -139,34 +170,46 @@ def serving(port: int = 0) -> Generator[Server]:
 class _State:
     plan: deque[Act] = field(default_factory=deque[Act])
     always: Act | None = None
+    to: Mapping[str, deque[Act]] = field(default_factory=dict[str, deque[Act]])
     ignore_n: bool = False
     delay: float = 0.0
     connections: int = 0
+    done: int = 0
     seen: list[Seen] = field(default_factory=list[Seen])
 
 
-def _main(port: int) -> None:
+def _main(port: int, certificate: str) -> None:
     state = _State()
-    with socket.create_server(("127.0.0.1", port), backlog=1024) as server:
+    with _listening(port, certificate) as server:
         threading.Thread(target=_accept, args=(server, state), daemon=True).start()
         print(server.getsockname()[1], flush=True)
         for line in sys.stdin:
             command: _Command | None = json.loads(line) or None
             if command:
                 _obey(state, command)
-            print(json.dumps([state.connections, [astuple(seen) for seen in state.seen]]), flush=True)
+            print(json.dumps([state.connections, state.done, [astuple(seen) for seen in state.seen]]), flush=True)
+
+
+def _listening(port: int, certificate: str) -> socket.socket:
+    server = socket.create_server(("127.0.0.1", port), backlog=1024)
+    if not certificate:
+        return server
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    return context.wrap_socket(server, server_side=True, do_handshake_on_connect=False)  # the first recv does it
 
 
 def _obey(state: _State, command: _Command) -> None:
-    plan, always, state.ignore_n, state.delay = command
+    plan, always, to, state.ignore_n, state.delay = command
     state.plan = deque(_act(*each) for each in plan)
     state.always = always and _act(*always)
-    state.connections = 0
+    state.to = {prompt: deque(_act(*each) for each in its) for prompt, its in to.items()}
+    state.connections = state.done = 0
     state.seen = []
 
 
-def _act(send: str, then: Then, drip: float) -> Act:
-    return Act(send.encode("latin-1"), then, drip)
+def _act(send: str, then: Then, drip: float, times: int, later: str) -> Act:
+    return Act(send.encode("latin-1"), then, drip, times, later.encode("latin-1"))
 
 
 def _accept(server: socket.socket, state: _State) -> None:
@@ -180,8 +223,9 @@ def _serve(connection: socket.socket, state: _State) -> None:
     with connection, contextlib.suppress(OSError):
         while (seen := _receive(connection)) is not None:
             state.seen.append(seen)
-            act = state.plan.popleft() if state.plan else state.always or _echo(seen, state)
+            act = _next(seen, state)
             _send(connection, act)
+            state.done += 1
             if act.then == "hang":
                 connection.recv(1)  # until the client has had enough
             if act.then == "reset":
@@ -190,13 +234,21 @@ def _serve(connection: socket.socket, state: _State) -> None:
                 return
 
 
+def _next(seen: Seen, state: _State) -> Act:
+    if state.to and (its := state.to.get(_said(json.loads(seen.body)))):
+        return its.popleft()
+    return state.plan.popleft() if state.plan else state.always or _echo(seen, state)
+
+
 def _send(connection: socket.socket, act: Act) -> None:
-    if not act.drip:
+    for _ in range(0 if act.drip else act.times):
         connection.sendall(act.send)
-        return
-    for byte in act.send:
+    for byte in act.send if act.drip else b"":
         connection.sendall(bytes([byte]))
         time.sleep(act.drip)
+    if act.later:
+        time.sleep(0.05)
+        connection.sendall(act.later)
 
 
 def _receive(connection: socket.socket) -> Seen | None:
@@ -224,13 +276,19 @@ def _echo(seen: Seen, state: _State) -> Act:
     time.sleep(state.delay)
     request: _Request = json.loads(seen.body)
     n = 1 if state.ignore_n else request.get("n", 1)
-    match seen.path, request:
-        case "/v1/completions", {"prompt": prompt}:
-            return Act(response(200, text_body(*[prompt] * n, tokens=_count(prompt, n))))
-        case "/v1/chat/completions", {"messages": [*_, {"content": content}]}:
-            return Act(response(200, chat_body(*[content] * n, tokens=_count(content, n))))
+    text = _said(request)
+    match seen.path:
+        case "/v1/completions":
+            return Act(response(200, text_body(*[text] * n, tokens=_count(text, n))))
+        case "/v1/chat/completions":
+            return Act(response(200, chat_body(*[text] * n, tokens=_count(text, n))))
         case _:
             return Act(response(404, b'{"error": {"message": "No such path", "type": "not_found", "code": null}}'))
+
+
+def _said(request: _Request) -> str:
+    messages = request.get("messages")
+    return messages[-1]["content"] if messages else request.get("prompt", "")
 
 
 def _count(text: str, n: int) -> tuple[int, int]:
@@ -238,4 +296,4 @@ def _count(text: str, n: int) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]))
+    _main(int(sys.argv[1]), sys.argv[2])
