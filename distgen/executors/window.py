@@ -213,7 +213,8 @@ def windowed(executor: Executor[_R], calls: Iterable[Call[_P, _R]], in_order: bo
                     inbox.put((handed, ()))
                 handed += 1
             inbox.is_open = source.is_open
-            for index, answer in inbox.take():
+            taken = inbox.take()
+            for index, answer in taken:
                 pending -= 1
                 if isinstance(answer, KeyboardInterrupt):
                     raise answer
@@ -222,10 +223,10 @@ def windowed(executor: Executor[_R], calls: Iterable[Call[_P, _R]], in_order: bo
             if ready in answered:
                 yield ready, answered.pop(ready)
                 due += 1
-            elif pending:
-                yield None
-            else:
+            elif not pending:
                 break
+            elif not taken:  # or there is room again for calls
+                yield None
     source.end()
 
 
