@@ -23,8 +23,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event, Thread
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import BinaryIO, Final, Generic, Literal, TypeAlias, TypeVar, assert_never, final
+from weakref import ref
 
 from returns.result import Failure, Result, Success
 from typing_extensions import TypeIs
@@ -595,16 +597,19 @@ class _Output:
 class Sink:
     """Appends to a file; a thread has it reach the disk every `sync` seconds, since an fsync takes milliseconds."""
 
-    __slots__ = ("_ended", "_fault", "_file", "_is_dirty", "_sync", "_thread")
+    __slots__ = ("__weakref__", "_ended", "_fault", "_file", "_is_dirty", "_sync", "_thread")
 
     def __init__(self, path: Path, sync: float) -> None:  # noqa: D107  (the class says it)
         self._file = path.open("ab", buffering=0)
         self._sync = sync
         self._is_dirty = False
         self._fault: OSError | None = None
-        self._ended = Event()
-        self._thread = Thread(target=self._keep_syncing, name="distgen-journal", daemon=True) if sync else None
-        if self._thread:
+        self._ended = ended = SimpleQueue[None]()
+        self._thread: Thread | None = None
+        if sync:
+            # Held weakly, so that a sink which an interrupt leaves to nobody takes its thread with it.
+            this = ref(self, lambda _: ended.put(None))
+            self._thread = Thread(target=_keep_syncing, args=(this, ended, sync), name="distgen-journal", daemon=True)
             self._thread.start()
 
     def write(self, data: bytes) -> None:
@@ -625,25 +630,37 @@ class Sink:
 
     def close(self) -> None:
         """Has all of it on the disk, and ends; where the disk refuses, it ends as well."""
-        self._ended.set()
+        self._ended.put(None)
         if self._thread:
             self._thread.join()
-        self._flush_or_fault()
+        self.flush_or_fault()
         self._file.close()
         if self._fault:
             raise self._fault
 
-    def _keep_syncing(self) -> None:
-        while not self._ended.wait(self._sync):
-            self._flush_or_fault()
-
-    def _flush_or_fault(self) -> None:
+    def flush_or_fault(self) -> None:
+        """Has what was written on the disk; what the disk refuses is said at the next write."""
         try:
             self._flush()
-        except OSError as error:  # said at the next write
+        except OSError as error:
             self._fault = error
 
     def _flush(self) -> None:
         if self._is_dirty and not self._file.closed:
             self._is_dirty = False
             os.fsync(self._file.fileno())
+
+
+def _keep_syncing(this: ref[Sink], ended: SimpleQueue[None], sync: float) -> None:
+    while not _is_put(ended, sync):
+        if sink := this():
+            sink.flush_or_fault()
+        del sink
+
+
+def _is_put(queue: SimpleQueue[None], seconds: float) -> bool:
+    try:
+        queue.get(timeout=seconds)
+    except Empty:
+        return False
+    return True

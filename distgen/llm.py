@@ -349,18 +349,18 @@ class _Desk(Generic[_T]):
         if waiting is not None:
             waiting[0].add_done_callback(hear)
 
-    def deliver(self, delivery: Delivery) -> None:
+    def deliver(self, delivery: Delivery) -> bool:
         index, answer = delivery
         waiting = self._waiting.pop(index, None)
-        if waiting is None or not waiting[0].set_running_or_notify_cancel():
-            return
-        future, read = waiting
-        try:
-            if isinstance(answer, KeyboardInterrupt):
-                raise answer
-            future.set_result(read(answer))
-        except BaseException as error:  # a future that is never done would hang its reader
-            future.set_exception(error)
+        if waiting is not None and waiting[0].set_running_or_notify_cancel():
+            future, read = waiting
+            try:
+                if isinstance(answer, KeyboardInterrupt):
+                    raise answer
+                future.set_result(read(answer))
+            except BaseException as error:  # a future that is never done would hang its reader
+                future.set_exception(error)
+        return not self.is_closed
 
     def wait(self) -> None:
         from concurrent.futures import wait

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import psutil
 import pytest
@@ -115,6 +115,17 @@ def left_behind() -> list[str]:
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     commands = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
     return [*threads, *(command for command in commands if command and "resource_tracker" not in command)]
+
+
+@contextmanager
+def dask_cluster() -> Generator[Any]:
+    """A client of a real cluster of two worker processes, on loopback."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -171,19 +171,8 @@ def test_the_same_values_under_every_executor(executor: Executor[Batch]) -> None
     )
 
 
-OTHERS: Final[set[threading.Thread]] = set()
-
-
-@pytest.fixture(autouse=True)
-def only_the_threads_of_this_test() -> None:
-    """What another test left behind is that test's fault."""
-    OTHERS.clear()
-    OTHERS.update(threading.enumerate())
-
-
 def count_threads() -> int:
-    ours = {"distgen", "ThreadPoolExecutor"}
-    return sum(thread.name.startswith(tuple(ours)) for thread in {*threading.enumerate()} - OTHERS)
+    return sum(thread.name.startswith(("distgen", "ThreadPoolExecutor")) for thread in threading.enumerate())
 
 
 @every_executor

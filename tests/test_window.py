@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Final, TypeVar
 
 import pytest
@@ -28,10 +28,10 @@ def never_asked(prompts: Sequence[int], num_generations: int) -> Batch:
 
 
 class Scheduled:
-    """A double of an executor: keeps what is handed over, until the test answers it."""
+    """A double of an executor: keeps what is handed over, until the test answers it; some it answers at once."""
 
-    def __init__(self, in_flight: int, buffer: int) -> None:
-        self.in_flight, self.buffer = in_flight, buffer
+    def __init__(self, in_flight: int, buffer: int, at_once: Set[int] = frozenset()) -> None:
+        self.in_flight, self.buffer, self.at_once = in_flight, buffer, at_once
         self.pending: dict[int, Sequence[object]] = {}
         self.deliver: Deliver = Inbox().put
         self.entered = self.left = 0
@@ -52,6 +52,8 @@ class Scheduled:
         assert self.left == 0
         assert index not in self.pending
         self.pending[index] = call.prompts
+        if index in self.at_once:
+            self.answer(index, ANSWERS[0])
         return self.pending.clear
 
     def answer(self, index: int, answer: Answer | KeyboardInterrupt) -> None:
@@ -74,9 +76,12 @@ class Schedules(RuleBasedStateMachine):
         length=st.integers(0, 30),
         raises=st.booleans(),
         empty=st.sets(st.integers(0, 30), max_size=5),
+        at_once=st.sets(st.integers(0, 30), max_size=9),
     )
-    def begin(self, limit: int, buffer: int, in_order: bool, length: int, raises: bool, empty: set[int]) -> None:
-        self.executor = Scheduled(limit, buffer)
+    def begin(
+        self, limit: int, buffer: int, in_order: bool, length: int, raises: bool, empty: set[int], at_once: set[int]
+    ) -> None:
+        self.executor = Scheduled(limit, buffer, at_once)
         self.limit, self.buffer = max(1, limit), max(0, buffer)
         self.in_order, self.length, self.raises, self.empty = in_order, length, raises, empty
         self.steps: Steps[tuple[int, Answer]] = windowed(self.executor, self.calls(), in_order, Inbox())
@@ -86,6 +91,8 @@ class Schedules(RuleBasedStateMachine):
             self.pulled += 1
             if index in self.empty:
                 self.answered[index] = ()
+            elif index in self.executor.at_once:
+                self.answered[index] = ANSWERS[0]
             yield Call(never_asked, [] if index in self.empty else [index], 1)
         if self.raises:
             raise OSError("the disk is gone")
@@ -111,6 +118,8 @@ class Schedules(RuleBasedStateMachine):
                 assert self.executor.pending
                 ready = set(self.answered) - set(self.yielded)
                 assert due not in self.answered if self.in_order else not ready
+                room = self.limit - max(0, len(ready) - self.buffer)
+                assert self.pulled == self.length or len(self.executor.pending) >= room
             else:
                 index, answer = step
                 assert index not in self.yielded

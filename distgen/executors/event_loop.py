@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar, final
+from weakref import finalize
 
 from distgen.completion import Batch
 from distgen.errors import Fault, WrongShape
@@ -30,6 +31,9 @@ class LoopSession:
         self._limit, self._timeout, self._deliver = max(1, limit), timeout, deliver
         self._loop = asyncio.new_event_loop()
         self._leaving: asyncio.Future[None] = self._loop.create_future()
+        # Also where nobody holds this: Ctrl-C may come while the thread is started.
+        self._leave = finalize(self, self._loop.call_soon_threadsafe, self._leaving.set_result, None)
+        self._leave.atexit = False
         self._tasks: dict[int, asyncio.Task[None]] = {}  # a loop itself holds its tasks weakly
         self._jobs: deque[_Job] = deque()
         self._is_woken = False
@@ -42,7 +46,7 @@ class LoopSession:
         return self._submit
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._leaving.set_result, None)
+        self._leave()
         self._thread.join()
 
     def _submit(self, index: int, call: Call[_P, Awaitable[Batch]]) -> Callable[[], object]:

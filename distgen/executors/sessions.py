@@ -32,7 +32,7 @@ _Job: TypeAlias = list[tuple[int, Call[Any, Batch]]]
 """A call in a list of its own: who pops it owns it, the worker that begins it or the one who cancels it."""
 
 
-_HIRERS: Final = 4
+_LINES: Final = 2
 
 
 @final
@@ -40,65 +40,66 @@ class ThreadsSession:
     """`n` threads, hired as calls come in. No ThreadPoolExecutor: a Future a row costs as much as all else.
 
     They are daemons, so that an interpreter that ends does not wait for calls that nobody will read. To start a thread
-    is to wait until it runs: on a busy machine 512 took a second one after the other, a tenth of that by four hirers.
+    is to wait until it runs, and one who starts 512 takes half a second on a busy machine. So each that is hired hires
+    the next before its own first call, in two such lines; more would only wait for each other.
     """
 
     def __init__(self, n: int, deliver: Deliver) -> None:  # noqa: D107  (the class says it)
         if n < 1:
             raise ValueError(f"{n} threads answer nothing; give 1 or more")
-        self._n, self._deliver, self._hired = n, deliver, 0
+        self._n, self._deliver, self._lines = n, deliver, 0
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._vacancies: SimpleQueue[bool] = SimpleQueue()
         self._workers: list[threading.Thread] = []
-        self._hirers: list[threading.Thread] = []
         self._lock = threading.Lock()
 
     def __enter__(self) -> Submit[Batch]:
         return self._submit
 
     def __exit__(self, *_: object) -> None:
-        for queue in (self._vacancies, self._jobs):  # what has not begun
-            while not queue.empty():
-                with suppress(Empty):
-                    queue.get_nowait()
-        for _hirer in self._hirers:
-            self._vacancies.put(False)
-        for hirer in self._hirers:
-            hirer.join()
-        for _worker in self._workers:
-            self._jobs.put(None)
-        for worker in self._workers:
-            worker.join()
+        self._n = 0
+        while not self._jobs.empty():  # what has not begun
+            with suppress(Empty):
+                self._jobs.get_nowait()
+        self._jobs.put(None)
+        for worker in self._workers:  # it grows where one is hiring still
+            if worker.is_alive():  # not where an interrupt came before it was
+                worker.join()
 
     def _submit(self, index: int, call: Call[_P, Batch]) -> Callable[[], object]:
         job: _Job = [(index, call)]
         self._jobs.put(job)
-        if self._hired < self._n:
+        if len(self._workers) < self._n and self._lines < _LINES:
+            with self._lock:
+                self._lines += 1
             try:
-                with self._lock:
-                    self._hire()
-            except RuntimeError as error:  # the system has no more threads; those hired do the work
+                self._hire()
+            except RuntimeError as error:
                 if not self._workers:
                     job.clear()
                     self._deliver((index, call.failed(Fault.of(error))))
         return job.clear
 
     def _hire(self) -> None:
-        if self._hired < min(self._n, 2 * _HIRERS):
-            _start(self._workers, self._working)
-            self._hired += 1
-        elif self._hired < self._n:  # pragma: no branch  (another thread may have hired the last meanwhile)
-            if len(self._hirers) < _HIRERS:
-                _start(self._hirers, self._hiring)
-            self._vacancies.put(True)
-            self._hired += 1
-
-    def _hiring(self) -> None:
-        for _vacancy in iter(self._vacancies.get, False):
-            with suppress(RuntimeError):
-                _start(self._workers, self._working)
+        """Goes on with a line, or ends it where no call waits or all are hired."""
+        with self._lock:
+            self._lines -= 1
+            if self._jobs.empty() or len(self._workers) >= self._n:
+                return
+            self._lines += 1
+            worker = threading.Thread(target=self._working, name="distgen", daemon=True)
+            self._workers.append(worker)
+        try:
+            worker.start()
+        except RuntimeError:  # the system has no more threads; those hired do the work
+            with self._lock:
+                self._lines -= 1
+                self._workers.remove(worker)
+                self._n = len(self._workers) or self._n
+            raise
 
     def _working(self) -> None:
+        with suppress(RuntimeError):
+            self._hire()
         deliver = self._deliver
         for job in iter(self._jobs.get, None):
             try:
@@ -106,15 +107,12 @@ class ThreadsSession:
             except IndexError:  # cancelled
                 continue
             try:
-                deliver((index, attempt(call)))
+                is_open = deliver((index, attempt(call)))
             except KeyboardInterrupt as interrupt:
-                deliver((index, interrupt))
-
-
-def _start(threads: list[threading.Thread], run: Callable[[], None]) -> None:
-    thread = threading.Thread(target=run, name="distgen", daemon=True)
-    thread.start()
-    threads.append(thread)
+                is_open = deliver((index, interrupt))
+            if not is_open and self._jobs.empty():  # an idle thread takes as long to be woken and to end as to start
+                return
+        self._jobs.put(None)  # for the next
 
 
 class _Asked(NamedTuple):
@@ -194,7 +192,9 @@ class PoolSession:
         self._broken.put((asked, error))
         with self._lock:
             if not self._menders:
-                _start(self._menders, self._mending)
+                mender = threading.Thread(target=self._mending, name="distgen", daemon=True)
+                self._menders.append(mender)
+                mender.start()
 
     def _mending(self) -> None:
         for asked, error in iter(self._broken.get, None):

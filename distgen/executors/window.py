@@ -24,7 +24,8 @@ _P = TypeVar("_P")
 Delivery: TypeAlias = tuple[int, Answer | KeyboardInterrupt]
 """The index of a call, and its answer; a KeyboardInterrupt in a backend is the caller's."""
 
-Deliver: TypeAlias = Callable[[Delivery], None]
+Deliver: TypeAlias = Callable[[Delivery], bool]
+"""Takes a delivery, and says whether calls may still come."""
 
 Indexed: TypeAlias = tuple[int, Answer]
 
@@ -61,7 +62,7 @@ class Executor(Protocol[_R_contra]):
 class Inbox:
     """What was delivered and is not yet read: many threads put, one reads."""
 
-    __slots__ = ("_bell", "_first", "_queue", "reader")
+    __slots__ = ("_bell", "_first", "_queue", "is_open", "reader")
 
     def __init__(self) -> None:  # noqa: D107  (the class says it)
         from queue import SimpleQueue
@@ -69,14 +70,16 @@ class Inbox:
         self._queue: SimpleQueue[Delivery] = SimpleQueue()
         self._first: list[Delivery] = []
         self._bell: Callable[[], None] | None = None
+        self.is_open = True
         self.reader: int = get_ident()
 
-    def put(self, delivery: Delivery) -> None:
-        """Adds one, and wakes the loop that awaits it."""
+    def put(self, delivery: Delivery) -> bool:
+        """Adds one, and wakes the loop that awaits it; gives whether calls may still come."""
         self._queue.put(delivery)
         bell = self._bell
         if bell is not None:
             bell()
+        return self.is_open
 
     def is_read_here(self) -> bool:
         """Whether this is its reader's thread. Garbage is collected in any, also in one that a pool's end waits for."""
@@ -209,7 +212,9 @@ def windowed(executor: Executor[_R], calls: Iterable[Call[_P, _R]], in_order: bo
                 else:  # nothing of it could be rendered
                     inbox.put((handed, ()))
                 handed += 1
-            for index, answer in inbox.take():
+            inbox.is_open = source.is_open
+            taken = inbox.take()
+            for index, answer in taken:
                 pending -= 1
                 if isinstance(answer, KeyboardInterrupt):
                     raise answer
@@ -218,10 +223,10 @@ def windowed(executor: Executor[_R], calls: Iterable[Call[_P, _R]], in_order: bo
             if ready in answered:
                 yield ready, answered.pop(ready)
                 due += 1
-            elif pending:
-                yield None
-            else:
+            elif not pending:
                 break
+            elif not taken:  # or there is room again for calls
+                yield None
     source.end()
 
 
@@ -271,20 +276,21 @@ def _leave_in_a_thread(session: AbstractContextManager[object]) -> None:
 class _Source(Generic[_T]):
     """Values of an iterator up to its end or its exception, which is raised last and so loses nothing before it."""
 
-    __slots__ = ("_error", "_values")
+    __slots__ = ("_error", "_values", "is_open")
 
     def __init__(self, values: Iterator[_T]) -> None:
         self._values = values
         self._error: Exception | None = None
+        self.is_open = True
 
     def pull(self) -> _T | None:
-        if self._error is not None:
-            return None
-        try:
-            return next(self._values, None)
-        except Exception as error:
-            self._error = error
-            return None
+        if self.is_open:
+            try:
+                return next(self._values)
+            except Exception as error:
+                self.is_open = False
+                self._error = None if isinstance(error, StopIteration) else error
+        return None
 
     def end(self) -> None:
         if self._error is not None:

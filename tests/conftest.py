@@ -1,0 +1,62 @@
+"""Every test is watched for what it leaves behind; one cluster of Dask serves all tests that do not kill its workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import pytest
+
+from tests.parts import dask_cluster
+
+OURS: Final = ("distgen", "ThreadPoolExecutor", "asyncio")
+
+
+@pytest.fixture(scope="session")
+def dask() -> Iterator[Any]:
+    """A client, or None where Dask is not installed. Of the session, so that a test does not leave it behind."""
+    if find_spec("distributed") is None:
+        yield None
+        return
+    with dask_cluster() as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """Threads of the library or of its pools, and processes. They have a moment: what is dropped ends a little later."""
+    threads_before, children_before = threads(), children()
+    yield
+    deadline = time.monotonic() + 5
+    while left := [thread.name for thread in threads() - threads_before] + commands(children() - children_before):
+        if time.monotonic() > deadline:
+            pytest.fail(f"left behind: {left}")
+        time.sleep(0.01)
+
+
+def threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith(OURS)}
+
+
+def children() -> set[str]:
+    """The numbers of the child processes, as Linux tells them in 50 us; psutil looks at all processes there are."""
+    numbers: set[str] = set()
+    for task in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # that thread has ended meanwhile
+            numbers.update(task.read_text().split())
+    return numbers
+
+
+def commands(numbers: set[str]) -> list[str]:
+    """What they run. Those that have ended run nothing; a resource tracker stays for the pools to come."""
+    found: list[str] = []
+    for number in numbers:
+        with suppress(psutil.NoSuchProcess):
+            found.append(" ".join(psutil.Process(int(number)).cmdline()))
+    return [command for command in found if command and "resource_tracker" not in command]
