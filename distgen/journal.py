@@ -653,7 +653,7 @@ class Sink:
 
 def _keep_syncing(this: ref[Sink], ended: SimpleQueue[None], sync: float) -> None:
     while not _is_put(ended, sync):
-        if sink := this():
+        if sink := this():  # pragma: no branch  (it may be dropped just now)
             sink.flush_or_fault()
         del sink
 
