@@ -1,0 +1,114 @@
+"""What models in this process have in common: the prompts they take, the parameters they heed, the rows they refuse.
+
+Nothing here loads or calls a model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias, final
+
+from distgen.backends.params import Params
+from distgen.errors import Fault
+from distgen.prompt import Segment
+
+Rendered: TypeAlias = str | tuple[Segment, ...]
+"""A prompt: a text, in which the tokenizer's special tokens are read, or segments, in whose contents none is."""
+
+_HEEDED: Final = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed")
+_SEEDS: Final = 2**31
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """The parameters that every model in process heeds; None where the model itself decides."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    stops: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+def sampling(params: Params | None, also: Collection[str] = ()) -> Sampling:
+    """Reads parameters; a ValueError names one that cannot be heeded (`also` are more that can) or is out of its range.
+
+    >>> sampling({"temperature": 0, "max_completion_tokens": 20, "stop": "END"})
+    Sampling(temperature=0, top_p=None, max_tokens=20, stops=('END',), seed=None)
+    >>> sampling({"logprobs": True})
+    Traceback (most recent call last):
+        ...
+    ValueError: params['logprobs'] cannot be heeded by this backend; leave it out.
+    """
+    given = Params() if params is None else params
+    for name in given:
+        if name not in _HEEDED and name not in also:
+            raise ValueError(f"params[{name!r}] cannot be heeded by this backend; leave it out.")
+    if "max_tokens" in given and "max_completion_tokens" in given:
+        raise ValueError("params holds both 'max_tokens' and 'max_completion_tokens', which mean the same; give one.")
+    tokens = given.get("max_completion_tokens", given.get("max_tokens"))
+    read = Sampling(given.get("temperature"), given.get("top_p"), tokens, _stops(given), given.get("seed"))
+    _check("temperature", read.temperature, (int, float), lambda value: 0 <= value < math.inf, "a number, 0 or more")
+    _check("top_p", read.top_p, (int, float), lambda value: 0 < value <= 1, "a number above 0, at most 1")
+    _check("max_tokens", read.max_tokens, (int,), lambda value: value >= 1, "a whole number, 1 or more")
+    _check("seed", read.seed, (int,), lambda value: 0 <= value < _SEEDS, "a whole number from 0 to 2,147,483,647")
+    return read
+
+
+def encoded(prompt: Rendered, encode: Callable[[str, bool], list[int]], context: int | None) -> list[int] | Fault:
+    """The tokens of a prompt, or why a model with room for `context` of them cannot answer it; never raises.
+
+    `encode(text, is_control)` gives the tokens of a piece. A prompt of no token is an `EmptyPrompt`, one that leaves no
+    room for an answer is `PromptTooLong`, a lone surrogate is a UnicodeEncodeError.
+
+    >>> encoded((Segment("ab", True), Segment("c", False)), lambda text, is_control: [*map(ord, text)], 4)
+    [97, 98, 99]
+    >>> encoded("abcd", lambda text, is_control: [*map(ord, text)], 4).kind
+    'PromptTooLong'
+    """
+    tokens: list[int] = []
+    try:
+        for text, is_control in (Segment(prompt, True),) if isinstance(prompt, str) else prompt:
+            text.encode()  # a tokenizer says less clearly, or nothing at all, why it takes no lone surrogate
+            tokens += encode(text, is_control)
+    except Exception as error:
+        return Fault.of(error)
+    if not tokens:
+        return Fault("EmptyPrompt", "the prompt is no token at all, and a model needs one to go on from")
+    if context is not None and len(tokens) >= context:
+        reason = f"its {len(tokens):,} tokens leave no room for an answer in the {context:,} that the model takes"
+        return Fault("PromptTooLong", f"{reason}; shorten the prompt")
+    return tokens
+
+
+def cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
+    """The text up to the first stop that it holds, and whether it holds one.
+
+    >>> cut("Yes. END. Q: STOP", ("STOP", "END"))
+    ('Yes. ', True)
+    """
+    found = [place for stop in stops if (place := text.find(stop)) >= 0]
+    return (text[: min(found)], True) if found else (text, False)
+
+
+def _stops(params: Params) -> tuple[str, ...]:
+    given = params.get("stop", ())
+    stops = (given,) if isinstance(given, str) else tuple(given)
+    if not all(stops):
+        raise ValueError("params['stop'] holds an empty text, which stands everywhere; leave it out.")
+    return stops
+
+
+def _check(
+    name: str,
+    value: float | None,
+    kinds: tuple[type[float], ...],
+    is_in_range: Callable[[float], bool],
+    due: str,
+) -> None:
+    # type() and not isinstance: True is no number of tokens
+    if value is not None and not (type(value) in kinds and is_in_range(value)):
+        raise ValueError(f"params[{name!r}] is {value!r}; it must be {due}.")
