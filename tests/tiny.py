@@ -16,6 +16,10 @@ from distgen.backends.transformers import Model, Tokenizer
 
 CONTEXT: Final = 64
 SPECIAL: Final = ("<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
+# How Llama 3 and Qwen cut up a text first. Source: tokenizer.json of Qwen/Qwen2.5-7B-Instruct, pre_tokenizer.
+_WORDS: Final = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 PAD, BOS, EOS, START, END = range(5)
 
 
@@ -36,6 +40,8 @@ class ChatTokenizer(Tokenizer, Protocol):
         sanitize_control_tokens: bool = False,
     ) -> list[int]: ...
 
+    def get_added_vocab(self) -> dict[str, int]: ...
+
     def save_pretrained(self, save_directory: Path) -> object: ...
 
 
@@ -48,7 +54,12 @@ def tokenizer(merges: int = 0, special: Sequence[str] = SPECIAL) -> ChatTokenize
     tokenizers, transformers = import_module("tokenizers"), import_module("transformers")
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
-    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.Split(tokenizers.Regex(_WORDS), "isolated"),
+            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     bpe.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=len(special) + len(alphabet) + merges,
@@ -76,7 +87,9 @@ def drawn(tokens: int, kind: str = "Llama", **generation: object) -> SavedModel:
     )
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
-        return _configured(getattr(transformers, f"{kind}LMHeadModel" if kind == "GPT2" else f"{kind}ForCausalLM")(config), generation)
+        return _configured(
+            getattr(transformers, f"{kind}LMHeadModel" if kind == "GPT2" else f"{kind}ForCausalLM")(config), generation
+        )
 
 
 def spelling(tokens: Tokenizer, **generation: object) -> SavedModel:
@@ -118,7 +131,7 @@ def spelling(tokens: Tokenizer, **generation: object) -> SavedModel:
 def greedy(model: Model, prompt: Sequence[int], steps: int) -> list[int]:
     """What follows a prompt when the likeliest token is taken each time, by the bare network: no cache, no padding."""
     torch = import_module("torch")
-    forward: Callable[..., Any] = model.__call__  # type: ignore[operator]
+    forward: Callable[..., Any] = getattr(model, "forward")  # noqa: B009  # no part of what the backend calls
     tokens = [*prompt]
     with torch.no_grad():
         for _ in range(steps):

@@ -1,4 +1,4 @@
-"""What models in this process have in common: the prompts they take, the parameters they heed, the rows they refuse.
+"""What models in this process have in common: the prompts they take, the parameters they heed, how an answer is read.
 
 Nothing here loads or calls a model.
 """
@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias, final
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Final, Literal, TypeAlias, final
 
 from distgen.backends.params import Params
+from distgen.completion import Completion, Usage
 from distgen.errors import Fault
 from distgen.prompt import Segment
 
 Rendered: TypeAlias = str | tuple[Segment, ...]
 """A prompt: a text, in which the tokenizer's special tokens are read, or segments, in whose contents none is."""
 
+ONE_AT_A_TIME: Final = Lock()
+"""Held while a model answers: torch seeds all sampling of a process at once, tokenizers keep in one place what each call
+tells them, a llama.cpp context is one conversation, and one model keeps all cores busy."""
+
 _HEEDED: Final = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed")
 _SEEDS: Final = 2**31
+_MARGIN: Final = 8  # tokens
 
 
 @final
@@ -58,7 +65,7 @@ def sampling(params: Params | None, also: Collection[str] = ()) -> Sampling:
     return read
 
 
-def encoded(prompt: Rendered, encode: Callable[[str, bool], list[int]], context: int | None) -> list[int] | Fault:
+def encoded(prompt: Rendered, encode: Callable[[str, bool], list[int]], context: int) -> list[int] | Fault:
     """The tokens of a prompt, or why a model with room for `context` of them cannot answer it; never raises.
 
     `encode(text, is_control)` gives the tokens of a piece. A prompt of no token is an `EmptyPrompt`, one that leaves no
@@ -78,18 +85,69 @@ def encoded(prompt: Rendered, encode: Callable[[str, bool], list[int]], context:
         return Fault.of(error)
     if not tokens:
         return Fault("EmptyPrompt", "the prompt is no token at all, and a model needs one to go on from")
-    if context is not None and len(tokens) >= context:
+    if len(tokens) >= context:
         reason = f"its {len(tokens):,} tokens leave no room for an answer in the {context:,} that the model takes"
         return Fault("PromptTooLong", f"{reason}; shorten the prompt")
     return tokens
 
 
-def cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
-    """The text up to the first stop that it holds, and whether it holds one.
+@final
+@dataclass(slots=True)
+class Answer:
+    """An answer while it is made: at most `room` tokens, which go on from those of the prompt."""
 
-    >>> cut("Yes. END. Q: STOP", ("STOP", "END"))
-    ('Yes. ', True)
-    """
+    prompt: list[int]
+    room: int
+    tokens: list[int] = field(default_factory=list[int])
+    finish_reason: Literal["stop", "length"] | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads answers token by token, by what ends them: a token that `is_end`, one of `stops` in the text, or lack of room."""
+
+    decode: Callable[[list[int]], str]
+    is_end: Callable[[int], bool]
+    stops: tuple[str, ...]
+
+    def take(self, answer: Answer, token: int) -> None:
+        """Adds a token to an answer; one that is finished takes no more."""
+        if answer.finish_reason is not None:
+            return
+        answer.tokens.append(token)
+        if self.is_end(token) or self._is_stopped(answer.tokens):
+            answer.finish_reason = "stop"
+        elif len(answer.tokens) == answer.room:
+            answer.finish_reason = "length"
+
+    def row(self, answers: Sequence[Answer]) -> list[Completion]:
+        """The completions of one prompt. The usage of the first counts the prompt, so that a sum counts it once.
+
+        >>> reader = Reader(lambda tokens: bytes(tokens).decode(), (0).__eq__, ("END",))
+        >>> answer = Answer([1, 2], room=9)
+        >>> for token in b"Hi END, and more":
+        ...     reader.take(answer, token)
+        >>> reader.row([answer])
+        [Completion(text='Hi ', finish_reason='stop', usage=Usage(prompt_tokens=2, completion_tokens=6))]
+        """
+        return [self._completion(each, len(each.prompt) if each is answers[0] else 0) for each in answers]
+
+    def _completion(self, answer: Answer, prompt_tokens: int) -> Completion:
+        said = [token for token in answer.tokens if not self.is_end(token)]
+        usage = Usage(prompt_tokens, len(answer.tokens))
+        return Completion(_cut(self.decode(said), self.stops)[0], answer.finish_reason, usage)
+
+    def _is_stopped(self, tokens: list[int]) -> bool:
+        if not self.stops:
+            return False
+        # A token is a byte or more, save the special ones: those are no text, and a margin is left for them.
+        longest = max(len(stop.encode()) for stop in self.stops)
+        return _cut(self.decode(tokens[-longest - _MARGIN :]), self.stops)[1]
+
+
+def _cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
+    """The text up to the first stop in it, and whether there is one."""
     found = [place for stop in stops if (place := text.find(stop)) >= 0]
     return (text[: min(found)], True) if found else (text, False)
 

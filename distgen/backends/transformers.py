@@ -1,7 +1,7 @@
 """A model in this process, by transformers: `InProcess` over a model and a tokenizer that you hold, or that `load` loads.
 
 All prompts of a call are generated together, padded on the left. Nothing is added to a prompt: its format writes the BOS
-text. One call runs at a time in a process, since what seeds sampling is one generator for all of torch.
+text. One call runs at a time in a process.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module  # torch and transformers are typed only where they are installed
-from threading import Lock
-from typing import Final, Literal, NamedTuple, Protocol, final
+from operator import methodcaller
+from typing import Final, NamedTuple, Protocol, final
 
 from returns.result import Failure
 
-from distgen.backends.in_process import Rendered, Sampling, cut, encoded, sampling
+from distgen.backends.in_process import ONE_AT_A_TIME, Answer, Reader, Rendered, Sampling, encoded, sampling
 from distgen.backends.params import Params
-from distgen.completion import Batch, Completion, Row, Usage
+from distgen.completion import Batch
 from distgen.errors import Fault
 
-_MARGIN: Final = 8
-_ONE_AT_A_TIME: Final = Lock()  # fast tokenizers, too, keep what they are told in one place for all threads
+_ENDLESS: Final = 2**31  # tokens
 
 # What is set here or by `params`, and what would end a row, or give rows, without this module's knowing.
 _OURS: Final = frozenset(
@@ -44,7 +43,10 @@ class Tokenizer(Protocol):
 
 
 class Model(Protocol):
-    """What is read and called of a `transformers.PreTrainedModel` that generates."""
+    """What is read of a `transformers.PreTrainedModel`.
+
+    Its `generate` is called too, but is typed so that pyright finds it in no model (transformers 5.23).
+    """
 
     @property
     def config(self) -> object:
@@ -54,11 +56,6 @@ class Model(Protocol):
     @property
     def device(self) -> object:
         """Where the prompts are put."""
-        ...
-
-    @property
-    def generate(self) -> Callable[..., object]:
-        """Transformers' own `generate`."""
         ...
 
     @property
@@ -119,15 +116,19 @@ class InProcess:
 
     def __call__(self, prompts: Sequence[Rendered], num_generations: int) -> Batch:
         """One row a prompt, all of them generated together."""
-        with _ONE_AT_A_TIME:
-            read = [encoded(prompt, self._encode, self._plan.context) for prompt in prompts]
+        with ONE_AT_A_TIME:
+            read = [encoded(prompt, self.encode, self._plan.context) for prompt in prompts]
             asked = [each if isinstance(each, Fault) else self._opened(each, num_generations) for each in read]
             self._generate([answer for each in asked if not isinstance(each, Fault) for answer in each])
-            return [Failure(each) if isinstance(each, Fault) else self._row(each) for each in asked]
+            return [Failure(each) if isinstance(each, Fault) else self._plan.reader.row(each) for each in asked]
 
     def __repr__(self) -> str:
         """Without the layers of the model."""
         return f"InProcess(model={type(self.model).__name__}, params={self.params!r}, options={self.options!r})"
+
+    def encode(self, text: str, is_control: bool) -> list[int]:
+        """The tokens of a literal of a format, or of a content."""
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not is_control)
 
     def is_token(self, text: str) -> bool:
         """Whether this text is a special token of the tokenizer, which is read in a text and never in a content.
@@ -135,8 +136,11 @@ class InProcess:
         >>> InProcess(model, tokenizer).is_token("<|im_end|>")  # doctest: +SKIP
         True
         """
-        marked = self._encode(text, is_control=True)
-        return len(marked) == 1 and marked != self._encode(text, is_control=False)
+        return self.holds_token(text) and len(self.encode(text, is_control=True)) == 1
+
+    def holds_token(self, text: str) -> bool:
+        """Whether the tokenizer reads a special token in this text, where it is no content."""
+        return self.encode(text, is_control=True) != self.encode(text, is_control=False)
 
     def _planned(self, asked: Sampling) -> _Plan:
         config = self.model.generation_config
@@ -147,95 +151,65 @@ class InProcess:
                 raise ValueError(f"options[{name!r}] is nothing that a generation_config holds.")
         if getattr(self.model.config, "is_encoder_decoder", False):
             raise ValueError("the model is an encoder-decoder, which does not go on from a text.")
-        context: int | None = getattr(self.model.config, "max_position_embeddings", None)
-        longest: int | None = asked.max_tokens or getattr(config, "max_new_tokens", None)
-        if context is None and longest is None:
+        context: int = getattr(self.model.config, "max_position_embeddings", None) or _ENDLESS
+        longest: int = asked.max_tokens or getattr(config, "max_new_tokens", None) or _ENDLESS
+        if context == longest == _ENDLESS:
             raise ValueError("the model does not say how much it takes; give params={'max_tokens': ...}.")
         ends = _whole(getattr(config, "eos_token_id", None)) or _whole(getattr(self.tokenizer, "eos_token_id", None))
         special = [stop for stop in asked.stops if self.is_token(stop)]
-        ends += [token for stop in special for token in self._encode(stop, is_control=True)]
-        return _Plan(asked, context, longest, ends, tuple(stop for stop in asked.stops if stop not in special))
-
-    def _encode(self, text: str, is_control: bool) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not is_control)
+        stops = tuple(stop for stop in asked.stops if stop not in special)
+        ended = frozenset((*ends, *(token for stop in special for token in self.encode(stop, is_control=True))))
+        return _Plan(asked, context, longest, ended, Reader(self._decode, ended.__contains__, stops))
 
     def _decode(self, tokens: list[int]) -> str:
         text = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text if isinstance(text, str) else "".join(text)
 
-    def _opened(self, prompt: list[int], num_generations: int) -> list[_Answer]:
-        context, longest = self._plan.context, self._plan.longest
-        rooms = [*([] if context is None else [context - len(prompt)]), *([] if longest is None else [longest])]
-        return [_Answer(prompt, min(rooms)) for _ in range(num_generations)]
+    def _opened(self, prompt: list[int], num_generations: int) -> list[Answer]:
+        room = min(self._plan.longest, self._plan.context - len(prompt))
+        return [Answer(prompt, room) for _ in range(num_generations)]
 
-    def _generate(self, answers: list[_Answer]) -> None:
-        """Goes on until each is finished. One that comes to its end for lack of room ends no other: those are taken up again."""
+    def _generate(self, answers: list[Answer]) -> None:
+        """Goes on until each is finished; one that fills the context ends no other, and those are taken up again."""
         with _seeded(self._plan.sampling.seed):
             while answers:
                 self._extend(answers)
                 answers = [each for each in answers if each.finish_reason is None]
 
-    def _extend(self, answers: list[_Answer]) -> None:
-        context, ends = self._plan.context, self._plan.ends
+    def _extend(self, answers: list[Answer]) -> None:
         rows = [each.prompt + each.tokens for each in answers]
         width = max(map(len, rows))
         steps = max(each.room - len(each.tokens) for each in answers)
         tensor: Callable[..., _Tensor] = import_module("torch").tensor
-        self.model.generate(
+        generate = methodcaller(
+            "generate",
             # the id is masked, so that any will do
             input_ids=tensor([[0] * (width - len(row)) + row for row in rows], device=self.model.device),
             attention_mask=tensor(
                 [[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self.model.device
             ),
-            max_new_tokens=steps if context is None else min(steps, context - width),
+            max_new_tokens=min(steps, self._plan.context - width),
             max_length=None,
-            stopping_criteria=[_Watch(answers, width, frozenset(ends), self._is_stopped)],
-            eos_token_id=ends or None,
+            stopping_criteria=[_Watch(self._plan.reader, answers, width)],
+            eos_token_id=[*self._plan.ends] or None,
             pad_token_id=0,
             num_beams=1,
             num_return_sequences=1,
             **{**_sampled(self._plan.sampling), **(self.options or {})},
         )
-
-    def _is_stopped(self, tokens: list[int]) -> bool:
-        stops = self._plan.stops
-        # A token is a byte or more; not so the special ones, which stand in no stop.
-        return (
-            stops != () and cut(self._decode(tokens[-max(len(stop.encode()) for stop in stops) - _MARGIN :]), stops)[1]
-        )
-
-    def _row(self, answers: list[_Answer]) -> Row:
-        return [self._completion(each, len(each.prompt) if each is answers[0] else 0) for each in answers]
-
-    def _completion(self, answer: _Answer, prompt_tokens: int) -> Completion:
-        usage = Usage(prompt_tokens, len(answer.tokens))
-        said = answer.tokens[:-1] if answer.tokens[-1] in self._plan.ends else answer.tokens
-        text, is_cut = cut(self._decode(said), self._plan.stops)
-        return Completion(text, "stop" if is_cut else answer.finish_reason, usage)
+        generate(self.model)
 
 
 class _Plan(NamedTuple):
     """What follows from the parameters and the model."""
 
     sampling: Sampling
-    context: int | None
-    longest: int | None
+    context: int
+    longest: int
     """The most tokens of an answer."""
-    ends: list[int]
+    ends: frozenset[int]
     """The tokens that end an answer: the model's own, and the stops that are special tokens."""
-    stops: tuple[str, ...]
-    """The stops that are looked for in the text."""
-
-
-@final
-@dataclass(slots=True)
-class _Answer:
-    """An answer that is being made."""
-
-    prompt: list[int]
-    room: int
-    tokens: list[int] = field(default_factory=list[int])
-    finish_reason: Literal["stop", "length"] | None = None
+    reader: Reader
 
 
 @final
@@ -246,27 +220,17 @@ class _Watch:
     Transformers' own criterion for texts takes the end of the prompt for a part of the answer, and says of no row why it ended.
     """
 
-    answers: Sequence[_Answer]
+    reader: Reader
+    answers: Sequence[Answer]
     seen: int
-    ends: frozenset[int]
-    is_stopped: Callable[[list[int]], bool]
 
     def __call__(self, input_ids: _Tensor, _: object, **__: object) -> _Tensor:
         news = input_ids[:, self.seen :].tolist()
         self.seen += len(news[0])
         for answer, new in zip(self.answers, news, strict=True):
             for token in new:
-                self._take(answer, token)
+                self.reader.take(answer, token)
         return input_ids.new_tensor([answer.finish_reason is not None for answer in self.answers])
-
-    def _take(self, answer: _Answer, token: int) -> None:
-        if answer.finish_reason is not None:
-            return
-        answer.tokens.append(token)
-        if token in self.ends or self.is_stopped(answer.tokens):
-            answer.finish_reason = "stop"
-        elif len(answer.tokens) == answer.room:
-            answer.finish_reason = "length"
 
 
 def _sampled(asked: Sampling) -> dict[str, object]:
@@ -277,7 +241,7 @@ def _sampled(asked: Sampling) -> dict[str, object]:
 
 
 @contextmanager
-def _seeded(seed: int | None) -> Generator[None]:
+def _seeded(seed: int | None) -> Generator[None, None, None]:
     torch = import_module("torch")
     if seed is None:
         yield
