@@ -25,7 +25,7 @@ from distgen.backends.transformers import InProcess, load
 from distgen.completion import Completion, Row, Usage
 from distgen.formats import FORMATS, ChatTemplate, chatml
 from distgen.formats.marks import is_markup
-from tests import tiny
+from tests.models import tiny
 from tests.test_second_oracle import SOURCES, fitted, template_of
 
 pytest.importorskip("torch", reason="needs torch, and with it transformers: the extra transformers")

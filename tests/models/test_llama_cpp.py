@@ -20,7 +20,7 @@ from distgen.backends.llama_cpp import InProcess, Model, load
 from distgen.backends.params import Params
 from distgen.completion import Completion, Row, Usage
 from distgen.formats import chatml
-from tests import tiny_gguf
+from tests.models import tiny_gguf
 
 pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: the extra llama-cpp")
 pytest.importorskip("gguf")

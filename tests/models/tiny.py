@@ -67,7 +67,7 @@ def tokenizer(merges: int = 0, special: Sequence[str] = SPECIAL) -> ChatTokenize
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    bpe.train_from_iterator([(Path(__file__).parent.parent / "README.md").read_text()], trainer)
+    bpe.train_from_iterator([(Path(__file__).parents[2] / "README.md").read_text()], trainer)
     made: ChatTokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>", extra_special_tokens=[*special]
     )
