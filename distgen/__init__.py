@@ -30,6 +30,7 @@ from distgen.completion import Batch as Batch
 from distgen.completion import Completion as Completion
 from distgen.completion import Generate as Generate
 from distgen.completion import Row as Row
+from distgen.completion import TokenLogprob as TokenLogprob
 from distgen.completion import Usage as Usage
 from distgen.completion import each as each
 from distgen.formats import FORMATS as FORMATS

@@ -310,7 +310,8 @@ def _chat(options: argparse.Namespace) -> Generate[Messages, Batch]:
     with _usable():
         from distgen.backends import http
 
-        return http.chat(options.base_url, model=options.model, connections=options.threads, params=dict(options.param))
+        extra = dict(options.param)
+        return http.chat(options.base_url, model=options.model, connections=options.threads, extra_body=extra)
 
 
 def _completions(options: argparse.Namespace, template: ChatTemplate) -> Generate[str, Batch]:
@@ -321,9 +322,8 @@ def _completions(options: argparse.Namespace, template: ChatTemplate) -> Generat
     with _usable():
         from distgen.backends import http
 
-        params = {"stop": list(template.stops)} if template.stops else {}
-        params = {**params, **dict(options.param)}
-        return http.completions(options.base_url, model=options.model, connections=options.threads, params=params)
+        extra = {"stop": template.stops, **dict(options.param)} if template.stops else dict(options.param)
+        return http.completions(options.base_url, model=options.model, connections=options.threads, extra_body=extra)
 
 
 @contextmanager

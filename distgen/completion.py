@@ -6,9 +6,9 @@ Nothing here calls a model; backends do.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeAlias, TypeVar, final
+from typing import NamedTuple, TypeAlias, TypeVar, final
 
 from returns.result import Failure, Result
 
@@ -27,14 +27,30 @@ class Usage:
     completion_tokens: int
 
 
+class TokenLogprob(NamedTuple):
+    """A token that a model said or could have said there: its natural log probability, -inf for one that it never says.
+
+    None stands for one that has no probability, as the first token of a prompt that is echoed. `top_logprobs` are the
+    likeliest tokens in its place, as many as were asked for, and have none of their own.
+    """
+
+    token: str
+    logprob: float | None
+    top_logprobs: tuple[TokenLogprob, ...] = ()
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model said, why it stopped ("stop", "length", ...; None where the server does not tell), and its usage."""
+    """What a model said, why it stopped ("stop", "length", ...; None where the server does not tell), and its usage.
+
+    `logprobs`, one a token of the text, are None where they were not asked for or not given.
+    """
 
     text: str
     finish_reason: str | None = None
     usage: Usage | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = field(default=None, repr=False)  # thousands of tokens are no repr
 
 
 Row: TypeAlias = Sequence[Completion] | Result[Sequence[Completion], Fault]

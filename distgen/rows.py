@@ -15,6 +15,7 @@ from typing import BinaryIO, Final, TypeAlias, final
 from returns.result import Failure, Result, Success
 from typing_extensions import TypeIs
 
+from distgen.completion import Completion, TokenLogprob
 from distgen.errors import Fault, GenerateError, NotRendered, explain, fold, kind
 from distgen.llm import Answered
 from distgen.prompt import Exchange, Prompt
@@ -23,6 +24,8 @@ LONGEST_LINE: Final = 64 * 2**20
 """Bytes of a line that is read as a row, its line break included; a longer one is an error row."""
 
 _OUTPUT_FIELDS: Final = ("generations", "model", "error")
+# Source: OpenAI API reference, "The chat completion object": -9999.0 signifies that a token is very unlikely.
+_NEVER: Final = -9999.0  # JSON has no -Infinity
 _DEEPEST = 500  # lists and objects in each other; json's own limit is Python's stack, 1,000 calls
 _TOO_DEEP: Final = f"nested deeper than {_DEEPEST} lists and objects"
 
@@ -80,8 +83,25 @@ def encode(line: Line, answer: Answered[str]) -> Fields:
         error = answer.failure()
         return {**line.fields, "error": {"type": error_type(error), "message": reason(error)}}
     generations = answer.unwrap()
-    said = [asdict(generation.completion) for generation in generations]
+    said = [_said(generation.completion) for generation in generations]
     return {**line.fields, "generations": said, "model": generations[0].model}
+
+
+def _said(completion: Completion) -> Fields:
+    usage = None if completion.usage is None else asdict(completion.usage)
+    said: Fields = {"text": completion.text, "finish_reason": completion.finish_reason, "usage": usage}
+    return (
+        said if completion.logprobs is None else {**said, "logprobs": [_scored(each) for each in completion.logprobs]}
+    )
+
+
+def _scored(token: TokenLogprob) -> Fields:
+    return {**_named(token), "top_logprobs": [_named(top) for top in token.top_logprobs]}
+
+
+def _named(token: TokenLogprob) -> Fields:
+    logprob = _NEVER if token.logprob == -math.inf else token.logprob
+    return {"token": token.token, "logprob": logprob}
 
 
 def decode(row: Mapping[str, object]) -> Result[tuple[Line, Answered[str]], str]:

@@ -55,24 +55,33 @@ def response(status: int, body: bytes, headers: Mapping[str, str] | None = None)
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def chat_body(*texts: str, finish_reason: str = "stop", tokens: tuple[int, int] | None = (3, 5)) -> bytes:
-    """A conforming chat completion object."""
+def chat_body(
+    *texts: str, finish_reason: str = "stop", tokens: tuple[int, int] | None = (3, 5), logprobs: object = None
+) -> bytes:
+    """A conforming chat completion object; the `logprobs` are those of each choice."""
     messages: list[dict[str, object]] = [
         {"message": {"role": "assistant", "content": text, "refusal": None}} for text in texts
     ]
-    return _completion("chat.completion", messages, finish_reason, tokens)
+    return _completion("chat.completion", messages, finish_reason, tokens, logprobs)
 
 
-def text_body(*texts: str, finish_reason: str = "stop", tokens: tuple[int, int] | None = (3, 5)) -> bytes:
-    """A conforming completion object."""
-    return _completion("text_completion", [{"text": text} for text in texts], finish_reason, tokens)
+def text_body(
+    *texts: str, finish_reason: str = "stop", tokens: tuple[int, int] | None = (3, 5), logprobs: object = None
+) -> bytes:
+    """A conforming completion object; the `logprobs` are those of each choice."""
+    return _completion("text_completion", [{"text": text} for text in texts], finish_reason, tokens, logprobs)
 
 
 def _completion(
-    kind: str, said: Sequence[Mapping[str, object]], finish_reason: str, tokens: tuple[int, int] | None
+    kind: str,
+    said: Sequence[Mapping[str, object]],
+    finish_reason: str,
+    tokens: tuple[int, int] | None,
+    logprobs: object,
 ) -> bytes:
     choices = [
-        {"index": index, "logprobs": None, "finish_reason": finish_reason, **each} for index, each in enumerate(said)
+        {"index": index, "logprobs": logprobs, "finish_reason": finish_reason, **each}
+        for index, each in enumerate(said)
     ]
     whole: dict[str, object] = {"id": "cmpl-1", "object": kind, "created": 1, "model": "tiny", "choices": choices}
     if tokens:

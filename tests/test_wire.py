@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 from returns.result import Failure, Success
 
 from distgen.backends import wire
+from distgen.backends.params import Params
 from distgen.backends.wire import BadChoice, BadStatus, NoChoices, NoText, NotJSON, Redirected, ServerError
-from distgen.completion import Completion, Usage
+from distgen.completion import Completion, TokenLogprob, Usage
 from distgen.errors import Fault, fold
+from distgen.formats import chatml
 from distgen.prompt import Messages
 from tests.servers import chat_body, text_body
 
@@ -35,6 +38,12 @@ NAMES = st.sampled_from(
         "refusal",
         "prompt_tokens",
         "code",
+        "logprobs",
+        "tokens",
+        "token",
+        "logprob",
+        "token_logprobs",
+        "top_logprobs",
     )
 )
 NEAR = st.recursive(
@@ -46,6 +55,27 @@ TEXT = st.text(st.characters(exclude_categories=[]))  # lone surrogates too
 Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 Reader: TypeAlias = Callable[[bytes], wire.Answer]
 READERS: list[Reader] = [wire.read_chat, wire.read_completions]
+LOGPROB = st.floats(max_value=0)  # -inf too
+TOPS = st.dictionaries(TEXT, LOGPROB, max_size=3).map(lambda tops: tuple(map(TokenLogprob, tops, tops.values())))
+TOKENS = st.lists(st.builds(TokenLogprob, TEXT, LOGPROB, TOPS), max_size=4)
+
+
+def as_objects(tokens: Sequence[TokenLogprob]) -> list[object]:
+    """Logprobs as a chat completion object has them."""
+    return [
+        {"token": token, "logprob": logprob, "bytes": None, "top_logprobs": as_objects(tops)}
+        for token, logprob, tops in tokens
+    ]
+
+
+def as_columns(tokens: Sequence[TokenLogprob]) -> object:
+    """Logprobs as a completion object has them."""
+    return {
+        "tokens": [token.token for token in tokens],
+        "token_logprobs": [token.logprob for token in tokens],
+        "top_logprobs": [{top.token: top.logprob for top in token.top_logprobs} for token in tokens],
+        "text_offset": [0 for _ in tokens],
+    }
 
 
 def told(answer: wire.Answer) -> wire.WireError:
@@ -61,6 +91,66 @@ def test_what_a_conforming_server_writes_is_read_back(texts: list[str], reason: 
     read = Success((Completion(first, reason, Usage(prompt, new)), *(Completion(text, reason) for text in rest)))
     assert wire.read_chat(chat_body(*texts, finish_reason=reason, tokens=(prompt, new))) == read
     assert wire.read_completions(text_body(*texts, finish_reason=reason, tokens=(prompt, new))) == read
+
+
+@given(st.lists(TEXT, min_size=1, max_size=3), TOKENS)
+def test_logprobs_are_read_back(texts: list[str], tokens: list[TokenLogprob]) -> None:
+    said = Success(tuple(Completion(text, "stop", None, tuple(tokens)) for text in texts))
+    objects = {"content": as_objects(tokens), "refusal": None}
+    assert wire.read_chat(chat_body(*texts, tokens=None, logprobs=objects)) == said
+    assert wire.read_completions(text_body(*texts, tokens=None, logprobs=as_columns(tokens))) == said
+    assert wire.read_completions(text_body(*texts, tokens=None, logprobs=objects)) == said
+
+
+A = TokenLogprob("a", -0.5)
+SEEN: Mapping[str, Sequence[TokenLogprob]] = {
+    '{"tokens": ["x", "a"], "token_logprobs": [null, -0.5], "top_logprobs": [null, {"a": -0.5}]}': (
+        *(TokenLogprob("x", None), TokenLogprob("a", -0.5, (A,))),
+    ),
+    '{"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": null}': (A,),
+    '{"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": []}': (A,),
+    '{"tokens": ["a"], "token_logprobs": [-0.5]}': (A,),
+    '{"tokens": ["a"], "token_logprobs": [-Infinity]}': (TokenLogprob("a", -math.inf),),
+    '{"tokens": [], "token_logprobs": [], "top_logprobs": []}': (),
+    '{"content": [{"token": "a", "logprob": -0.5}]}': (A,),
+    '{"content": [{"token": "a", "logprob": -0.5, "top_logprobs": null}]}': (A,),
+    '{"content": [{"token": "a", "logprob": -9999, "top_logprobs": []}]}': (TokenLogprob("a", -9999),),
+    '{"content": []}': (),
+}
+
+
+@pytest.mark.parametrize(("logprobs", "read"), SEEN.items())
+def test_logprobs_as_servers_were_seen_to_write_them(logprobs: str, read: Sequence[TokenLogprob]) -> None:
+    body = f'{{"choices": [{{"text": "a", "logprobs": {logprobs}}}]}}'.encode()
+    assert wire.read_completions(body).unwrap()[0].logprobs == tuple(read)
+
+
+NO_LOGPROB = ("NaN", "Infinity", "1e999", "true", '"-0.5"', "[]", "{}", "9" * 400, "-" + "9" * 400)
+NO_LOGPROBS = (
+    *("null", "[]", "7", '"a"', "{}", '{"content": null}', '{"content": {}}', '{"content": [null]}'),
+    *('{"content": ["a"]}', '{"content": [{}]}', '{"content": [{"token": "a", "logprob": -1, "top_logprobs": 7}]}'),
+    *('{"content": [{"token": "a", "logprob": -1}, {"token": null, "logprob": -1}]}',),
+    *('{"content": [{"token": "a", "logprob": -1, "top_logprobs": [null]}]}',),
+    *('{"tokens": ["a"]}', '{"token_logprobs": [-1]}', '{"tokens": ["a"], "token_logprobs": []}'),
+    *('{"tokens": [7], "token_logprobs": [-1]}', '{"tokens": {"a": 1}, "token_logprobs": {"a": 1}}'),
+    *(
+        f'{{"tokens": ["a"], "token_logprobs": [-1], "top_logprobs": {tops}}}'
+        for tops in ("[{}, {}]", "7", "[[7]]", "[7]")
+    ),
+    *(f'{{"tokens": ["a"], "token_logprobs": [{number}]}}' for number in NO_LOGPROB),
+    *(f'{{"tokens": ["a"], "token_logprobs": [-1], "top_logprobs": [{{"a": {number}}}]}}' for number in NO_LOGPROB),
+    *(f'{{"content": [{{"token": "a", "logprob": {number}}}]}}' for number in NO_LOGPROB),
+)
+
+
+@pytest.mark.parametrize("logprobs", NO_LOGPROBS)
+def test_malformed_logprobs_are_none_and_never_a_failure(logprobs: str) -> None:
+    body = f'{{"choices": [{{"text": "a", "logprobs": {logprobs}}}]}}'.encode()
+    assert wire.read_completions(body) == Success((Completion("a"),))
+
+
+def test_logprobs_take_no_room_in_a_repr() -> None:
+    assert repr(Completion("a", logprobs=(A,))) == repr(Completion("a"))
 
 
 @given(st.permutations(range(5)))
@@ -113,6 +203,24 @@ def test_any_bytes_whatsoever_are_a_result(body: bytes) -> None:
     assert isinstance(wire.read_error(500, body), BadStatus)
 
 
+WHOLE = (
+    chat_body("Hi", "Ho", logprobs={"content": as_objects([A])}),
+    text_body("Hi", "Ho", logprobs=as_columns([A])),
+)
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(WHOLE),
+    st.lists(st.tuples(st.integers(0, 600), st.integers(0, 3), st.binary(max_size=4)), max_size=5),
+)
+def test_any_bytes_in_place_of_some_are_a_result(body: bytes, cuts: list[tuple[int, int, bytes]]) -> None:
+    for place, length, instead in cuts:
+        body = body[:place] + instead + body[place + length :]
+    for reader in READERS:
+        assert fold(reader(body), len, _words) >= 1
+
+
 def _words(error: wire.WireError) -> int:
     return len(wire.explain_wire(error).split())
 
@@ -120,7 +228,7 @@ def _words(error: wire.WireError) -> int:
 @settings(deadline=None)
 @given(st.data())
 def test_a_wrong_value_at_any_place_invents_no_text(data: st.DataObject) -> None:
-    whole: Json = json.loads(chat_body("a", "b"))
+    whole: Json = json.loads(chat_body("a", "b", logprobs={"content": as_objects([TokenLogprob("a", -0.5, (A,))])}))
     body = json.dumps(_with_one_replaced(whole, data)).encode()
     answer = wire.read_chat(body)
     if isinstance(answer, Success):
@@ -260,6 +368,7 @@ EXPLAINED: Mapping[wire.WireError, str] = {
     wire.TimedOut(0.5): "0.5 s; raise timeout",
     wire.TooLong(2**20): "1,048,576 bytes",
     wire.ConnectionFailed("refused"): "refused",
+    wire.NotSent("UnicodeEncodeError: surrogates"): "could not make the request: UnicodeEncodeError: surrogates",
 }
 
 
@@ -281,11 +390,11 @@ def test_no_part_of_the_key_is_left_wherever_the_message_is_cut(before: int) -> 
 
 @given(TEXT, st.text(), st.integers(1, 9), st.dictionaries(st.sampled_from(["temperature", "stop", "extra"]), JSON))
 def test_a_request_says_what_was_asked(prompt: str, model: str, n: int, values: Mapping[str, object]) -> None:
-    params = wire.json_params(values)
+    params = wire.json_params(None, values)
     several = {"n": n} if n > 1 else {}
     messages: Messages = [{"role": "user", "content": prompt}]
-    chat: object = json.loads(wire.chat_request(messages, model=model, n=n, params=params))
-    text: object = json.loads(wire.completions_request(prompt, model=model, n=n, params=params))
+    chat: object = json.loads(wire.encoded(wire.chat_request(messages, model=model, n=n, params=params)))
+    text: object = json.loads(wire.encoded(wire.completions_request(prompt, model=model, n=n, params=params)))
     assert chat == {"model": model, "messages": messages, **several, **params}
     assert text == {"model": model, "prompt": prompt, **several, **params}
 
@@ -294,21 +403,35 @@ def test_a_request_says_what_was_asked(prompt: str, model: str, n: int, values: 
 def test_a_parameter_that_cannot_be_sent_is_named(value: object) -> None:
     circle: list[object] = []
     circle.append(circle)
-    with pytest.raises(ValueError, match=r"params\['top_p'\] is no JSON value"):
-        wire.json_params({"temperature": 0, "top_p": circle if value == "circle" else value})
+    with pytest.raises(ValueError, match=r"extra_body\['top_k'\] is no JSON value"):
+        wire.json_params({"temperature": 0}, {"top_k": circle if value == "circle" else value})
+    with pytest.raises(ValueError, match=r"params\['temperature'\] is no JSON value"):
+        wire.json_params({"temperature": math.nan})
 
 
 @pytest.mark.parametrize("name", ["model", "messages", "prompt", "n", "stream"])
 def test_a_parameter_of_the_backend_itself_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"params\\['{name}'\\] is set by the backend"):
-        wire.json_params({name: 1})
+    with pytest.raises(ValueError, match=f"extra_body\\['{name}'\\] is set by the backend"):
+        wire.json_params({}, {name: 1})
+
+
+def test_a_parameter_that_stands_in_both_is_refused() -> None:
+    with pytest.raises(ValueError, match="'seed' stands in params and in extra_body"):
+        wire.json_params({"seed": 1}, {"top_k": 2, "seed": 1})
 
 
 def test_parameters_are_copied_in_depth() -> None:
-    stop = ["END"]
-    params = wire.json_params({"stop": stop})
+    stop, schema = ["END"], {"type": ["object"]}
+    params: Params = {"stop": stop}
+    sent = wire.json_params(params, {"guided_json": schema})
     stop.append("more")
-    assert params == {"stop": ["END"]}
+    schema["type"].append("array")
+    assert sent == {"stop": ["END"], "guided_json": {"type": ["object"]}}
+
+
+def test_the_stops_of_a_format_are_sent_as_an_array() -> None:
+    request = wire.completions_request("Once", model="m", n=1, params=wire.json_params({"stop": chatml.stops}))
+    assert wire.encoded(request) == b'{"stop": ["<|im_end|>"], "model": "m", "prompt": "Once"}'
 
 
 @pytest.mark.parametrize(("params", "done", "sent"), [({}, 2, {}), ({"seed": None}, 2, {"seed": None})])

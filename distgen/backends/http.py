@@ -1,63 +1,37 @@
 """The OpenAI-compatible protocol over urllib3, for `Threads`: `chat` and `completions` are values that are called.
 
-One request a prompt, more only where a server ignores `n`. Whatever the network or the server does becomes a Failure of
-that one row, a `Fault` whose kind is the name of a `distgen.backends.wire.WireError`. Connections are kept and retries are
-made by urllib3; only the deadline, the limit of an answer's length and the hiding of the API key are ours.
+One request a prompt, more only where a server ignores or refuses `n`. Whatever the network or the server does becomes a
+Failure of that one row, a `Fault` whose kind is the name of a `distgen.backends.wire.WireError`. Connections are kept and
+retries are made by urllib3; only the deadline, the limit of an answer's length and the hiding of the API key are ours.
+TLS is verified as urllib3 does it; the proxies of the environment are not used.
 """
 
 from __future__ import annotations
 
 import http.client
 import io
-import logging
-import math
-import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar, final
+from typing import Generic, TypeVar, final
 
 from returns.result import Failure
 from typing_extensions import Buffer
 from urllib3 import HTTPConnectionPool, Retry, Timeout, connection_from_url
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, LocationParseError, MaxRetryError, NewConnectionError
+from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 from urllib3.util import parse_url
 
 from distgen.backends import wire
-from distgen.completion import Batch, Completion, Row
+from distgen.backends.params import Params
+from distgen.backends.server import LONGEST_ANSWER, Server, server
+from distgen.backends.server import RETRIES as RETRIES
+from distgen.completion import Batch
 from distgen.prompt import Messages
 
 P = TypeVar("P")
-
-_LOG = logging.getLogger(__name__)
-
-LONGEST_ANSWER: Final = 64 * 2**20
-"""Bytes of an answer, its headers included; a longer one is `TooLong`."""
-
-
-class _Retry(Retry):
-    """urllib3.Retry raises on a Retry-After that is no date and no whole number, and servers send 0.5 or worse."""
-
-    def parse_retry_after(self, retry_after: str) -> float:
-        try:
-            return super().parse_retry_after(retry_after)
-        except Exception:  # InvalidHeader, ValueError, OverflowError
-            return 0  # the back-off then
-
-
-RETRIES: Final = _Retry(
-    total=4,
-    allowed_methods=None,  # a completion is a POST
-    status_forcelist=frozenset({408, 409, 429, *range(500, 600)}),
-    backoff_factor=0.5,  # seconds: none before the first retry, then 1, 2, 4, each and up to half a second more
-    backoff_jitter=0.5,
-    backoff_max=30,
-    retry_after_max=60,
-)
-"""What is asked again, and when; `RETRIES.new(...)` is another policy. An answer past its deadline is not asked again."""
 
 
 def chat(
@@ -68,7 +42,8 @@ def chat(
     timeout: float = 60.0,
     retries: int | Retry = 4,
     connections: int = 128,
-    params: Mapping[str, object] | None = None,
+    params: Params | None = None,
+    extra_body: Mapping[str, object] | None = None,
 ) -> OverHTTP[Messages]:
     """A Generate from messages, by POST {base_url}/chat/completions.
 
@@ -76,16 +51,16 @@ def chat(
     - `timeout`: seconds from the start of each HTTP request to the last byte of its answer, however slowly it drips.
     - `retries`: how many times a request is made again after a 408, 409, 429, 5xx or a broken connection, or a Retry.
     - `connections`: the most that are open at once, and kept; as many as there are threads, or calls wait in line.
-    - `params`: further keys of each request, such as temperature, max_tokens, stop, seed.
+    - `params`: how answers are sampled, in the protocol's own words.
+    - `extra_body`: what a server takes beyond these, such as top_k or guided_json.
 
     A ValueError says what is wrong with an argument; it never shows the key.
 
     >>> chat("http://127.0.0.1:8000/v1", model="tiny", api_key="sk-1", params={"temperature": 0.7})
-    OverHTTP(url='http://127.0.0.1:8000/v1/chat/completions', model='tiny', timeout=60.0, retries=4, connections=128, \
-params={'temperature': 0.7})
+    OverHTTP(server=Server(url='http://127.0.0.1:8000/v1/chat/completions', model='tiny', timeout=60.0, retries=4, \
+connections=128, params={'temperature': 0.7}))
     """
-    url = _url(base_url, wire.CHAT.path)
-    return OverHTTP(url, model, timeout, retries, connections, params or {}, wire.CHAT, _key(api_key))
+    return OverHTTP(server(wire.CHAT, base_url, model, api_key, timeout, retries, connections, params, extra_body))
 
 
 def completions(
@@ -96,15 +71,19 @@ def completions(
     timeout: float = 60.0,
     retries: int | Retry = 4,
     connections: int = 128,
-    params: Mapping[str, object] | None = None,
+    params: Params | None = None,
+    extra_body: Mapping[str, object] | None = None,
 ) -> OverHTTP[str]:
     """A Generate from text, by POST {base_url}/completions; the arguments are those of `chat`.
 
-    >>> completions("http://127.0.0.1:8000/v1/", model="tiny").url
+    A format's stops end its answers: `params={"stop": chatml.stops}`.
+
+    >>> completions("http://127.0.0.1:8000/v1/", model="tiny").server.url
     'http://127.0.0.1:8000/v1/completions'
     """
-    url = _url(base_url, wire.COMPLETIONS.path)
-    return OverHTTP(url, model, timeout, retries, connections, params or {}, wire.COMPLETIONS, _key(api_key))
+    return OverHTTP(
+        server(wire.COMPLETIONS, base_url, model, api_key, timeout, retries, connections, params, extra_body)
+    )
 
 
 @final
@@ -112,104 +91,41 @@ def completions(
 class OverHTTP(Generic[P]):
     """A generate callable over HTTP: safe to share between threads; a pickled copy opens connections of its own."""
 
-    url: str
-    model: str
-    timeout: float
-    retries: int | Retry
-    connections: int
-    params: Mapping[str, object] = field(hash=False)
-    endpoint: wire.Endpoint[P] = field(repr=False)
-    api_key: str = field(repr=False)
-    pool: HTTPConnectionPool = field(init=False, repr=False, compare=False)
+    server: Server[P]
+    _pool: HTTPConnectionPool = field(init=False, repr=False, compare=False)
+    _target: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check(self)
-        object.__setattr__(self, "params", wire.json_params(self.params))
-        object.__setattr__(self, "pool", _pool(self.url, self.timeout, self.retries, self.connections))
+        object.__setattr__(self, "_pool", _pool(self.server))
+        object.__setattr__(self, "_target", parse_url(self.server.url).request_uri)
 
     def __reduce__(self) -> tuple[object, ...]:
-        policy = (self.url, self.model, self.timeout, self.retries, self.connections, self.params)
-        return OverHTTP, (*policy, self.endpoint, self.api_key)
+        return OverHTTP, (self.server,)
 
     def __call__(self, prompts: Sequence[P], num_generations: int) -> Batch:
         """One row a prompt, asked one after the other."""
-        return [self._row(prompt, num_generations) for prompt in prompts]
+        return [wire.answered(self.server.row(prompt, num_generations), self._ask) for prompt in prompts]
 
-    def _row(self, prompt: P, num_generations: int) -> Row:
-        row: list[Completion] = []
-        while len(row) < num_generations:  # at most num_generations times, since a Success holds one or more
-            missing = num_generations - len(row)
-            asked = self._ask(prompt, missing, wire.seeded(self.params, len(row)))
-            answer = asked.alt(lambda error: wire.fault(error, self.api_key))
-            if isinstance(answer, Failure):
-                return answer
-            choices = answer.unwrap()
-            if len(choices) < missing:
-                _LOG.info("%s answered %d of %d choices; asking for the rest", self.url, len(choices), missing)
-            row.extend(choices[:missing])
-        return row
-
-    def _ask(self, prompt: P, n: int, params: Mapping[str, object]) -> wire.Answer:
-        body = self.endpoint.request(prompt, model=self.model, n=n, params=params)
-        headers = {"Content-Type": "application/json"}
-        if self.api_key:
-            headers["Authorization"] = f"Bearer {self.api_key}"
+    def _ask(self, request: wire.Body) -> wire.Answer:
+        body = wire.encoded(request)
         try:
             # decode_content=False: no encoding was offered, and a few bytes of gzip may be gigabytes of text
-            answer = self.pool.urlopen(
-                "POST",
-                parse_url(self.url).request_uri,
-                body=body,
-                headers=headers,
-                redirect=False,
-                decode_content=False,
-            )
+            answer = self._pool.urlopen("POST", self._target, body=body, redirect=False, decode_content=False)
         except Exception as error:  # urllib3's own, and ValueError, OverflowError, MemoryError on absurd headers
-            return Failure(_wire_error(error, self.timeout))
-        return self.endpoint.answer(answer.status, answer.data, answer.headers.get("location", ""))
+            return Failure(_wire_error(error, self.server.timeout))
+        return self.server.endpoint.answer(answer.status, answer.data, answer.headers.get("location", ""))
 
 
-def _key(api_key: str | None) -> str:
-    key = os.environ.get("OPENAI_API_KEY", "") if api_key is None else api_key
-    # RFC 6750, 2.1: a bearer token is of visible ASCII; a line break in it would begin another header.
-    if not all("!" <= character <= "~" for character in key):
-        raise ValueError("The API key holds a space, a line break or a character that is not ASCII; strip() it.")
-    return key
-
-
-def _url(base_url: str, path: str) -> str:
-    if "@" in base_url:  # not shown: a password may stand before it
-        raise ValueError("base_url holds a user name; leave it out, and give the key as api_key=....")
-    try:
-        url = parse_url(base_url)
-    except LocationParseError:
-        url = parse_url("")
-    if url.scheme not in ("http", "https") or not url.host or url.query is not None or url.fragment is not None:
-        raise ValueError(f"base_url={base_url!r} is no base URL; it looks like 'http://127.0.0.1:8000/v1'.")
-    return url.url.rstrip("/") + path
-
-
-def _check(backend: OverHTTP[P]) -> None:
-    if not backend.model:
-        raise ValueError("model is empty; name one, as the server lists them under /v1/models.")
-    if not 0 < backend.timeout < math.inf:
-        raise ValueError(f"timeout={backend.timeout!r}: give a positive number of seconds.")
-    if backend.connections < 1:
-        raise ValueError(f"connections={backend.connections!r}: give at least 1.")
-    if isinstance(backend.retries, int) and backend.retries < 0:
-        raise ValueError(f"retries={backend.retries!r}: give 0 or more.")
-
-
-def _pool(url: str, timeout: float, retries: int | Retry, connections: int) -> HTTPConnectionPool:
-    policy = RETRIES.new(total=retries) if isinstance(retries, int) else retries
+def _pool(server: Server[P]) -> HTTPConnectionPool:
     pool = connection_from_url(
-        url,
-        maxsize=connections,
+        server.url,
+        maxsize=server.connections,
         block=True,
-        timeout=Timeout(total=timeout),
-        retries=policy.new(raise_on_status=False),  # the last answer is wanted, for its message
+        timeout=Timeout(total=server.timeout),
+        retries=server.policy,
+        headers=server.headers,
     )
-    secure = url.startswith("https:")
+    secure = server.url.startswith("https:")
     # The ignore: to pyright, urllib3's own HTTPConnection is no BaseHTTPConnection either, by a Final attribute.
     pool.ConnectionCls = _SecureConnection if secure else _Connection  # pyright: ignore[reportAttributeAccessIssue]
     return pool
