@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distgen.backends.in_process import Answer, Reader, Rendered, Sampling, encoded, sampling
+from distgen.backends.in_process import Answer, Reader, Sampling, encoded, sampling
 from distgen.backends.params import Params
 from distgen.completion import Completion, Usage
 from distgen.errors import Fault
-from distgen.prompt import Segment
+from distgen.prompt import Rendered, Segment
 
 
 def code_points(text: str, is_control: bool) -> list[int]:
+    text.encode()
     return [ord(character) + (0 if is_control else 1000) for character in text]
 
 
@@ -52,7 +53,10 @@ def test_parameters_are_read() -> None:
         ({"max_tokens": 1, "max_completion_tokens": 1}, "max_completion_tokens"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**31}, "seed"),
+        ({"seed": 1.0}, "seed"),
         ({"stop": ["END", ""]}, "stop"),
+        ({"stop": ["END", 1]}, "stop"),
+        ({"stop": 5}, "stop"),
     ],
 )
 def test_what_cannot_be_heeded_is_named(params: Params, name: str) -> None:

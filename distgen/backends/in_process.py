@@ -6,20 +6,16 @@ Nothing here loads or calls a model.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
-from typing import Final, Literal, TypeAlias, final
+from threading import RLock
+from typing import Final, Literal, TypeGuard, final
 
-from distgen.backends.params import Params
 from distgen.completion import Completion, Usage
 from distgen.errors import Fault
-from distgen.prompt import Segment
+from distgen.prompt import Rendered, Segment
 
-Rendered: TypeAlias = str | tuple[Segment, ...]
-"""A prompt: a text, in which the tokenizer's special tokens are read, or segments, in whose contents none is."""
-
-ONE_AT_A_TIME: Final = Lock()
+ONE_AT_A_TIME: Final = RLock()
 """Held while a model answers: torch seeds all sampling of a process at once, tokenizers keep in one place what each call
 tells them, a llama.cpp context is one conversation, and one model keeps all cores busy."""
 
@@ -40,8 +36,8 @@ class Sampling:
     seed: int | None = None
 
 
-def sampling(params: Params | None, also: Collection[str] = ()) -> Sampling:
-    """Reads parameters; a ValueError names one that cannot be heeded (`also` are more that can) or is out of its range.
+def sampling(params: Mapping[str, object] | None, also: Collection[str] = ()) -> Sampling:
+    """Reads `Params`; a ValueError names one that cannot be heeded (`also` are more that can) or is out of its range.
 
     >>> sampling({"temperature": 0, "max_completion_tokens": 20, "stop": "END"})
     Sampling(temperature=0, top_p=None, max_tokens=20, stops=('END',), seed=None)
@@ -50,26 +46,27 @@ def sampling(params: Params | None, also: Collection[str] = ()) -> Sampling:
         ...
     ValueError: params['logprobs'] cannot be heeded by this backend; leave it out.
     """
-    given = Params() if params is None else params
+    given: Mapping[str, object] = params or {}
     for name in given:
         if name not in _HEEDED and name not in also:
             raise ValueError(f"params[{name!r}] cannot be heeded by this backend; leave it out.")
     if "max_tokens" in given and "max_completion_tokens" in given:
         raise ValueError("params holds both 'max_tokens' and 'max_completion_tokens', which mean the same; give one.")
-    tokens = given.get("max_completion_tokens", given.get("max_tokens"))
-    read = Sampling(given.get("temperature"), given.get("top_p"), tokens, _stops(given), given.get("seed"))
-    _check("temperature", read.temperature, (int, float), lambda value: 0 <= value < math.inf, "a number, 0 or more")
-    _check("top_p", read.top_p, (int, float), lambda value: 0 < value <= 1, "a number above 0, at most 1")
-    _check("max_tokens", read.max_tokens, (int,), lambda value: value >= 1, "a whole number, 1 or more")
-    _check("seed", read.seed, (int,), lambda value: 0 <= value < _SEEDS, "a whole number from 0 to 2,147,483,647")
-    return read
+    most = "max_completion_tokens" if "max_completion_tokens" in given else "max_tokens"
+    return Sampling(
+        _number(given, "temperature", lambda value: value >= 0, "a number, 0 or more"),
+        _number(given, "top_p", lambda value: 0 < value <= 1, "a number above 0, at most 1"),
+        _whole(given, most, lambda value: value >= 1, "a whole number, 1 or more"),
+        _stops(given.get("stop", ())),
+        _whole(given, "seed", lambda value: 0 <= value < _SEEDS, "a whole number from 0 to 2,147,483,647"),
+    )
 
 
 def encoded(prompt: Rendered, encode: Callable[[str, bool], list[int]], context: int) -> list[int] | Fault:
     """The tokens of a prompt, or why a model with room for `context` of them cannot answer it; never raises.
 
     `encode(text, is_control)` gives the tokens of a piece. A prompt of no token is an `EmptyPrompt`, one that leaves no
-    room for an answer is `PromptTooLong`, a lone surrogate is a UnicodeEncodeError.
+    room for an answer is `PromptTooLong`; what `encode` raises is its Fault, as a UnicodeEncodeError for a lone surrogate.
 
     >>> encoded((Segment("ab", True), Segment("c", False)), lambda text, is_control: [*map(ord, text)], 4)
     [97, 98, 99]
@@ -79,7 +76,6 @@ def encoded(prompt: Rendered, encode: Callable[[str, bool], list[int]], context:
     tokens: list[int] = []
     try:
         for text, is_control in (Segment(prompt, True),) if isinstance(prompt, str) else prompt:
-            text.encode()  # a tokenizer says less clearly, or nothing at all, why it takes no lone surrogate
             tokens += encode(text, is_control)
     except Exception as error:
         return Fault.of(error)
@@ -152,21 +148,30 @@ def _cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
     return (text[: min(found)], True) if found else (text, False)
 
 
-def _stops(params: Params) -> tuple[str, ...]:
-    given = params.get("stop", ())
-    stops = (given,) if isinstance(given, str) else tuple(given)
-    if not all(stops):
-        raise ValueError("params['stop'] holds an empty text, which stands everywhere; leave it out.")
-    return stops
+def _stops(value: object) -> tuple[str, ...]:
+    stops: Sequence[object] = [value] if isinstance(value, str) else value if _is_sequence(value) else [None]
+    texts = tuple(stop for stop in stops if isinstance(stop, str) and stop)
+    if len(texts) < len(stops):
+        raise ValueError(f"params['stop'] is {value!r}; it must be a text or several, none of them empty.")
+    return texts
 
 
-def _check(
-    name: str,
-    value: float | None,
-    kinds: tuple[type[float], ...],
-    is_in_range: Callable[[float], bool],
-    due: str,
-) -> None:
-    # type() and not isinstance: True is no number of tokens
-    if value is not None and not (type(value) in kinds and is_in_range(value)):
+def _number(params: Mapping[str, object], name: str, is_in_range: Callable[[float], bool], due: str) -> float | None:
+    value = params.get(name)
+    if value is None:
+        return None
+    # type() and not isinstance: to Python, True is a number
+    if not isinstance(value, int | float) or type(value) is bool or not math.isfinite(value) or not is_in_range(value):
         raise ValueError(f"params[{name!r}] is {value!r}; it must be {due}.")
+    return value
+
+
+def _whole(params: Mapping[str, object], name: str, is_in_range: Callable[[float], bool], due: str) -> int | None:
+    value = _number(params, name, is_in_range, due)
+    if isinstance(value, float):
+        raise ValueError(f"params[{name!r}] is {value!r}; it must be {due}.")
+    return value
+
+
+def _is_sequence(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, list | tuple)

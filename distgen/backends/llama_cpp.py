@@ -15,10 +15,11 @@ from typing import Final, NamedTuple, Protocol, final
 
 from returns.result import Failure
 
-from distgen.backends.in_process import ONE_AT_A_TIME, Answer, Reader, Rendered, Sampling, encoded, sampling
+from distgen.backends.in_process import ONE_AT_A_TIME, Answer, Reader, Sampling, encoded, sampling
 from distgen.backends.params import Params
 from distgen.completion import Batch, Row
 from distgen.errors import Fault
+from distgen.prompt import Rendered
 
 _PENALTIES: Final = ("presence_penalty", "frequency_penalty")
 _OURS: Final = frozenset(("tokens", "temp", "top_p", "reset", "stopping_criteria", *_PENALTIES))
@@ -70,6 +71,7 @@ def load(
     >>> load("model.gguf", params={"temperature": 0}, n_threads=4)  # doctest: +SKIP
     InProcess(model=Llama, params={'temperature': 0}, options=None)
     """
+    sampling(params, _PENALTIES)  # a mistake is said before minutes are spent
     opened: Callable[..., Model] = import_module("llama_cpp").Llama
     model = opened(path, n_ctx=n_ctx, n_threads=n_threads, n_threads_batch=n_threads, verbose=False)
     return InProcess(model, params, options)
@@ -115,7 +117,8 @@ class InProcess:
 
     def encode(self, text: str, is_control: bool) -> list[int]:
         """The tokens of a literal of a format, or of a content."""
-        return self.model.tokenize(text.encode(), add_bos=False, special=is_control)
+        with ONE_AT_A_TIME:
+            return self.model.tokenize(text.encode(), add_bos=False, special=is_control)
 
     def is_token(self, text: str) -> bool:
         """Whether this text is a special token of the tokenizer, which is read in a text and never in a content.

@@ -15,10 +15,11 @@ from typing import Final, NamedTuple, Protocol, final
 
 from returns.result import Failure
 
-from distgen.backends.in_process import ONE_AT_A_TIME, Answer, Reader, Rendered, Sampling, encoded, sampling
+from distgen.backends.in_process import ONE_AT_A_TIME, Answer, Reader, Sampling, encoded, sampling
 from distgen.backends.params import Params
 from distgen.completion import Batch
 from distgen.errors import Fault
+from distgen.prompt import Rendered
 
 _ENDLESS: Final = 2**31  # tokens
 
@@ -78,6 +79,7 @@ def load(path_or_name: str, *, params: Params | None = None, options: Mapping[st
     >>> load("path/to/model", params={"temperature": 0, "max_tokens": 100})  # doctest: +SKIP
     InProcess(model=LlamaForCausalLM, params={'temperature': 0, 'max_tokens': 100}, options={})
     """
+    sampling(params)  # a mistake is said before minutes are spent
     auto = import_module("transformers")
     tokenizer: Tokenizer = auto.AutoTokenizer.from_pretrained(path_or_name)
     model: Model = auto.AutoModelForCausalLM.from_pretrained(path_or_name)
@@ -128,7 +130,9 @@ class InProcess:
 
     def encode(self, text: str, is_control: bool) -> list[int]:
         """The tokens of a literal of a format, or of a content."""
-        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not is_control)
+        text.encode()  # tokenizers says less clearly why it takes no lone surrogate
+        with ONE_AT_A_TIME:
+            return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not is_control)
 
     def is_token(self, text: str) -> bool:
         """Whether this text is a special token of the tokenizer, which is read in a text and never in a content.

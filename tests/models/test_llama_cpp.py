@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from returns.result import Result, Success
 
 from distgen import LLM, Prompt, Segment, Sequential, Task
-from distgen.backends.in_process import Rendered
 from distgen.backends.llama_cpp import InProcess, Model, load
 from distgen.backends.params import Params
 from distgen.completion import Completion, Row, Usage
 from distgen.formats import chatml
+from distgen.prompt import Rendered
 from tests.models import tiny_gguf
 
 pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: the extra llama-cpp")

@@ -18,6 +18,7 @@ from returns.result import Result, Success
 
 from distgen import LLM, Prompt, Task, Threads
 from distgen.backends import http
+from distgen.backends.params import Params
 from distgen.backends.transformers import InProcess
 from distgen.completion import Completion, Row
 from distgen.formats import chatml, openai
@@ -96,7 +97,7 @@ def kind(row: Row) -> str:
 
 
 def test_it_answers_as_the_same_model_in_this_process(served: Served) -> None:
-    greedy = {"temperature": 0, "max_tokens": 8}
+    greedy: Params = {"temperature": 0, "max_tokens": 8}
     chat = http.chat(served.url, model=served.name, api_key="", retries=0, params=greedy)
     text = http.completions(served.url, model=served.name, api_key="", retries=0, params=greedy)
     prompt = chatml(Prompt("Hi")).unwrap()
@@ -107,7 +108,7 @@ def test_it_answers_as_the_same_model_in_this_process(served: Served) -> None:
 
 
 @pytest.mark.parametrize("params", [{}, {"seed": 5}])
-def test_the_choices_that_it_leaves_out_are_asked_for(served: Served, params: dict[str, object]) -> None:
+def test_the_choices_that_it_leaves_out_are_asked_for(served: Served, params: Params) -> None:
     params = {**params, "max_tokens": 8}
     chat = http.chat(served.url, model=served.name, api_key="", retries=0, params=params)
     text = http.completions(served.url, model=served.name, api_key="", retries=0, params=params)
@@ -122,8 +123,8 @@ def test_what_it_cannot_answer_is_the_failure_of_that_row(served: Served) -> Non
     empty, surrogate, good = text(["", "\ud800", "Hi"], 1)  # after each 500 it drops the connection
     assert (kind(empty), kind(surrogate)) == ("BadStatus", "BadStatus")
     asked(good, 1)
-    for params in ({"nonsense": 1}, {"max_tokens": "x"}, {"temperature": -1}):
-        backend = http.chat(served.url, model=served.name, api_key="", retries=0, params=params)
+    for body in ({"nonsense": 1}, {"max_tokens": "x"}, {"temperature": -1}):
+        backend = http.chat(served.url, model=served.name, api_key="", retries=0, extra_body=body)
         assert [kind(row) for row in backend([HI], 1)] == ["BadStatus"]
     [other] = http.chat(served.url, model="other", api_key="", retries=0)([HI], 1)
     assert kind(other) == "BadStatus"

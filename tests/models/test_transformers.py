@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from returns.result import Result, Success
 
 from distgen import LLM, Exchange, Prompt, Segment, Sequential, Task
-from distgen.backends.in_process import Rendered, encoded
+from distgen.backends.in_process import encoded
 from distgen.backends.params import Params
 from distgen.backends.transformers import InProcess, load
 from distgen.completion import Completion, Row, Usage
 from distgen.formats import FORMATS, ChatTemplate, chatml
 from distgen.formats.marks import is_markup
+from distgen.prompt import Rendered
 from tests.models import tiny
 from tests.test_second_oracle import SOURCES, fitted, template_of
 
