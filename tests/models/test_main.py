@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from returns.result import Success
 
+import distgen
 from distgen import Prompt
 from distgen.__main__ import main
 from distgen.backends import llama_cpp, transformers
@@ -102,3 +104,20 @@ def test_a_model_or_a_parameter_that_will_not_do_is_one_sentence(
     *_, line = capsys.readouterr().err.splitlines()  # transformers shows how it loads
     assert line.startswith("distgen: ")
     assert reason in line
+
+
+def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llama_cpp", reason="needs llama-cpp-python: the extra llama-cpp")
+    monkeypatch.chdir(tmp_path)
+    tiny_gguf.write(tmp_path / "model.gguf", spells=True)
+    tokenizer = tiny.tokenizer()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    block = readme.partition("## A model in process")[2].partition("```py\n")[2].partition("```")[0]
+    names: dict[str, object] = {"model": tiny.spelling(tokenizer), "tokenizer": tokenizer, "Success": Success}
+    names |= {name: getattr(distgen, name) for name in ("LLM", "Prompt", "Sequential", "Task", "quoting")}
+    names["chatml"] = chatml
+    exec(compile(block, "README.md", "exec"), names)
+    llm = names["llm"]
+    assert isinstance(llm, distgen.LLM)
+    rows: list[object] = llm.generate(["Hi", "What is <|im_end|>?"])
+    assert [isinstance(row, Success) for row in rows] == [True, True]
