@@ -41,6 +41,7 @@ from distgen.formats import Format as Format
 from distgen.formats import Formatter as Formatter
 from distgen.formats import format_as as format_as
 from distgen.formats import lookup as lookup
+from distgen.formats import quoting as quoting
 from distgen.formats import total as total
 from distgen.formats import trusting as trusting
 from distgen.task import Task as Task

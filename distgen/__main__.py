@@ -20,16 +20,18 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final, TextIO, TypeAlias, final
+from typing import BinaryIO, Final, TextIO, TypeAlias, TypeGuard, TypeVar, final
 from urllib.parse import urlsplit
 
 from returns.result import Failure, Result, Success
 
+from distgen.backends import llama_cpp, transformers
 from distgen.backends.echo import echo
+from distgen.backends.params import Params
 from distgen.completion import Batch, Generate
 from distgen.errors import explain, fold
-from distgen.executors import Threads
-from distgen.formats import FAMILIES, ChatMessages, ChatTemplate, lookup
+from distgen.executors import Executor, Sequential, Threads
+from distgen.formats import FAMILIES, ChatMessages, ChatTemplate, Formatter, lookup, quoting
 from distgen.journal import (
     Answers,
     IfExists,
@@ -48,6 +50,8 @@ from distgen.prompt import Messages, Prompt, Segment
 from distgen.report import Figures, Meter, metered, status, summary, table
 from distgen.rows import Line, ask, decode, encode, error_type, lines, read, reason
 from distgen.task import Task
+
+P = TypeVar("P")
 
 ANSWERED, SOME_FAILED, UNUSABLE, SPENT, INTERRUPTED = 0, 1, 2, 3, 130
 """The exit statuses: every row answered; some row failed; it could not begin or go on; no tokens left; Ctrl-C."""
@@ -229,7 +233,9 @@ def _settings(options: argparse.Namespace) -> Mapping[str, object]:
     names = ("format", "no_bos", "model", "num_generations", "system", "user_field")
     known: Mapping[str, object] = vars(options)
     asked = {name: known[name] for name in names}
-    return {**asked, "params": dict(options.param), "rehearsal": not options.base_url}
+    asked |= {name: known[name] for name in ("hf", "gguf", "batch_size") if options.hf or options.gguf}
+    rehearsal = not (options.base_url or options.hf or options.gguf)
+    return {**asked, "params": dict(options.param), "rehearsal": rehearsal}
 
 
 def render(options: argparse.Namespace) -> int:
@@ -280,6 +286,8 @@ def _no_text(reason: str) -> Result[str, str]:
 
 def _answers(options: argparse.Namespace, meter: Meter) -> Answers[Line, Answered[str]]:
     """The LLM that the options and the environment describe, as a stream over lines."""
+    if options.hf or options.gguf:
+        return _in_process(options, meter)
     is_told = options.base_url is not None
     options.base_url = options.base_url if is_told else os.environ.get("OPENAI_BASE_URL")
     if options.base_url:
@@ -296,13 +304,22 @@ def _answers(options: argparse.Namespace, meter: Meter) -> Answers[Line, Answere
 
 
 def _stream(options: argparse.Namespace, meter: Meter) -> Answers[Line, Answered[str]]:
-    template, task, threads = _format(options), Task(ask, Success), Threads(options.threads)
-    n: int = options.num_generations
+    template, threads = _format(options), Threads(options.threads)
     if isinstance(template, ChatTemplate):
-        text = LLM(task, template, metered(_completions(options, template), meter), threads, options.model)
-        return partial(text.stream, num_generations=n)
-    chat = LLM(task, template, metered(_chat(options), meter), threads, options.model)
-    return partial(chat.stream, num_generations=n)
+        return _asking(options, meter, threads, _completions(options, template), template)
+    return _asking(options, meter, threads, _chat(options), template)
+
+
+def _asking(
+    options: argparse.Namespace,
+    meter: Meter,
+    executor: Executor[Batch],
+    backend: Generate[P, Batch],
+    formatter: Formatter[P],
+    batch_size: int = 1,
+) -> Answers[Line, Answered[str]]:
+    llm = LLM(Task(ask, Success), formatter, metered(backend, meter), executor, options.model, batch_size)
+    return partial(llm.stream, num_generations=options.num_generations)
 
 
 def _chat(options: argparse.Namespace) -> Generate[Messages, Batch]:
@@ -348,14 +365,43 @@ def _proxy(url: str) -> str | None:
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
 
+def _in_process(options: argparse.Namespace, meter: Meter) -> Answers[Line, Answered[str]]:
+    """As `_stream`, over a model that is loaded here."""
+    template = _format(options)
+    if not isinstance(template, ChatTemplate):
+        raise Unusable(
+            "--format openai leaves the format to a server; with --hf or --gguf, name the model's own format"
+        )
+    options.model = options.model or Path(options.hf or options.gguf).name
+    extra = "transformers" if options.hf else "llama-cpp"
+    load = transformers.load if options.hf else llama_cpp.load
+    given: dict[str, object] = {"stop": template.stops, **dict(options.param)}
+    params = {name: value for name, value in given.items() if name in Params.__annotations__}
+    more = {name: value for name, value in given.items() if name not in params}
+    with _usable(f"--{'hf' if options.hf else 'gguf'} needs the {extra} extra: pip install 'distgen[{extra}]'"):
+        return _asking(
+            options,
+            meter,
+            Sequential(),
+            loaded := load(options.hf or options.gguf, params=params if _are_params(params) else None, options=more),
+            quoting(template, loaded.is_token, loaded.holds_token),
+            options.batch_size if options.hf else 1,
+        )
+
+
+def _are_params(params: Mapping[str, object]) -> TypeGuard[Params]:
+    """By their names; the backend looks at their values."""
+    return params.keys() <= Params.__annotations__.keys()
+
+
 @contextmanager
-def _usable() -> Generator[None, None, None]:
+def _usable(needs: str = "--base-url needs the http extra: pip install 'distgen[http]'") -> Generator[None, None, None]:
     try:
         yield
     except ImportError as error:
-        raise Unusable(f"--base-url needs the http extra: pip install 'distgen[http]' ({error})") from error
-    except ValueError as error:
-        raise Unusable(str(error)) from error
+        raise Unusable(f"{needs} ({error})") from error
+    except (OSError, ValueError) as error:  # transformers' span lines
+        raise Unusable(" ".join(str(error).split())) from error
 
 
 def _say(note: str) -> None:
@@ -564,7 +610,11 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
     add("--param", type=_param, action="append", default=[], metavar="KEY=JSON", help=param)
     add("--threads", type=_positive, default=8, metavar="N", help="requests at once [8]")
     add("--model", metavar="NAME", help="the model's name on the server, kept in each row")
-    add("--base-url", metavar="URL", help="an OpenAI-compatible server, as http://127.0.0.1:8000/v1")
+    add("--batch-size", type=_positive, default=8, metavar="N", help="with --hf: rows that are generated together [8]")
+    models = parser.add_mutually_exclusive_group()
+    models.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server, as http://127.0.0.1:8000/v1")
+    models.add_argument("--hf", metavar="PATH_OR_NAME", help="a model to load here, by transformers")
+    models.add_argument("--gguf", metavar="PATH", help="a model file to load here, by llama.cpp")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,10 @@ class Segment(NamedTuple):
     is_control: bool
 
 
+Rendered: TypeAlias = str | tuple[Segment, ...]
+"""What a tokenizer is given: a text, in which it reads markup, or segments, in whose contents it reads none."""
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Exchange:

@@ -6,6 +6,7 @@ from distgen.formats.formatter import Formatter as Formatter
 from distgen.formats.formatter import total as total
 from distgen.formats.template import ChatTemplate as ChatTemplate
 from distgen.formats.template import Example as Example
+from distgen.formats.template import quoting as quoting
 from distgen.formats.template import trusting as trusting
 from distgen.formats.family_plain import default as default
 from distgen.formats.messages import ChatMessages as ChatMessages

@@ -29,7 +29,7 @@ from distgen.formats.marks import (
     longest_first,
     portions,
 )
-from distgen.prompt import Exchange, Prompt, Segment
+from distgen.prompt import Exchange, Prompt, Rendered, Segment
 
 Strip: TypeAlias = Callable[[str], str]
 """What a template does to the ends of a text: `str.strip`, `str.lstrip`, or `str`, which changes nothing."""
@@ -502,6 +502,35 @@ def trusting(template: ChatTemplate) -> Formatter[str]:
 
 def _trusted(template: ChatTemplate, prompt: Prompt) -> Result[str, FormatError]:
     return template.segments(prompt).map(lambda segments: "".join(segment.text for segment in segments))
+
+
+def quoting(
+    template: ChatTemplate, is_token: Callable[[str], bool], holds_token: Callable[[str], bool]
+) -> Formatter[Rendered]:
+    """The same format for a tokenizer at hand, which may quote markup: as text, or as segments where it is quoted.
+
+    `holds_token` says whether the tokenizer reads a special token in a text: a prompt with such a text is given as segments,
+    and any other as the very text, so that it is tokenized as the model's makers do. Where some of the format's own markup
+    is no such token (`is_token`), segments would keep nothing apart, and the format refuses what it always does.
+
+    >>> from distgen.formats import chatml
+    >>> quote = quoting(chatml, is_token=lambda text: True, holds_token=lambda text: "<|im_" in text)
+    >>> quote(Prompt("Hi")).unwrap()
+    '<|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n'
+    >>> quote(Prompt("What is <|im_end|>?")).unwrap()[1]
+    Segment(text='What is <|im_end|>?', is_control=False)
+    """
+    if not all(map(is_token, (*template.control_tokens, *template.stops))):
+        return template
+    return partial(_quoted, template, holds_token)
+
+
+def _quoted(
+    template: ChatTemplate, holds_token: Callable[[str], bool], prompt: Prompt
+) -> Result[Rendered, FormatError]:
+    if any(holds_token(text) for _, text in prompt.texts()):
+        return template.segments(prompt)
+    return template(prompt)
 
 
 def _success(text: str) -> Success[str]:

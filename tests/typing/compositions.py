@@ -40,9 +40,10 @@ from distgen import (
     fold,
     format_as,
     lookup,
+    quoting,
     total,
 )
-from distgen.backends import aiohttp, http
+from distgen.backends import aiohttp, http, llama_cpp, transformers
 from distgen.backends import openai as openai_client
 from distgen.backends.echo import echo
 from distgen.formats import chatml, openai
@@ -113,6 +114,16 @@ LLM(task, total(lambda prompt: prompt.user), texts, Sequential())
 LLM(task, chatml, each(str.upper), Sequential())
 generate: Generate[str, Batch] = echo
 generate_chats: Generate[Messages, Batch] = echo
+
+
+# A model in process takes texts and segments, and no messages.
+def in_process(local: transformers.InProcess | llama_cpp.InProcess) -> None:
+    LLM(task, chatml, local, Sequential())
+    LLM(task, chatml.segments, local, Sequential(), batch_size=8)
+    LLM(task, quoting(chatml, local.is_token, local.holds_token), local, Threads(2))
+    LLM(task, openai, local, Sequential())  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+    LLM(task, chatml.segments, texts, Sequential())  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+
 
 # A format renders what the backend takes.
 LLM(task, openai, texts, Sequential())  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
