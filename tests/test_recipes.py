@@ -47,7 +47,7 @@ from distgen import (
 from distgen.backends.http import completions
 from distgen.formats import default
 from distgen.journal import Fields, Journal, Recorded, record
-from tests.parts import PLAIN
+from tests.parts import PLAIN, wait_for_limiters
 from tests.servers import Act, Server, response, serving, text_body
 
 P = TypeVar("P")
@@ -297,6 +297,7 @@ def test_no_more_go_out_in_any_window_than_the_limit(server: Server) -> None:
     backend = noting(times, completions(server.url, model="m"))
     with Limiter(Rate(20, 200)) as limiter:  # 20 in 200 milliseconds
         rows = LLM(PLAIN, default, limited(backend, limiter), Threads(32)).generate([str(n) for n in range(60)])
+    wait_for_limiters()
     assert texts(rows) == [[str(n)] for n in range(60)]
     assert most_within(0.2, times) <= 20
     assert max(times) - min(times) < 2  # and not one after the other
