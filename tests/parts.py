@@ -117,13 +117,6 @@ def left_behind() -> list[str]:
     return [*threads, *(command for command in commands if command and "resource_tracker" not in command)]
 
 
-def wait_for_limiters() -> None:
-    """pyrate-limiter's thread ends a little after its limiter is closed, and other tests count threads."""
-    for thread in threading.enumerate():
-        if thread.name == "PyrateLimiter's Leaker":
-            thread.join(5)
-
-
 @contextmanager
 def mounted(folder: Path, options: str) -> Generator[None]:
     """A small disk of its own."""

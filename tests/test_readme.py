@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts import wait_for_limiters
-
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$(?:\s*^```text\n(.*?)^```$)?", README, re.DOTALL | re.MULTILINE)
 
@@ -20,7 +18,6 @@ def test_a_block_prints_what_it_says(code: str, printed: str) -> None:
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
-    wait_for_limiters()
     assert output.getvalue() == printed
 
 
