@@ -21,7 +21,6 @@ from aiolimiter import AsyncLimiter
 from diskcache import Index
 from diskcache.core import MODE_RAW, MODE_TEXT
 from pydantic import BaseModel, Field, TypeAdapter
-from pyrate_limiter import Limiter, Rate
 from returns.result import Failure, Result, Success, safe
 
 from distgen import (
@@ -261,15 +260,7 @@ def test_nothing_in_the_folder_is_pickled(server: Server, tmp_path: Path) -> Non
 # A rate limit
 
 
-def limited(generate: Generate[P, Batch], limiter: Limiter) -> Generate[P, Batch]:
-    def wait_and_generate(prompts: Sequence[P], num_generations: int) -> Batch:
-        limiter.try_acquire()
-        return generate(prompts, num_generations)
-
-    return wait_and_generate
-
-
-def limited_async(generate: Generate[P, Awaitable[Batch]], limiter: AsyncLimiter) -> Generate[P, Awaitable[Batch]]:
+def limited(generate: Generate[P, Awaitable[Batch]], limiter: AsyncLimiter) -> Generate[P, Awaitable[Batch]]:
     async def wait_and_generate(prompts: Sequence[P], num_generations: int) -> Batch:
         async with limiter:
             return await generate(prompts, num_generations)
@@ -294,20 +285,9 @@ def noting(times: list[float], generate: Generate[P, R]) -> Generate[P, R]:
 def test_no_more_go_out_in_any_window_than_the_limit(server: Server) -> None:
     server.script()
     times: list[float] = []
-    backend = noting(times, completions(server.url, model="m"))
-    with Limiter(Rate(20, 200)) as limiter:  # 20 in 200 milliseconds
-        rows = LLM(PLAIN, default, limited(backend, limiter), Threads(32)).generate([str(n) for n in range(60)])
-    assert texts(rows) == [[str(n)] for n in range(60)]
-    assert most_within(0.2, times) <= 20
-    assert max(times) - min(times) < 2  # and not one after the other
-
-
-def test_no_more_go_out_in_any_window_of_an_async_run(server: Server) -> None:
-    server.script()
-    times: list[float] = []
     backend = noting(times, async_client(server.url))
     limiter = AsyncLimiter(1, 0.02)  # not (10, 0.2), which lets 10 go at once and then one each 0.02 s: 19 in a window
-    rows = LLM(PLAIN, default, limited_async(backend, limiter), Asyncio(32)).generate([str(n) for n in range(40)])
+    rows = LLM(PLAIN, default, limited(backend, limiter), Asyncio(32)).generate([str(n) for n in range(40)])
     assert texts(rows) == [[str(n)] for n in range(40)]
     assert most_within(0.2, times) <= 10
     assert max(times) - min(times) < 2

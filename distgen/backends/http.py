@@ -53,6 +53,7 @@ def chat(
     - `api_key`: None takes OPENAI_API_KEY from the environment; an empty one sends no Authorization header.
     - `timeout`: seconds from the start of each HTTP request to the last byte of its answer, however slowly it drips.
     - `retries`: how many times a request is made again after a 408, 409, 429, 5xx or a broken connection, or a Retry.
+      So a request takes at most (retries + 1) * timeout and the waits between, of at most 60 s each.
     - `connections`: the most that are open at once, and kept; as many as there are threads, or calls wait in line.
     - `proxy`: its URL, with user and password where it wants them; those of the environment are not used.
     - `params`: how answers are sampled, in the protocol's own words.
