@@ -80,6 +80,8 @@ and why any of them failed; the rest of them, and what failed again:
     --base-url http://127.0.0.1:8000/v1 --model my-model \\
     --param temperature=0.7 --param max_tokens=256 --limit 20 -v
   python -m distgen run ... --resume, without --limit
+A model that is loaded here, and no server:
+  python -m distgen run rows.jsonl -o out.jsonl --format llama3 --hf MODEL
 
 Environment: OPENAI_API_KEY is the key, printed nowhere; OPENAI_BASE_URL and
 OPENAI_MODEL stand in for --base-url and --model (--base-url '' rehearses all
