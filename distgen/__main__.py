@@ -16,22 +16,16 @@ import textwrap
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final, TextIO, TypeAlias, TypeGuard, TypeVar, final
-from urllib.parse import urlsplit
+from typing import BinaryIO, Final, TextIO, TypeAlias
 
 from returns.result import Failure, Result, Success
 
-from distgen.backends import llama_cpp, transformers
-from distgen.backends.echo import echo
-from distgen.backends.params import Params
-from distgen.completion import Batch, Generate
+from distgen.asking import Unusable, answering, format_of, say
 from distgen.errors import explain, fold
-from distgen.executors import Executor, Sequential, Threads
-from distgen.formats import FAMILIES, ChatMessages, ChatTemplate, Formatter, lookup, quoting
+from distgen.formats import FAMILIES, ChatMessages, ChatTemplate
 from distgen.journal import (
     Answers,
     IfExists,
@@ -45,13 +39,10 @@ from distgen.journal import (
     record,
     row,
 )
-from distgen.llm import LLM, Answered
-from distgen.prompt import Messages, Prompt, Segment
-from distgen.report import Figures, Meter, metered, status, summary, table
-from distgen.rows import Line, ask, decode, encode, error_type, lines, read, reason
-from distgen.task import Task
-
-P = TypeVar("P")
+from distgen.llm import Answered
+from distgen.prompt import Prompt, Segment
+from distgen.report import Figures, Meter, status, summary, table
+from distgen.rows import Line, decode, encode, error_type, lines, read, reason
 
 ANSWERED, SOME_FAILED, UNUSABLE, SPENT, INTERRUPTED = 0, 1, 2, 3, 130
 """The exit statuses: every row answered; some row failed; it could not begin or go on; no tokens left; Ctrl-C."""
@@ -93,11 +84,6 @@ interrupted. Rows that were written stay, whatever happens.
 """
 
 
-@final
-class Unusable(Exception):
-    """A reason to end before anything is asked: one sentence."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status.
 
@@ -111,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except Unusable as error:
-        _say(str(error))
+        say(str(error))
         return UNUSABLE
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -119,14 +105,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would try it again
         if isinstance(error, BrokenPipeError):  # the reader of our output went away, as `head` does
             return SOME_FAILED
-        _say(f"cannot write the output: {error.strerror or error}")
+        say(f"cannot write the output: {error.strerror or error}")
         return UNUSABLE
 
 
 def run(options: argparse.Namespace) -> int:
     """Answers each row of the input."""
     meter, early = Meter(), list[int]()
-    answers = _answers(options, meter)
+    answers = answering(options, meter)
     with _reading(options.input) as source, _interrupts() as is_interrupted:
         asked = read(lines(source), options.user_field, options.system)
         wanted = _wanted(asked, options, meter, is_interrupted, early)
@@ -183,12 +169,12 @@ def _heed(step: Step[Line, str], meter: Meter, say: Callable[[str], object]) -> 
 
 def _closed(options: argparse.Namespace, figures: Figures, early: Sequence[int]) -> int:
     """Says what came of it all, and gives the exit status."""
-    _say(summary(figures))
+    say(summary(figures))
     for line in table(figures):
         print(line, file=sys.stderr)
     for ended in early:
         why = "interrupted" if ended == INTERRUPTED else f"{options.max_total_tokens:,} tokens are spent"
-        _say(f"{why}; rows are left" if options.output == "-" else f"{why}; to go on: {_again(options)}")
+        say(f"{why}; rows are left" if options.output == "-" else f"{why}; to go on: {_again(options)}")
         return ended
     return SOME_FAILED if figures.failed else ANSWERED
 
@@ -245,7 +231,7 @@ def render(options: argparse.Namespace) -> int:
 
     On a terminal control characters in the texts are written as escapes, and the format's own literals are coloured.
     """
-    template = _format(options)
+    template = format_of(options)
     colour = ("\x1b[36m", "\x1b[0m") if _is_colourful() else ("", "")
     written = partial(_shown, colour) if sys.stdout.isatty() else partial(_rendered)
     failed = 0
@@ -284,138 +270,6 @@ def _described(template: ChatTemplate | ChatMessages) -> tuple[str, str, str]:
 
 def _no_text(reason: str) -> Result[str, str]:
     return Failure(reason)
-
-
-def _answers(options: argparse.Namespace, meter: Meter) -> Answers[Line, Answered[str]]:
-    """The LLM that the options and the environment describe, as a stream over lines."""
-    if options.hf or options.gguf:
-        return _in_process(options, meter)
-    is_told = options.base_url is not None
-    options.base_url = options.base_url if is_told else os.environ.get("OPENAI_BASE_URL")
-    if options.base_url:
-        options.model = options.model or os.environ.get("OPENAI_MODEL")
-    else:
-        _say("no --base-url, so this is a rehearsal: each prompt is answered with itself, offline")
-        options.model = options.model or "echo"
-    if not options.model:
-        raise Unusable("--base-url needs --model, the name under which the server knows its model")
-    stream = _stream(options, meter)
-    if options.base_url and not is_told:
-        _say(f"asking {options.base_url}, as OPENAI_BASE_URL says")
-    return stream
-
-
-def _stream(options: argparse.Namespace, meter: Meter) -> Answers[Line, Answered[str]]:
-    template, threads = _format(options), Threads(options.threads)
-    if isinstance(template, ChatTemplate):
-        return _asking(options, meter, threads, _completions(options, template), template)
-    return _asking(options, meter, threads, _chat(options), template)
-
-
-def _asking(
-    options: argparse.Namespace,
-    meter: Meter,
-    executor: Executor[Batch],
-    backend: Generate[P, Batch],
-    formatter: Formatter[P],
-    batch_size: int = 1,
-) -> Answers[Line, Answered[str]]:
-    llm = LLM(Task(ask, Success), formatter, metered(backend, meter), executor, options.model, batch_size)
-    return partial(llm.stream, num_generations=options.num_generations)
-
-
-def _chat(options: argparse.Namespace) -> Generate[Messages, Batch]:
-    if not options.base_url:
-        return echo
-    with _usable():
-        from distgen.backends import http
-
-        extra = dict(options.param)
-        return http.chat(
-            options.base_url,
-            model=options.model,
-            connections=options.threads,
-            proxy=_proxy(options.base_url),
-            extra_body=extra,
-        )
-
-
-def _completions(options: argparse.Namespace, template: ChatTemplate) -> Generate[str, Batch]:
-    if not options.base_url:
-        return echo
-    if template.bos:
-        _say(f"prompts begin with {template.bos}; if the server adds that itself, as vLLM and llama.cpp do: --no-bos")
-    with _usable():
-        from distgen.backends import http
-
-        extra = {"stop": template.stops, **dict(options.param)} if template.stops else dict(options.param)
-        return http.completions(
-            options.base_url,
-            model=options.model,
-            connections=options.threads,
-            proxy=_proxy(options.base_url),
-            extra_body=extra,
-        )
-
-
-def _proxy(url: str) -> str | None:
-    """The proxy that the environment names for this URL, as https_proxy, unless no_proxy excepts its host."""
-    from urllib.request import getproxies, proxy_bypass
-
-    asked = urlsplit(url)
-    proxy = None if proxy_bypass(asked.netloc) else getproxies().get(asked.scheme)
-    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
-
-
-def _in_process(options: argparse.Namespace, meter: Meter) -> Answers[Line, Answered[str]]:
-    """As `_stream`, over a model that is loaded here."""
-    template = _format(options)
-    if not isinstance(template, ChatTemplate):
-        raise Unusable(
-            "--format openai leaves the format to a server; with --hf or --gguf, name the model's own format"
-        )
-    options.model = options.model or Path(options.hf or options.gguf).name
-    extra = "transformers" if options.hf else "llama-cpp"
-    load = transformers.load if options.hf else llama_cpp.load
-    given: dict[str, object] = {"stop": template.stops, **dict(options.param)}
-    params = {name: value for name, value in given.items() if name in Params.__annotations__}
-    more = {name: value for name, value in given.items() if name not in params}
-    with _usable(f"--{'hf' if options.hf else 'gguf'} needs the {extra} extra: pip install 'distgen[{extra}]'"):
-        return _asking(
-            options,
-            meter,
-            Sequential(),
-            loaded := load(options.hf or options.gguf, params=params if _are_params(params) else None, options=more),
-            quoting(template, loaded.is_token, loaded.holds_token),
-            options.batch_size if options.hf else 1,
-        )
-
-
-def _are_params(params: Mapping[str, object]) -> TypeGuard[Params]:
-    """By their names; the backend looks at their values."""
-    return params.keys() <= Params.__annotations__.keys()
-
-
-@contextmanager
-def _usable(needs: str = "--base-url needs the http extra: pip install 'distgen[http]'") -> Generator[None, None, None]:
-    try:
-        yield
-    except ImportError as error:
-        raise Unusable(f"{needs} ({error})") from error
-    except (OSError, ValueError) as error:  # transformers' span lines
-        raise Unusable(" ".join(str(error).split())) from error
-
-
-def _say(note: str) -> None:
-    print(f"distgen: {note}", file=sys.stderr)
-
-
-def _format(options: argparse.Namespace) -> ChatTemplate | ChatMessages:
-    template = lookup(str(options.format))
-    if isinstance(template, Failure):
-        raise Unusable(f"{explain(template.failure())} On the command line: python -m distgen formats.")
-    found = template.unwrap()
-    return replace(found, bos="") if options.no_bos and isinstance(found, ChatTemplate) else found
 
 
 def _is_colourful() -> bool:

@@ -30,6 +30,7 @@ HEAVY = {
         "distgen.backends.http",
         "distgen.backends.openai",
         "distgen.backends.wire",
+        "distgen.asking",
         "distgen.__main__",
     ),
 }
@@ -38,6 +39,7 @@ FLOORS = (
     {"formats", "task", "executors", "backends"},
     {"llm"},
     {"journal", "report", "rows", "testing"},
+    {"asking"},
     {"__main__", "__init__"},
 )
 
