@@ -88,3 +88,11 @@ ECHOES: Sequence[Act] = [
     Act(f"{KEY}/1.1 200 OK\r\n\r\n".encode(), then="close"),
     Act(f"HTTP/{KEY} 200 OK\r\n\r\n".encode(), then="close"),
 ]
+
+ESCAPED_KEY = "sk-ab\\cd'ef\"gh"  # which a repr shows otherwise
+NO_HTTP: Sequence[Act] = [
+    Act(f"{ESCAPED_KEY}\r\n\r\n".encode(), then="close"),
+    Act(f"HTTP/1.1 200 OK\r\nFrom {ESCAPED_KEY}\r\n\r\n".encode(), then="close"),
+    Act(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{ESCAPED_KEY}\r\n".encode(), then="close"),
+    Act(f"HTTP/1.1 200 OK\r\nContent-Length: {ESCAPED_KEY}\r\n\r\n".encode(), then="close"),
+]

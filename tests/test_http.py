@@ -26,7 +26,21 @@ from distgen.backends.http import RETRIES, chat, completions
 from distgen.completion import Batch, Completion, Generate, Row, TokenLogprob, Usage
 from distgen.errors import Fault
 from distgen.prompt import Messages
-from tests.faults import BODY, BROKEN, ECHOES, FINAL, KEY, LONG, LONG_HEADS, MALFORMED, OK, PASSING, SLOW
+from tests.faults import (
+    BODY,
+    BROKEN,
+    ECHOES,
+    ESCAPED_KEY,
+    FINAL,
+    KEY,
+    LONG,
+    LONG_HEADS,
+    MALFORMED,
+    NO_HTTP,
+    OK,
+    PASSING,
+    SLOW,
+)
 from tests.servers import Act, Server, Then, response, serving, text_body
 
 P = TypeVar("P")
@@ -491,6 +505,14 @@ def test_the_key_is_shown_nowhere_even_if_the_server_says_it(
     shown = f"{fault!r} {fault.trace} {caplog.text} {[vars(record) for record in caplog.records]} {capfd.readouterr()}"
     assert KEY not in shown.replace("\\/", "/")
     assert "sk-abc" not in shown
+
+
+@pytest.mark.parametrize("act", NO_HTTP, ids=range(len(NO_HTTP)))
+def test_what_is_no_http_is_not_quoted(over: Over, server: Server, act: Act, caplog: pytest.LogCaptureFixture) -> None:
+    server.script(then_always=act)
+    caplog.set_level(logging.DEBUG)
+    fault = failed(ask(over, server, key=ESCAPED_KEY))
+    assert "sk-ab" not in f"{fault!r} {fault.trace} {caplog.text} {[vars(record) for record in caplog.records]}"
 
 
 @pytest.mark.parametrize("key", ["sk-1\n", "sk-1\r\nX: y", "sk 1", "sk-1\x00", "sk-\u2713", "sk-\xe9", "\x7f"])

@@ -9,13 +9,27 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "distgen"
 HEAVY = {
-    *("asyncio", "concurrent.futures", "logging", "urllib3", "rich", "hypothesis", "dask", "jinja2"),
+    *(
+        "asyncio",
+        "concurrent.futures",
+        "logging",
+        "urllib3",
+        "aiohttp",
+        "openai",
+        "rich",
+        "hypothesis",
+        "dask",
+        "jinja2",
+    ),
     *(
         "distgen.testing",
         "distgen.journal",
         "distgen.report",
         "distgen.rows",
+        "distgen.backends.aiohttp",
         "distgen.backends.http",
+        "distgen.backends.openai",
+        "distgen.backends.wire",
         "distgen.__main__",
     ),
 }

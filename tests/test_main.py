@@ -696,7 +696,20 @@ def test_parameters_are_sent_and_belong_to_the_settings(
     assert answered({"user": "A"}, tmp_path=tmp_path, options=(*options[:-2], "--format", "openai", "--resume"))[0] == 2
     assert 'params was {"stop": ["END"], "temperature": 0.5} and is now {"temperature": 0.5}' in capsys.readouterr().err
     assert answered({"user": "A"}, tmp_path=tmp_path, options=(*options, "--param", "n=3"))[0] == 2
-    assert "params['n'] is set by the backend itself" in capsys.readouterr().err
+    assert "['n'] is set by the backend itself" in capsys.readouterr().err
+
+
+def test_logprobs_that_are_asked_for_are_written(server: Server, tmp_path: Path) -> None:
+    token = {"token": "Hi", "logprob": -0.5, "top_logprobs": [{"token": "Hi", "logprob": -0.5}]}
+    server.script(Act(response(200, chat_body("Hi", logprobs={"content": [token]}))))
+    asked = ("--param", "logprobs=true", "--param", "top_logprobs=1")
+    options = ("--base-url", server.url, "--model", "m", "--format", "openai", *asked)
+    status, (row,) = answered({"user": "A"}, tmp_path=tmp_path, options=options)
+    assert status == 0
+    usage = {"prompt_tokens": 3, "completion_tokens": 5}
+    said = {"text": "Hi", "finish_reason": "stop", "usage": usage, "logprobs": [token]}
+    assert row == {"user": "A", "generations": [said], "model": "m"}
+    assert (server.seen()[0].json()["logprobs"], server.seen()[0].json()["top_logprobs"]) == (True, 1)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from distgen import LLM, Asyncio, Completion, Fault, Prompt, Task, Threads, Toke
 from distgen.backends.openai import OverAsyncOpenAI, OverOpenAI, chat, completions
 from distgen.completion import Batch, Row
 from distgen.prompt import Messages
-from tests.faults import BROKEN, ECHOES, FINAL, KEY, MALFORMED, OK, PASSING, SLOW
+from tests.faults import BROKEN, ECHOES, ESCAPED_KEY, FINAL, KEY, MALFORMED, NO_HTTP, OK, PASSING, SLOW
 from tests.servers import Act, Server, response, serving, text_body
 
 DONE = [Completion("ok", "stop")]
@@ -140,6 +140,15 @@ def test_no_failure_shows_the_key_even_if_the_server_says_it(server: Server, cli
     shown = f"{row.failure()!r} {row.failure().trace}"
     assert KEY not in shown
     assert "sk-abc" not in shown
+
+
+@pytest.mark.parametrize("act", NO_HTTP, ids=range(len(NO_HTTP)))
+def test_what_is_no_http_is_not_quoted(server: Server, act: Act) -> None:
+    server.script(then_always=act)
+    with OpenAI(api_key=ESCAPED_KEY, base_url=server.url, max_retries=0) as client:
+        [row] = completions(client, model="tiny")(["a"], 1)
+    assert isinstance(row, Result)
+    assert "sk-ab" not in f"{row.failure()!r} {row.failure().trace}"
 
 
 def test_a_key_that_the_client_asks_for_is_hidden_from_the_first_request_on(server: Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from returns.result import Failure, Success
 from typing_extensions import Buffer
 
-from distgen import Fault, Prompt
+from distgen import Completion, Fault, Generation, Prompt, TokenLogprob, Usage
 from distgen.__main__ import main
+from distgen.journal import row as journal_row
 from distgen.rows import LONGEST_LINE, decode, encode, lines, read
 
 ROOT = Path(__file__).parent.parent
@@ -115,6 +117,34 @@ def test_an_output_row_tells_its_line(fields: dict[str, int]) -> None:
     back, answer = decode(json.loads(json.dumps(encode(line, Failure(Fault("K", "m")))))).unwrap()
     assert back == line
     assert isinstance(answer, Failure)
+
+
+def test_logprobs_are_written_where_they_are_and_by_the_names_of_the_protocol() -> None:
+    (line,) = read([GOOD], None, None)
+    tokens = (TokenLogprob("a", -0.5, (TokenLogprob("a", -0.5), TokenLogprob("b", -math.inf))), TokenLogprob("c", None))
+    said = [Completion("ac", "stop", Usage(1, 2), tokens), Completion("", "stop", None, ()), Completion("x")]
+    answer = Success(tuple(Generation("m", Prompt("good"), each, Success(each.text)) for each in said))
+    assert json.loads(journal_row(encode(line, answer))) == {
+        "user": "good",
+        "generations": [
+            {
+                "text": "ac",
+                "finish_reason": "stop",
+                "usage": {"prompt_tokens": 1, "completion_tokens": 2},
+                "logprobs": [
+                    {
+                        "token": "a",
+                        "logprob": -0.5,
+                        "top_logprobs": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -9999.0}],
+                    },
+                    {"token": "c", "logprob": None, "top_logprobs": []},
+                ],
+            },
+            {"text": "", "finish_reason": "stop", "usage": None, "logprobs": []},
+            {"text": "x", "finish_reason": None, "usage": None},
+        ],
+        "model": "m",
+    }
 
 
 LARGE = """

@@ -109,20 +109,16 @@ class OverAiohttp(Generic[P]):
         return [await wire.answered_async(self.server.row(prompt, num_generations), self._ask) for prompt in prompts]
 
     async def _ask(self, request: wire.Body) -> wire.Answer:
-        body = wire.encoded(request)
-        policy = self._policy
+        body, policy = wire.encoded(request), self._policy
         while True:
             reply = await self._once(body)
-            if isinstance(reply, _Reply):
-                again = asked_again(policy, None, reply.status, reply.retry_after)
-            elif isinstance(reply, wire.ConnectionFailed):
-                again = asked_again(policy, reply.reason, 0, None)
-            else:
-                again = None
+            again = _again(policy, reply)
             if again is None:
-                break
+                return self._read(reply)
             policy, seconds = again
             await asyncio.sleep(seconds)
+
+    def _read(self, reply: _Reply | wire.WireError) -> wire.Answer:
         if isinstance(reply, _Reply):
             return self.server.endpoint.answer(reply.status, reply.body, reply.location)
         return Failure(reply)
@@ -136,7 +132,7 @@ class OverAiohttp(Generic[P]):
                 async with session.post(self._url, data=data, allow_redirects=False) as answer:
                     headers = answer.headers
                     return _Reply(
-                        answer.status, await _read(answer), headers.get("Location", ""), headers.get("Retry-After")
+                        answer.status, await _received(answer), headers.get("Location", ""), headers.get("Retry-After")
                     )
             except TimeoutError:
                 return wire.TimedOut(self.server.timeout)
@@ -152,19 +148,28 @@ async def _opened(server: Server[P]) -> AsyncGenerator[_Open, None]:
     async with ClientSession(
         connector=TCPConnector(limit=0),
         timeout=ClientTimeout(total=server.timeout),
-        headers=server.headers,
+        headers={"Accept-Encoding": "identity", **server.headers},
+        auto_decompress=False,  # a few bytes of gzip may be gigabytes of text
         cookie_jar=DummyCookieJar(),
-        auto_decompress=False,  # no encoding is offered, and a few bytes of gzip may be gigabytes of text
-        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
     ) as session:
         yield _Open(session, asyncio.Semaphore(server.connections))
+
+
+def _again(policy: Retry, reply: _Reply | wire.WireError) -> tuple[Retry, float] | None:
+    match reply:
+        case _Reply(status=status, retry_after=retry_after):
+            return asked_again(policy, None, status, retry_after)
+        case wire.ConnectionFailed(reason):
+            return asked_again(policy, reason, 0, None)
+        case _:  # what came too late, or too long, would do so again
+            return None
 
 
 class _PastLimit(Exception):
     """The answer is longer than LONGEST_ANSWER."""
 
 
-async def _read(answer: ClientResponse) -> bytes:
+async def _received(answer: ClientResponse) -> bytes:
     if (answer.content_length or 0) > LONGEST_ANSWER:
         raise _PastLimit
     parts: list[bytes] = []

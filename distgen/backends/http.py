@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 from returns.result import Failure
 from typing_extensions import Buffer
@@ -164,7 +164,8 @@ class _Bounded(io.RawIOBase):
     """What a socket receives, until a deadline and up to a length."""
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
-        # urllib3 has just set what Timeout(total=...) leaves for the answer
+        # urllib3 has just set what Timeout(total=...) leaves for the answer: the first read need not, a system call each
+        self._is_set = True
         self._deadline = time.monotonic() + (sock.gettimeout() or 0)
         self._room = LONGEST_ANSWER
         self._sock = sock
@@ -177,7 +178,9 @@ class _Bounded(io.RawIOBase):
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise _PastDeadline
-        self._sock.settimeout(left)
+        if not self._is_set:
+            self._sock.settimeout(left)
+        self._is_set = False
         try:
             size = self._raw.readinto(buffer)
         except TimeoutError:
@@ -215,8 +218,22 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Connection(HTTPConnection):
+    """Sends a request as one piece; http.client sends headers and body apart, which costs a fifth of a request's CPU."""
+
     response_class = _Response
+    _held: list[bytes] | None = None
+
+    def request(self, *args: Any, **options: Any) -> None:
+        self._held = []
+        super().request(*args, **options)
+        request, self._held = b"".join(self._held), None
+        self.send(request)
+
+    def send(self, data: Any) -> None:
+        if self._held is None:
+            super().send(data)
+        else:
+            self._held.append(data)
 
 
-class _SecureConnection(HTTPSConnection):
-    response_class = _Response
+class _SecureConnection(_Connection, HTTPSConnection): ...

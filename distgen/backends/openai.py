@@ -177,6 +177,9 @@ def _failed(error: Exception, client: OpenAI | AsyncOpenAI, endpoint: wire.Endpo
             return Failure(wire.TimedOut(seconds or 0))
         case APIConnectionError():
             cause = error.__cause__ or error
-            return Failure(wire.ConnectionFailed(f"{type(cause).__name__}: {cause}"))
+            name = type(cause).__name__
+            # A protocol error is not quoted: it quotes the answer, and that may quote the key, escaped.
+            told = f"the answer broke off or is no HTTP ({name})" if "Protocol" in name else f"{name}: {cause}"
+            return Failure(wire.ConnectionFailed(told))
         case _:  # the client's own authentication, hooks and encoding
             return Failure(wire.NotSent(f"{type(error).__name__}: {error}"))

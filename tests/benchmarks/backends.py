@@ -2,9 +2,11 @@
 
     python tests/benchmarks/backends.py [ROWS]
 
-A server in a process of its own answers each chat request after 50 ms; 64 are asked at once, 1,000 rows in all unless told
-otherwise, the best of five runs taken in turn. The bare ones format, send and read JSON as a careful user would: one
-pool, one session, retries and a timeout as the library has them, the text and its cost taken out of the answer.
+A server in a process of its own answers each chat request after 50 ms; 512 are asked at once, 2,000 rows in all unless
+told otherwise, the best of three runs taken in turn. The bare ones format, send and read JSON as a careful user would: one
+pool, one session, retries and a timeout as the library has them, the text and its cost taken out of the answer. The
+openai client is taken twice: as users call it, `client.chat.completions.create`, which the bounds are about, and by the
+adapter, which spares it the parsing of what it read.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ from distgen.backends import http as over_http
 from distgen.backends import openai as over_openai
 from distgen.formats import openai
 
-AT_ONCE = 64
+AT_ONCE = 512
 LATENCY = 0.05
-RUNS = 5
+RUNS = 3
 TASK: Task[str, str] = Task(Prompt, Success)
 ANSWER = json.dumps(
     {
@@ -127,8 +129,8 @@ def bare_aiohttp(url: str, rows: int) -> Iterator[Completion]:
     async def main() -> list[Completion]:
         places = asyncio.Semaphore(AT_ONCE)
         headers = {"Authorization": "Bearer sk-1"}
-        timeout = aiohttp.ClientTimeout(total=60)
-        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+        timeout, connector = aiohttp.ClientTimeout(total=60), aiohttp.TCPConnector(limit=AT_ONCE)
+        async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector) as session:
 
             async def ask(text: str) -> Completion:
                 request = {"model": "tiny", "messages": [{"role": "user", "content": text}], "temperature": 0.7}
@@ -144,12 +146,12 @@ def bare_aiohttp(url: str, rows: int) -> Iterator[Completion]:
 
 
 def through_http(url: str, rows: int) -> Iterable[object]:
-    backend = over_http.chat(url, model="tiny", api_key="sk-1", params={"temperature": 0.7})
+    backend = over_http.chat(url, model="tiny", api_key="sk-1", connections=AT_ONCE, params={"temperature": 0.7})
     return LLM(TASK, openai, backend, Threads(AT_ONCE)).stream(inputs(rows))
 
 
 def through_aiohttp(url: str, rows: int) -> Iterable[object]:
-    backend = over_aiohttp.chat(url, model="tiny", api_key="sk-1", params={"temperature": 0.7})
+    backend = over_aiohttp.chat(url, model="tiny", api_key="sk-1", connections=AT_ONCE, params={"temperature": 0.7})
     return LLM(TASK, openai, backend, Asyncio(AT_ONCE)).stream(inputs(rows))
 
 
@@ -202,7 +204,7 @@ def told(what: str, figure: float, bound: float) -> bool:
 
 
 def main(arguments: Sequence[str]) -> int:
-    number = int(arguments[0]) if arguments else 1000
+    number = int(arguments[0]) if arguments else 2000
     with serving() as url:
         best = dict.fromkeys(RUN, 0.0)
         for _ in range(RUNS):
@@ -210,11 +212,12 @@ def main(arguments: Sequence[str]) -> int:
                 best[name] = max(best[name], rows_per_second(run(url, number), number))
     for name, figure in best.items():
         print(f"{name}: {figure:,.0f} rows a CPU second, {1e3 / figure:.2f} ms a row")
-    http, urllib, ours, bare, client, *_ = best.values()
+    http, urllib, ours, bare, adapter, client, _ = best.values()
+    print(f"to the adapter: http {http / adapter:.2f} times, aiohttp {ours / adapter:.2f} times")
     held = [
-        told("http to the openai client", http / client, 4),
+        told("http to the openai client, each(create)", http / client, 4),
         told("http to bare urllib3", http / urllib, 0.7),
-        told("aiohttp to the openai client", ours / client, 6),
+        told("aiohttp to the openai client, each(create)", ours / client, 6),
         told("aiohttp to bare aiohttp", ours / bare, 0.7),
     ]
     return int(not all(held))

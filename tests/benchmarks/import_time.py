@@ -20,6 +20,8 @@ RUNS = 31
 HEAVY = (
     "hypothesis",
     "urllib3",
+    "aiohttp",
+    "openai",
     "asyncio",
     "rich",
     "concurrent.futures",

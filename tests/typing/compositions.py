@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import assert_type
 
+from openai import AsyncOpenAI, OpenAI
 from returns.result import Result, Success, safe
 
 from distgen import (
@@ -42,7 +43,8 @@ from distgen import (
     quoting,
     total,
 )
-from distgen.backends import llama_cpp, transformers
+from distgen.backends import aiohttp, http, llama_cpp, transformers
+from distgen.backends import openai as openai_client
 from distgen.backends.echo import echo
 from distgen.formats import chatml, openai
 from distgen.journal import Journal, JournalError, Kept, Recorded, Step, explain_journal, record
@@ -137,6 +139,32 @@ LLM(task, chatml, texts_async, Pool(ThreadPoolExecutor, 4))  # type: ignore[arg-
 LLM(task, chatml, texts, Asyncio(8))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 LLM(task, chatml, each(str.upper), Asyncio(8))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 LLM(task, openai, texts_async, Asyncio(8))  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+
+# The backends for servers: messages or text, on threads or on an event loop.
+URL = "http://127.0.0.1:8000/v1"
+client, async_client = OpenAI(), AsyncOpenAI()
+LLM(task, openai, http.chat(URL, model="m"), Threads(8))
+LLM(task, chatml, http.completions(URL, model="m", params={"stop": chatml.stops, "temperature": 0.7}), Threads(8))
+LLM(task, openai, aiohttp.chat(URL, model="m", extra_body={"top_k": 20}), Asyncio(8))
+LLM(task, chatml, aiohttp.completions(URL, model="m"), Asyncio(8))
+LLM(task, openai, openai_client.chat(client, model="m"), Threads(8))
+LLM(task, chatml, openai_client.completions(client, model="m"), Threads(8))
+LLM(task, openai, openai_client.chat(async_client, model="m"), Asyncio(8))
+LLM(task, chatml, openai_client.completions(AsyncOpenAI, model="m"), Asyncio(8))
+
+LLM(task, openai, aiohttp.chat(URL, model="m"), Threads(8))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+LLM(task, openai, http.chat(URL, model="m"), Asyncio(8))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+LLM(task, openai, openai_client.chat(async_client, model="m"), Threads(8))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+LLM(task, openai, openai_client.chat(AsyncOpenAI, model="m"), Threads(8))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+LLM(task, openai, openai_client.chat(client, model="m"), Asyncio(8))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+LLM(task, chatml, http.chat(URL, model="m"), Threads(8))  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+LLM(task, chatml, aiohttp.chat(URL, model="m"), Asyncio(8))  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+LLM(task, openai, aiohttp.completions(URL, model="m"), Asyncio(8))  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+LLM(task, chatml, openai_client.chat(client, model="m"), Threads(8))  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+LLM(task, chatml, openai_client.chat(async_client, model="m"), Asyncio(8))  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+LLM(task, openai, openai_client.completions(client, model="m"), Threads(8))  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+http.chat(URL, model="m", params={"top_k": 20})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+http.chat(URL, model="m", params={"temperature": "hot"})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 # An executor is chosen at run time among those of its kind.
 executors: list[Executor[Batch]] = [Sequential(), Threads(8), Processes(2), Pool(ThreadPoolExecutor, 4)]

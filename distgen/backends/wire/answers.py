@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import sys
@@ -77,7 +78,7 @@ def _read(body: bytes, key: Literal["content", "text"]) -> Answer:
 
 def _parse(body: bytes) -> object | NotJSON:
     try:
-        value: object = json.loads(body.decode("utf-8-sig"))
+        value: object = json.loads(body.removeprefix(codecs.BOM_UTF8).decode())
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, an integer of more than 4,300 digits
         return NotJSON(str(error), body.decode(errors="replace"))
     except RecursionError:
@@ -87,6 +88,8 @@ def _parse(body: bytes) -> object | NotJSON:
 
 def _in_order(choices: list[object]) -> list[object]:
     """By index where the indexes are 0 to n - 1, each once; else as given."""
+    if len(choices) == 1:
+        return choices
     places = [choice.get("index") if _is_object(choice) else None for choice in choices]
     by_index = {place: choice for place, choice in zip(places, choices, strict=True) if type(place) is int}
     ranks = range(len(choices))

@@ -51,7 +51,8 @@ class Endpoint(Generic[P]):
     ) -> Steps:
         """Asks for what is missing until nothing is, one choice a request once a server refuses several.
 
-        A server that takes no `n` is asked once more with one: what it refuses costs nothing. A Failure hides `secret()`, the key.
+        A server that takes no `n` is asked once more with one: what it refuses costs nothing. A row that then fails has
+        the last reason. A Failure hides `secret()`, the key.
 
         >>> from returns.result import Success
         >>> steps = COMPLETIONS.row("Once", 2, model="m", params={})
