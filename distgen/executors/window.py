@@ -70,7 +70,7 @@ class Inbox:
         self._queue: SimpleQueue[Delivery] = SimpleQueue()
         self._first: list[Delivery] = []
         self._bell: Callable[[], None] | None = None
-        self.is_open = True
+        self.is_open: bool = True
         self.reader: int = get_ident()
 
     def put(self, delivery: Delivery) -> bool:
@@ -281,7 +281,7 @@ class _Source(Generic[_T]):
     def __init__(self, values: Iterator[_T]) -> None:
         self._values = values
         self._error: Exception | None = None
-        self.is_open = True
+        self.is_open: bool = True
 
     def pull(self) -> _T | None:
         if self.is_open:
