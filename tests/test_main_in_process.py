@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from returns.result import Failure
 
-from distgen import Prompt, quoting
+from distgen import Batch, Completion, Prompt, quoting
 from distgen.__main__ import main
+from distgen.backends import llama_cpp, transformers
 from distgen.formats import chatml, llama2
+from distgen.prompt import Rendered
 
 
 @pytest.fixture
@@ -51,6 +56,39 @@ def test_a_model_is_in_one_place(rows: Path, capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         main(["run", str(rows), "-o", "-", "--format", "chatml", "--hf", "a", "--gguf", "b"])
     assert "not allowed with" in capsys.readouterr().err
+
+
+class NoModel:
+    """A double of a model in process: it says what it was given."""
+
+    def __call__(self, prompts: Sequence[Rendered], num_generations: int) -> Batch:
+        return [[Completion(repr(prompt))] * num_generations for prompt in prompts]
+
+    def is_token(self, text: str) -> bool:
+        return is_special(text)
+
+    def holds_token(self, text: str) -> bool:
+        return holds_special(text)
+
+
+@pytest.mark.parametrize(("option", "module"), [("--hf", transformers), ("--gguf", llama_cpp)])
+def test_a_model_is_loaded_with_the_stops_of_the_format_and_given_what_it_takes(
+    rows: Path, option: str, module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[object] = []
+
+    def load(*given: object, **options: object) -> NoModel:
+        loaded.extend((given, options))
+        return NoModel()
+
+    monkeypatch.setattr(module, "load", load)
+    options = [option, "some/model", "--param", "temperature=0", "--param", "top_k=3"]
+    assert main(["run", str(rows), "-o", str(rows.with_name("out")), "--format", "chatml", *options]) == 0
+    params = {"stop": chatml.stops, "temperature": 0}
+    assert loaded == [("some/model",), {"params": params, "options": {"top_k": 3}}]
+    row = json.loads(rows.with_name("out").read_text())
+    assert row["model"] == "model"
+    assert row["generations"][0]["text"] == repr(chatml(Prompt("Hi")).unwrap())
 
 
 def is_special(text: str) -> bool:

@@ -390,6 +390,14 @@ def test_check_formatter_finds_nothing_in_a_sound_one(sound: Callable[[Prompt], 
             "law_refusal: NotSupported(format='f', what='history') is not so of Prompt(user='a', system=None, history=())",
         ),
         (
+            lambda: law_refusal(always(NotSupported("f", "no system")), Prompt("a", "b")),
+            "law_refusal: NotSupported(format='f', what='no system') is not so of Prompt(user='a', system='b', history=())",
+        ),
+        (
+            lambda: law_refusal(always(NotRendered("f", "no")), Prompt("a")),
+            "law_refusal: NotRendered(format='f', reason='no', index=None) is not so of Prompt(user='a', system=None, history=())",
+        ),
+        (
             lambda: law_prose(words, Prompt("a sophist")),
             "law_prose: ControlToken(format='chatml', token='sop', where='user', offset=2)"
             " in Prompt(user='a sophist', system=None, history=())",

@@ -74,7 +74,7 @@ class ThreadsSession:
             try:
                 self._hire()
             except RuntimeError as error:
-                if not self._workers:
+                if not self._workers:  # pragma: no branch  (it may be a worker that was refused the next)
                     job.clear()
                     self._deliver((index, call.failed(Fault.of(error))))
         return job.clear
