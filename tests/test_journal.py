@@ -274,6 +274,7 @@ def test_every_error_says_the_way_out(error: JournalError, sentence: str) -> Non
     assert explain_journal(error).endswith(".")
 
 
+@pytest.mark.no_cover
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @settings(max_examples=100, deadline=None)
 @given(at=st.integers(1, 1200), is_part=st.booleans())
@@ -543,6 +544,7 @@ def test_each_row_may_be_on_the_disk_before_it_is_yielded(tmp_path: Path) -> Non
     assert len(lines(kept.path)) == 3
 
 
+@pytest.mark.no_cover
 def test_memory_does_not_grow_with_the_rows_that_stay(tmp_path: Path) -> None:
     kept = journal(tmp_path)
     run(kept, ["0"])

@@ -17,6 +17,8 @@ from tests.parts import EXECUTORS, PLAIN, text_of
 from tests.test_llm import Row
 
 ROWS = 50_000
+pytestmark = pytest.mark.no_cover
+
 TABLE: dict[str, tuple[Executor[Batch], int]] = {
     **{name: (executor, 1) for name, executor in EXECUTORS.items()},
     "processes": (Processes(2), 50),

@@ -111,6 +111,7 @@ PATIENT: Final = RETRIES.new(total=40, backoff_factor=0.1, backoff_jitter=0.1, b
 NEVER: Final = RETRIES.new(total=0)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("over", [over_http, over_aiohttp])
 def test_a_server_that_is_killed_and_back_after_3_s_costs_no_row(tmp_path: Path, over: Over) -> None:
     words = [f"row {number}" for number in range(10_000)]
@@ -207,6 +208,7 @@ def plans(words: Sequence[str], faults: _Faults) -> Mapping[str, tuple[str, Sequ
     return planned
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     ("over", "rows", "faults"), [(over_http, 2_000, OURS), (over_aiohttp, 2_000, OURS), (over_openai, 120, CLIENTS)]
 )

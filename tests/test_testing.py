@@ -207,7 +207,7 @@ def test_check_format_names_the_law_that_a_fault_breaks(fault: Format[str], laws
         (Seeded(write=raising), "Prompt(user='', system=None, history=())"),
         (Seeded(after=str.rstrip), "Prompt(user='', system=None, history=())"),
         (always_a_system, "system='You are a bot.'"),
-        (Seeded(of=unguarded), "user holds '<|im_"),
+        (Seeded(of=unguarded), "holds '<|im_"),  # in which text, is for Hypothesis to choose
     ],
     ids=["it raises", "a newline too few", "always a system text", "no token refused"],
 )
