@@ -115,7 +115,7 @@ def test_the_choices_that_it_leaves_out_are_asked_for(served: Served, params: Pa
     for row in (*chat([HI], 3), *text(["Hi"], 3)):
         completions = asked(row, 3)
         assert len({completion.text for completion in completions}) == 3
-        assert [each.usage and each.usage.completion_tokens for each in completions] == [8, 8, 8]
+        assert all(each.usage and 0 < each.usage.completion_tokens <= 8 for each in completions)
 
 
 def test_what_it_cannot_answer_is_the_failure_of_that_row(served: Served) -> None:
