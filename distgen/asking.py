@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -89,14 +89,7 @@ def _chat(options: argparse.Namespace) -> Generate[Messages, Batch]:
     with _usable():
         from distgen.backends import http
 
-        extra = dict(options.param)
-        return http.chat(
-            options.base_url,
-            model=options.model,
-            connections=options.threads,
-            proxy=_proxy(options.base_url),
-            extra_body=extra,
-        )
+        return _served(options, http.chat, dict(options.param))
 
 
 def _completions(options: argparse.Namespace, template: ChatTemplate) -> Generate[str, Batch]:
@@ -108,13 +101,14 @@ def _completions(options: argparse.Namespace, template: ChatTemplate) -> Generat
         from distgen.backends import http
 
         extra = {"stop": template.stops, **dict(options.param)} if template.stops else dict(options.param)
-        return http.completions(
-            options.base_url,
-            model=options.model,
-            connections=options.threads,
-            proxy=_proxy(options.base_url),
-            extra_body=extra,
-        )
+        return _served(options, http.completions, extra)
+
+
+def _served(
+    options: argparse.Namespace, make: Callable[..., Generate[P, Batch]], extra_body: Mapping[str, object]
+) -> Generate[P, Batch]:
+    url = options.base_url
+    return make(url, model=options.model, connections=options.threads, proxy=_proxy(url), extra_body=extra_body)
 
 
 def _proxy(url: str) -> str | None:

@@ -90,9 +90,9 @@ def encode(line: Line, answer: Answered[str]) -> Fields:
 def _said(completion: Completion) -> Fields:
     usage = None if completion.usage is None else asdict(completion.usage)
     said: Fields = {"text": completion.text, "finish_reason": completion.finish_reason, "usage": usage}
-    return (
-        said if completion.logprobs is None else {**said, "logprobs": [_scored(each) for each in completion.logprobs]}
-    )
+    if completion.logprobs is None:
+        return said
+    return {**said, "logprobs": [_scored(each) for each in completion.logprobs]}
 
 
 def _scored(token: TokenLogprob) -> Fields:

@@ -43,7 +43,7 @@ def chat(
     api_key: str | None = None,
     timeout: float = 60.0,
     retries: int | Retry = 4,
-    connections: int = 128,
+    connections: int = 512,
     proxy: str | None = None,
     params: Params | None = None,
     extra_body: Mapping[str, object] | None = None,
@@ -63,7 +63,7 @@ def chat(
 
     >>> chat("http://127.0.0.1:8000/v1", model="tiny", api_key="sk-1", params={"temperature": 0.7})
     OverHTTP(server=Server(url='http://127.0.0.1:8000/v1/chat/completions', model='tiny', timeout=60.0, retries=4, \
-connections=128, params={'temperature': 0.7}))
+connections=512, params={'temperature': 0.7}))
     """
     return OverHTTP(
         server(wire.CHAT, base_url, model, api_key, timeout, retries, connections, proxy, params, extra_body)
@@ -77,7 +77,7 @@ def completions(
     api_key: str | None = None,
     timeout: float = 60.0,
     retries: int | Retry = 4,
-    connections: int = 128,
+    connections: int = 512,
     proxy: str | None = None,
     params: Params | None = None,
     extra_body: Mapping[str, object] | None = None,

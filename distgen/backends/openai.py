@@ -2,7 +2,8 @@
 
 The client only carries the bytes; they are read as `distgen.backends.wire` reads them, since the client itself gives HTML, an
 error object or a missing choice as values. Retries, proxies and timeouts are those of the client: a timeout is one of each read
-and no deadline, and an answer of any length is read. Redirects alone are not followed.
+and no deadline, and an answer of any length is read. What a server sends behind an answer, unasked, the client takes for the
+next one: of a server that does, no row is sure. Redirects alone are not followed.
 """
 
 from __future__ import annotations
