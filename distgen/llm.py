@@ -110,14 +110,14 @@ class LLM(Generic[In, Out, P, R]):
         `close` cancels what is pending.
         """
         inbox = Inbox()
-        return Stream(inbox, _values(self._steps(inputs, num_generations, on_progress, inbox, in_order=True)))
+        return Stream(inbox, self._steps(inputs, num_generations, on_progress, inbox, True, _alone))
 
     def as_completed(
         self, inputs: Iterable[In], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
     ) -> Stream[tuple[int, Answered[Out]]]:
         """The answers as they come, each with the index of its input."""
         inbox = Inbox()
-        return Stream(inbox, self._steps(inputs, num_generations, on_progress, inbox, in_order=False))
+        return Stream(inbox, self._steps(inputs, num_generations, on_progress, inbox, False, _numbered))
 
     @contextmanager
     def submitter(self, num_generations: int = 1) -> Generator[Callable[[In], Future[Answered[Out]]], None, None]:
@@ -130,8 +130,8 @@ class LLM(Generic[In, Out, P, R]):
 
         def submit(value: In) -> Future[Answered[Out]]:
             prompts: list[P] = []
-            prepared = [refused or self._prepared(value, prompts)]
-            index, future = desk.open(lambda answer: self._rows(prepared, answer)[0])
+            prepared = refused or self._prepared(value, prompts)
+            index, future = desk.open(lambda answer: self._row(prepared, iter(answer)))
             call = Call(self.backend, prompts, num_generations)
             if desk.is_closed:
                 desk.deliver((index, call.failed(_ENDED)))
@@ -158,7 +158,8 @@ class LLM(Generic[In, Out, P, R]):
         on_progress: Callable[[int], object] | None,
         inbox: Inbox,
         in_order: bool,
-    ) -> Steps[tuple[int, Answered[Out]]]:
+        given: Callable[[int, Answered[Out]], _T],
+    ) -> Steps[_T]:
         asked: dict[int, list[_Prepared]] = {}
         size = self.batch_size if _is_count(self.batch_size) else 1
         report = None if on_progress is None else _reporter(on_progress, num_generations)
@@ -169,10 +170,12 @@ class LLM(Generic[In, Out, P, R]):
                     yield None
                     continue
                 index, answer = step
-                for position, row in enumerate(self._rows(asked.pop(index), answer), index * size):
+                answers = iter(answer)
+                for position, prepared in enumerate(asked.pop(index), index * size):
+                    row = self._row(prepared, answers)
                     if report is not None:
                         report()
-                    yield position, row
+                    yield given(position, row)
 
     def _calls(
         self, inputs: Iterable[In], size: int, num_generations: int, asked: dict[int, list[_Prepared]]
@@ -181,7 +184,9 @@ class LLM(Generic[In, Out, P, R]):
         refused = self._refused(num_generations)
         for index, chunk in enumerate(_chunks(inputs, size)):
             prompts: list[P] = []
-            asked[index] = [refused or self._prepared(value, prompts) for value in chunk]
+            asked[index] = rows = []
+            for value in chunk:
+                rows.append(refused or self._prepared(value, prompts))
             yield Call(self.backend, prompts, num_generations)
 
     def _refused(self, num_generations: int) -> InvalidArgument | None:
@@ -209,15 +214,17 @@ class LLM(Generic[In, Out, P, R]):
             return Fault.of(error, "format")
         return rendered.failure()
 
-    def _rows(self, prepared: list[_Prepared], answer: Answer) -> list[Answered[Out]]:
-        """Joins what was asked with what was answered: rows that were never asked keep the reason why."""
-        answers = iter(answer)
-        return [self._row(row, next(answers)) if isinstance(row, Prompt) else Failure(row) for row in prepared]
-
-    def _row(self, prompt: Prompt, answer: RowAnswer) -> Answered[Out]:
-        if isinstance(answer, tuple):
-            return Success(tuple([Generation(self.model, prompt, each, self._parsed(each.text)) for each in answer]))
-        return Failure(answer)
+    def _row(self, prepared: _Prepared, answers: Iterator[RowAnswer]) -> Answered[Out]:
+        """Joins what was asked with the next of the answers: a row that was never asked has none, and keeps the reason why."""
+        if not isinstance(prepared, Prompt):
+            return Failure(prepared)
+        answer = next(answers)
+        if not isinstance(answer, tuple):
+            return Failure(answer)
+        generations: list[Generation[Out]] = []
+        for completion in answer:
+            generations.append(Generation(self.model, prepared, completion, self._parsed(completion.text)))
+        return Success(tuple(generations))
 
     def _parsed(self, text: str) -> Result[Out, ParseFailed]:
         try:
@@ -256,10 +263,12 @@ def _always() -> bool:
     return True
 
 
-def _values(steps: Steps[tuple[int, _T]]) -> Steps[_T]:
-    with closing(steps):
-        for step in steps:
-            yield None if step is None else step[1]
+def _alone(_: int, row: _T) -> _T:
+    return row
+
+
+def _numbered(index: int, row: _T) -> tuple[int, _T]:
+    return index, row
 
 
 def _unwrapped(asked: Result[Prompt, GenerateError]) -> Prompt | GenerateError:

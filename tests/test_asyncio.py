@@ -98,6 +98,8 @@ def test_closing_ends_calls_that_hang_and_asks_nothing_again() -> None:
     stream = llm_of(backend, Asyncio(8), batch_size=2).stream(["a", "b", "slow", "c", "d", "slow"])
     assert [texts(next(stream)), texts(next(stream))] == [["a"], ["b"]]
     start = time.monotonic()
+    while len(asked) < 3 and time.monotonic() - start < 5:
+        time.sleep(0.001)
     stream.close()
     assert time.monotonic() - start < 5
     assert asked == [["a", "b"], ["slow", "c"], ["d", "slow"]]
@@ -166,6 +168,57 @@ def test_a_backend_that_cancels_its_own_task_or_stops_its_loop_fails_its_row_alo
     rows = llm_of(backend, Asyncio(4, timeout)).generate(["a", "cancels", "b", "stops", "c"])
     assert [error_of(row) for row in rows] == [None, Fault("asyncio.exceptions.CancelledError", ""), None, None, None]
     assert count_threads() == 0
+
+
+def test_a_cancellation_that_a_backend_left_behind_meets_no_other_row() -> None:
+    async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        task = asyncio.current_task()
+        if "cancels" in prompts and task is not None:
+            task.cancel()  # it would be raised where the task next waits; this call waits for nothing
+        else:
+            await asyncio.sleep(0.1)
+        return echoed(prompts, num_generations)
+
+    inputs = ["a", "cancels", "b", "cancels", "c"]
+    with llm_of(backend, Asyncio(1)).submitter() as submit:
+        futures = [submit(text) for text in inputs]
+    assert [texts(future.result()) for future in futures] == [[text] for text in inputs]
+
+
+def test_calls_that_need_not_wait_do_not_keep_another_from_its_end() -> None:
+    ended: list[str] = []
+
+    async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        if "gate" in prompts:
+            time.sleep(0.3)  # the loop stands still until all is submitted
+        if "waits" in prompts:
+            for _ in range(10):
+                await asyncio.sleep(0)
+        ended.extend(prompts)
+        return echoed(prompts, num_generations)
+
+    with llm_of(backend, Asyncio(2)).submitter() as submit:
+        for text in ("gate", "waits", *map(str, range(2000))):
+            submit(text)
+    assert len(ended) == 2002
+    assert ended.index("waits") < 1000
+
+
+def test_what_has_not_begun_when_a_run_is_left_never_begins() -> None:
+    begun: list[str] = []
+
+    async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        begun.extend(prompts)
+        if "a" not in prompts:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+        return echoed(prompts, num_generations)
+
+    stream = llm_of(backend, Asyncio(2)).stream("abcdefgh")
+    assert texts(next(stream)) == ["a"]
+    stream.close()
+    assert len(begun) <= 3
+    assert begun == list("abc"[: len(begun)])
 
 
 def test_within_a_running_loop_all_verbs_work() -> None:
@@ -312,3 +365,19 @@ def test_a_submitter_takes_async_backends() -> None:
         Success(futures[2].result().unwrap()),
     ]
     assert count_threads() == 0
+
+
+def test_a_call_begins_beside_one_that_takes_long() -> None:
+    with llm_of(hanging, Asyncio(2, timeout=5)).submitter() as submit:
+        slow = submit("slow")
+        time.sleep(0.1)
+        assert texts(submit("a").result(timeout=4)) == ["a"]
+        assert not slow.done()
+        slow.cancel()
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_whatever_is_submitted_at_once_is_answered(limit: int) -> None:
+    with llm_of(after_a_while, Asyncio(limit)).submitter() as submit:
+        futures = [submit(str(n)) for n in range(100)]
+    assert [texts(future.result(timeout=0)) for future in futures] == [[str(n)] for n in range(100)]

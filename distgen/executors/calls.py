@@ -65,10 +65,10 @@ def attempt(call: Call[P, Batch]) -> Answer:
 
 def shaped(batch: Batch, expected: int, num_generations: int) -> Answer | WrongShape:
     """The answer that a batch gives to `expected` prompts; raises what reading it raises."""
-    rows = list(batch)
-    if len(rows) != expected:
-        return WrongShape("rows", expected, len(rows))
-    return tuple([_completions(row, num_generations) for row in rows])
+    answers: list[RowAnswer] = []
+    for row in batch:
+        answers.append(_completions(row, num_generations))
+    return tuple(answers) if len(answers) == expected else WrongShape("rows", expected, len(answers))
 
 
 def _completions(row: Row, expected: int) -> RowAnswer:

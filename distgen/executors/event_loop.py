@@ -20,12 +20,13 @@ _P = TypeVar("_P")
 _Job: TypeAlias = list[tuple[int, Call[Any, Awaitable[Batch]]]]
 """A call in a list of its own: whoever pops it owns it."""
 
+_CALLS_A_TASK: Final = 16  # to make one costs as much as all else about a call; at its end others get their turn
 _GRACE: Final = 1.0  # seconds that a cancelled backend may take to end before it is left behind with its loop
 
 
 @final
 class LoopSession:
-    """At most `limit` calls at once, each a task of the loop; leaving cancels them all."""
+    """At most `limit` tasks of the loop, each at one call after the other; leaving cancels them all."""
 
     def __init__(self, limit: int, timeout: float | None, deliver: Deliver) -> None:  # noqa: D107  (the class says it)
         self._limit, self._timeout, self._deliver = max(1, limit), timeout, deliver
@@ -34,7 +35,7 @@ class LoopSession:
         # Also where nobody holds this: Ctrl-C may come while the thread is started.
         self._leave = finalize(self, self._loop.call_soon_threadsafe, self._leaving.set_result, None)
         self._leave.atexit = False
-        self._tasks: dict[int, asyncio.Task[None]] = {}  # a loop itself holds its tasks weakly
+        self._tasks: set[asyncio.Task[None] | None] = set()  # a loop itself holds its tasks weakly
         self._jobs: deque[_Job] = deque()
         self._is_woken = False
         self._thread = threading.Thread(
@@ -52,7 +53,8 @@ class LoopSession:
     def _submit(self, index: int, call: Call[_P, Awaitable[Batch]]) -> Callable[[], object]:
         job: _Job = [(index, call)]
         self._jobs.append(job)
-        if not self._is_woken:  # waking a loop is a system call: once for all that it finds
+        # Waking a loop is a system call: once for all that it finds, and not where the tasks that run come to it anyway.
+        if len(self._tasks) < self._limit and not self._is_woken:
             self._is_woken = True
             self._loop.call_soon_threadsafe(self._hear)
         return job.clear
@@ -62,17 +64,22 @@ class LoopSession:
         self._begin()
 
     def _begin(self) -> None:
-        while self._jobs and len(self._tasks) < self._limit:
-            for index, call in self._jobs.popleft():  # none, where it was cancelled
-                self._tasks[index] = self._loop.create_task(self._answer(index, call))
+        if not self._leaving.done():
+            for _ in range(min(len(self._jobs), self._limit - len(self._tasks))):
+                self._tasks.add(self._loop.create_task(self._work()))
 
-    async def _answer(self, index: int, call: Call[Any, Awaitable[Batch]]) -> None:
-        try:
-            self._deliver((index, await _attempt(call, self._timeout, self._leaving.done)))
-        except KeyboardInterrupt as interrupt:
-            self._deliver((index, interrupt))
-        del self._tasks[index]
-        self._begin()
+    async def _work(self) -> None:
+        task, jobs, deliver, is_over = asyncio.current_task(), self._jobs, self._deliver, self._leaving.done
+        for _ in range(_CALLS_A_TASK):
+            if not jobs or (task and task.cancelling()):
+                break
+            for index, call in jobs.popleft():  # none, where it was cancelled
+                try:
+                    deliver((index, await _attempt(call, self._timeout, is_over)))
+                except KeyboardInterrupt as interrupt:
+                    deliver((index, interrupt))
+        self._tasks.discard(task)
+        self._begin()  # after that, so that either it sees a call or who hands it over sees the room
 
 
 def _serve(loop: asyncio.AbstractEventLoop, leaving: asyncio.Future[None]) -> None:
@@ -93,10 +100,11 @@ def _serve(loop: asyncio.AbstractEventLoop, leaving: asyncio.Future[None]) -> No
 
 async def _attempt(call: Call[_P, Awaitable[Batch]], timeout: float | None, is_over: Callable[[], bool]) -> Answer:
     """`attempt`, awaited; each request to the backend has `timeout` seconds in all."""
+    backend, prompts, num_generations = call
     answer: Answer | Fault | WrongShape
     try:
-        batch = await (call.backend(call.prompts, call.num_generations) if timeout is None else _within(timeout, call))
-        answer = shaped(batch, len(call.prompts), call.num_generations)
+        batch = await (backend(prompts, num_generations) if timeout is None else _within(timeout, call))
+        answer = shaped(batch, len(prompts), num_generations)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -105,7 +113,7 @@ async def _attempt(call: Call[_P, Awaitable[Batch]], timeout: float | None, is_o
         answer = Fault.of(error)  # a CancelledError too, which a client may raise of its own accord
     if isinstance(answer, tuple):
         return answer
-    if len(call.prompts) == 1:
+    if len(prompts) == 1:
         return (answer,)
     return tuple([(await _attempt(row, timeout, is_over))[0] for row in call.rows()])
 

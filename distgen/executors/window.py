@@ -145,14 +145,12 @@ class Stream(Generic[_T]):
         inbox = self._inbox
         inbox.reader = get_ident()
         try:
-            for step in self._steps:
-                if step is not None:
-                    return step
+            while (step := next(self._steps)) is None:
                 inbox.wait()
-        except BaseException:  # of what it runs, or KeyboardInterrupt while it waits
+        except BaseException:  # the end, what it runs, or KeyboardInterrupt while it waits
             self._steps.close()
             raise
-        raise StopIteration
+        return step
 
     def send(self, _: None, /) -> _T:
         """As `next`: it takes nothing."""
@@ -199,20 +197,24 @@ class Stream(Generic[_T]):
 def windowed(executor: Executor[_R], calls: Iterable[Call[_P, _R]], in_order: bool, inbox: Inbox) -> Steps[Indexed]:
     """The answers, each with the index of its call; an Exception of `calls` is raised after all that came before it."""
     limit, buffer = max(1, executor.in_flight), max(0, executor.buffer)
-    source = _Source(iter(calls))
+    raised: list[Exception] = []
+    source = _until_raised(calls, raised)
     answered: dict[int, Answer] = {}
     handed = pending = due = 0
     with opened(executor, inbox.put, inbox.is_read_here) as submit:
         while True:
             ahead = len(answered) - buffer
-            while pending < (limit - ahead if ahead > 0 else limit) and (call := source.pull()) is not None:
+            while inbox.is_open and pending < (limit - ahead if ahead > 0 else limit):
+                call = next(source, None)
+                if call is None:
+                    inbox.is_open = False
+                    break
                 pending += 1
                 if call.prompts:
                     submit(handed, call)
                 else:  # nothing of it could be rendered
                     inbox.put((handed, ()))
                 handed += 1
-            inbox.is_open = source.is_open
             taken = inbox.take()
             for index, answer in taken:
                 pending -= 1
@@ -227,7 +229,16 @@ def windowed(executor: Executor[_R], calls: Iterable[Call[_P, _R]], in_order: bo
                 break
             elif not taken:  # or there is room again for calls
                 yield None
-    source.end()
+    for error in raised:
+        raise error
+
+
+def _until_raised(values: Iterable[_T], raised: list[Exception]) -> Iterator[_T]:
+    """The values up to an exception, which is left in `raised`, to be raised when all that came before it is answered."""
+    try:
+        yield from values
+    except Exception as error:
+        raised.append(error)
 
 
 @contextmanager
@@ -270,28 +281,3 @@ def _leave_in_a_thread(session: AbstractContextManager[object]) -> None:
     from threading import Thread
 
     Thread(target=_leave, args=(session,), name="distgen-closing", daemon=True).start()
-
-
-@final
-class _Source(Generic[_T]):
-    """Values of an iterator up to its end or its exception, which is raised last and so loses nothing before it."""
-
-    __slots__ = ("_error", "_values", "is_open")
-
-    def __init__(self, values: Iterator[_T]) -> None:
-        self._values = values
-        self._error: Exception | None = None
-        self.is_open: bool = True
-
-    def pull(self) -> _T | None:
-        if self.is_open:
-            try:
-                return next(self._values)
-            except Exception as error:
-                self.is_open = False
-                self._error = None if isinstance(error, StopIteration) else error
-        return None
-
-    def end(self) -> None:
-        if self._error is not None:
-            raise self._error
