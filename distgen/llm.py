@@ -184,7 +184,8 @@ class LLM(Generic[In, Out, P, R]):
         refused = self._refused(num_generations)
         for index, chunk in enumerate(_chunks(inputs, size)):
             prompts: list[P] = []
-            asked[index] = rows = []
+            rows: list[_Prepared] = []
+            asked[index] = rows
             for value in chunk:
                 rows.append(refused or self._prepared(value, prompts))
             yield Call(self.backend, prompts, num_generations)

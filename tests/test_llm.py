@@ -211,6 +211,20 @@ def test_inputs_are_pulled_no_further_than_the_window(buffer: int) -> None:
     timer.join()
 
 
+@pytest.mark.parametrize("executor", [EXECUTORS["threads"], EXECUTORS["asyncio"]], ids=["threads", "asyncio"])
+def test_inputs_that_are_slow_to_come_keep_no_answer_back(executor: Executor[Batch]) -> None:
+    pulled = 0
+
+    def inputs() -> Iterator[str]:
+        nonlocal pulled
+        for pulled in range(1, 13):
+            yield f"row {pulled}"
+            time.sleep(0.03)
+
+    stream = LLM(PLAIN, default, echo, executor).stream(inputs())
+    assert max([pulled - yielded for yielded, _ in enumerate(stream, 1)]) <= 4
+
+
 @every_executor
 def test_an_empty_input_is_answered_at_once(executor: Executor[Batch]) -> None:
     llm = LLM(PLAIN, chatml, echo, executor)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from threading import get_ident
-from typing import Generic, Protocol, TypeAlias, TypeVar, final
+from time import monotonic
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar, final
 
 from distgen.errors import Fault, explain
 from distgen.executors.calls import Answer, Call, warn
@@ -28,6 +29,8 @@ Deliver: TypeAlias = Callable[[Delivery], bool]
 """Takes a delivery, and says whether calls may still come."""
 
 Indexed: TypeAlias = tuple[int, Answer]
+
+_PATIENCE: Final = 0.01  # seconds of pulling inputs, after which what is answered goes first
 
 
 class Submit(Protocol[_R_contra]):
@@ -203,18 +206,20 @@ def windowed(executor: Executor[_R], calls: Iterable[Call[_P, _R]], in_order: bo
     handed = pending = due = 0
     with opened(executor, inbox.put, inbox.is_read_here) as submit:
         while True:
-            ahead = len(answered) - buffer
-            while inbox.is_open and pending < (limit - ahead if ahead > 0 else limit):
+            ahead, begun = len(answered) - buffer, monotonic()
+            while has_room := inbox.is_open and pending < (limit - ahead if ahead > 0 else limit):
                 call = next(source, None)
                 if call is None:
                     inbox.is_open = False
-                    break
+                    continue
                 pending += 1
                 if call.prompts:
                     submit(handed, call)
                 else:  # nothing of it could be rendered
                     inbox.put((handed, ()))
                 handed += 1
+                if monotonic() - begun > _PATIENCE:
+                    break
             taken = inbox.take()
             for index, answer in taken:
                 pending -= 1
@@ -225,9 +230,9 @@ def windowed(executor: Executor[_R], calls: Iterable[Call[_P, _R]], in_order: bo
             if ready in answered:
                 yield ready, answered.pop(ready)
                 due += 1
-            elif not pending:
-                break
-            elif not taken:  # or there is room again for calls
+            elif not (has_room or taken):
+                if not pending:
+                    break
                 yield None
     for error in raised:
         raise error
