@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import psutil
 import pytest
 
 from tests.parts import dask_cluster
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs deaf to it
 
 OURS: Final = ("distgen", "ThreadPoolExecutor", "asyncio")
 
