@@ -61,7 +61,7 @@ class Journal(Generic[_In, _Out]):
     path: Path
     settings: Fields
     encode: Callable[[_In, Answered[_Out]], Fields]
-    decode: Callable[[Fields], Result[tuple[_In, Answered[_Out]], object]]
+    decode: Callable[[dict[str, object]], Result[tuple[_In, Answered[_Out]], object]]
     sync: float = 1.0
 
 
@@ -392,7 +392,7 @@ def _shown(settings: Fields, name: str) -> str:
     return json.dumps(settings[name], ensure_ascii=False, sort_keys=True) if name in settings else "absent"
 
 
-def _object(line: bytes) -> Fields | str:
+def _object(line: bytes) -> dict[str, object] | str:
     """A JSON object, or why it is none."""
     try:
         value: object = json.loads(line)
@@ -401,7 +401,7 @@ def _object(line: bytes) -> Fields | str:
     return value if _is_object(value) else "not an object"
 
 
-def _is_object(value: object) -> TypeIs[Fields]:
+def _is_object(value: object) -> TypeIs[dict[str, object]]:
     return isinstance(value, dict)
 
 
