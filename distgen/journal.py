@@ -51,6 +51,7 @@ class Journal(Generic[_In, _Out]):
     """Where rows are kept, what they were asked with, and how an input and its answer are a JSON object and back.
 
     - `settings`: JSON values by name, all that would change an answer: the format, the model, the parameters.
+    - `encode`: an input and what became of it, a Failure too, as JSON values by name; where it raises, the run ends.
     - `decode`: the inverse of `encode`; of an answer it need only tell a Success from a Failure, of an input what `==` compares.
     - `sync`: a row survives a loss of power this many seconds after it was written (fsync); 0 is before it is yielded.
       That the process is killed costs nothing that was written, whatever `sync` is.
@@ -176,9 +177,9 @@ def record(
     >>> from distgen import LLM, Prompt, Sequential, Task, each
     >>> from distgen.formats import default
     >>> def encode(word, answer):
-    ...     return {"word": word, "said": answer.unwrap()[0].completion.text}
+    ...     return {"word": word, "said": answer.map(lambda generations: generations[0].completion.text).value_or(None)}
     >>> def decode(row):
-    ...     return Success((row["word"], Success(())))
+    ...     return Success((row["word"], Failure(Fault("Failed", "")) if row["said"] is None else Success(())))
     >>> llm = LLM(Task(Prompt, Success), default, each(str.upper), Sequential())
     >>> with TemporaryDirectory() as folder:
     ...     journal = Journal(Path(folder, "out.jsonl"), {"format": "default"}, encode, decode)
@@ -266,8 +267,9 @@ def explain_journal(error: JournalError) -> str:
             return f"row {number} of {path} answers another input than the one there now; resume with the inputs it was made from, or name another output."
         case NotARow(path, number, reason):
             return f"row {number} of {path} cannot be read ({reason}); mend it or take the rest away from there on, and resume."
-        case NotEncoded(path, fault):
-            return f"what belongs into {path} is no JSON ({fault.kind}: {fault.message}); mend the encoder, and resume."
+        case NotEncoded(path, Fault(name, message)):
+            why = f"{name}{message and ': '}{message}"
+            return f"a row or the settings of {path} cannot be encoded as JSON ({why}); mend them, and resume."
         case NotWritten(path, reason):
             return f"cannot write {path}: {reason}; what was written stays, and can be resumed."
         case _:

@@ -265,7 +265,11 @@ def test_a_long_torn_line_is_taken_away(tmp_path: Path) -> None:
         (UnknownSettings(Path("a/o")), "a/o has no legible o.distgen.json beside it"),
         (OtherInput(Path("o"), 7), "row 7 of o answers another input"),
         (NotARow(Path("o"), 7, "why"), "row 7 of o cannot be read (why); mend it"),
-        (NotEncoded(Path("o"), Fault("K", "m")), "what belongs into o is no JSON (K: m); mend the encoder"),
+        (
+            NotEncoded(Path("o"), Fault("K", "m")),
+            "a row or the settings of o cannot be encoded as JSON (K: m); mend them",
+        ),
+        (NotEncoded(Path("o"), Fault("K", "")), "cannot be encoded as JSON (K); mend them"),
         (NotWritten(Path("o"), "No space"), "cannot write o: No space; what was written stays"),
     ],
 )
