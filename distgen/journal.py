@@ -31,7 +31,7 @@ from weakref import ref
 from returns.result import Failure, Result, Success
 from typing_extensions import TypeIs
 
-from distgen.errors import Fault
+from distgen.errors import Fault, in_words
 from distgen.llm import Answered
 
 _In = TypeVar("_In")
@@ -267,9 +267,10 @@ def explain_journal(error: JournalError) -> str:
             return f"row {number} of {path} answers another input than the one there now; resume with the inputs it was made from, or name another output."
         case NotARow(path, number, reason):
             return f"row {number} of {path} cannot be read ({reason}); mend it or take the rest away from there on, and resume."
-        case NotEncoded(path, Fault(name, message)):
-            why = f"{name}{message and ': '}{message}"
-            return f"a row or the settings of {path} cannot be encoded as JSON ({why}); mend them, and resume."
+        case NotEncoded(path, fault):
+            return (
+                f"a row or the settings of {path} cannot be encoded as JSON ({in_words(fault)}); mend them, and resume."
+            )
         case NotWritten(path, reason):
             return f"cannot write {path}: {reason}; what was written stays, and can be resumed."
         case _:
