@@ -192,12 +192,12 @@ def explain(error: GenerateError | ParseFailed) -> str:
 
 
 def in_words(fault: Fault) -> str:
-    """Its kind and, where there is one, its message.
+    """Its kind and, where there is one, its message, less a full stop: as part of a sentence.
 
-    >>> in_words(Fault("KeyError", "'name'")), in_words(Fault("KeyboardInterrupt", ""))
-    ("KeyError: 'name'", 'KeyboardInterrupt')
+    >>> in_words(Fault("TimedOut", "No answer; wait.")), in_words(Fault("KeyboardInterrupt", ""))
+    ('TimedOut: No answer; wait', 'KeyboardInterrupt')
     """
-    return f"{fault.kind}: {fault.message}" if fault.message else fault.kind
+    return f"{fault.kind}: {fault.message.removesuffix('.')}" if fault.message else fault.kind
 
 
 def kind(error: GenerateError | ParseFailed) -> str:
