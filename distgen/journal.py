@@ -209,7 +209,15 @@ def record(
 
 
 def entries(journal: Journal[_In, _Out]) -> Iterator[Result[tuple[_In, Answered[_Out]], JournalError]]:
-    """The rows of the file as `decode` reads them; a line that is none is a Failure, and so is a file that cannot be read."""
+    """The rows of the file as `decode` reads them; a line that is none is a Failure, and so is a file that cannot be read.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "out.jsonl")
+    ...     _ = path.write_text('{"word": "a"}\\n')
+    ...     list(entries(Journal(path, {}, lambda word, _: {"word": word}, lambda row: Success((row["word"], Success(()))))))
+    [<Success: ('a', <Success: ()>)>]
+    """
     try:
         with _about(journal.path):
             source = journal.path.open("rb")
