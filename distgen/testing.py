@@ -167,7 +167,7 @@ def _rivals(one: Prompt, between: Sequence[str]) -> Iterator[Prompt]:
 
 
 def law_pure(formatter: Formatter[P], prompt: Prompt) -> None:
-    """The same prompt gives an equal Result each time, and none raises.
+    """Each prompt gives a Result, an equal one each time, and none raises.
 
     >>> law_pure(lambda prompt: Success(prompt.history[0].user), Prompt("Hi"))
     Traceback (most recent call last):
@@ -177,6 +177,8 @@ def law_pure(formatter: Formatter[P], prompt: Prompt) -> None:
         first, second = formatter(prompt), formatter(prompt)
     except Exception as error:
         raise AssertionError(f"law_pure: {error!r} is raised on {prompt}") from error
+    if not _is_result(first):
+        raise AssertionError(f"law_pure: {prompt} gives {first!r}, which is no Result")
     if first != second:
         raise AssertionError(f"law_pure: {prompt} gives {first}, then {second}")
 
@@ -439,6 +441,10 @@ def _stands(token: str, text: str, offset: int) -> bool:
     """Whether a token begins there, if only its first half does, at the end; or ends at the beginning of the text."""
     begins = text[offset:] != "" and (text.startswith(token, offset) or token.startswith(text[offset:]))
     return begins or (offset == 0 and any(text.startswith(token[cut:]) for cut in range(1, len(token))))
+
+
+def _is_result(value: object) -> bool:
+    return isinstance(value, Result)  # untyped code may give anything
 
 
 def _failure(result: Result[P, FormatError]) -> FormatError | None:
