@@ -541,11 +541,12 @@ def _decoded(journal: Journal[_In, _Out], number: int, line: bytes) -> tuple[_In
         raise _Refused(NotARow(journal.path, number, fields))
     try:
         found = journal.decode(fields)
+        if not isinstance(found, Failure):
+            answered, answer = found.unwrap()  # here, since untyped code may give anything
+            return answered, answer
     except Exception as error:
         raise _Refused(NotARow(journal.path, number, f"{type(error).__name__}: {error}")) from error
-    if isinstance(found, Failure):
-        raise _Refused(NotARow(journal.path, number, str(found.failure())))
-    return found.unwrap()
+    raise _Refused(NotARow(journal.path, number, str(found.failure())))
 
 
 def _encoded(journal: Journal[_In, _Out], value: _In, answer: Answered[_Out]) -> bytes:
