@@ -1,6 +1,7 @@
 """What can go wrong, as plain data: one frozen class a failure, gathered in closed unions.
 
-Every error says whose fault it is and where; `explain` turns any of them into one sentence that ends with the way out.
+Every error says whose fault it is and where; `explain` turns any of them into one sentence, with the way out where it is
+ours to know: what an exception from outside asks for, only its own words say.
 Nothing here raises, and nothing here holds an exception, a traceback or a frame: what was raised outside becomes a
 `Fault` where it was caught, so that errors compare equal, pickle, and cost no memory.
 """
@@ -138,6 +139,13 @@ FormatError: TypeAlias = ControlToken | NotSupported | NotRendered | UnknownForm
 GenerateError: TypeAlias = FormatError | WrongShape | InvalidArgument
 
 
+_PARTS: Final[Mapping[Part, str]] = {
+    "prompt": "prompt function",
+    "format": "format",
+    "backend": "backend",
+    "parser": "parser",
+    "progress": "progress callback",
+}
 _NOT_SUPPORTED: Final[Mapping[Lacking, str]] = {
     "system": "has no system role; put the instructions in the user text, or choose another format",
     "no system": "has no fixed text to stand for an absent system text; give one, it may be empty",
@@ -148,14 +156,14 @@ _NOT_SUPPORTED: Final[Mapping[Lacking, str]] = {
 
 
 def explain(error: GenerateError | ParseFailed) -> str:
-    """One sentence that says what is wrong and the way out.
+    """One sentence that says what is wrong and, save of a Fault, the way out.
 
     >>> explain(UnknownFormat("chatlm", ("chatml",)))
     "No format is named 'chatlm'; did you mean 'chatml'? FORMATS lists them all."
     """
     match error:
-        case Fault(name, message, part):
-            return f"The {part} failed with {name}{message and ': '}{message}."
+        case Fault(part=part):
+            return f"The {_PARTS[part]} failed with {in_words(error)}."
         case ControlToken(format_name, token, where, offset):
             return (
                 f"{where} holds {token!r} at character {offset}, which {format_name} would read as markup and not as "
@@ -177,17 +185,26 @@ def explain(error: GenerateError | ParseFailed) -> str:
         case InvalidArgument(name, value, reason):
             return f"{name}={value!r}: {reason}."
         case ParseFailed(inner):
-            reason = f"{inner.kind}: {inner.message}" if isinstance(inner, Fault) else str(inner)
+            reason = in_words(inner) if isinstance(inner, Fault) else str(inner)
             return f"The answer does not parse: {reason}; its text is in generation.completion.text."
         case _:
             assert_never(error)
 
 
-def kind(error: GenerateError | ParseFailed) -> str:
-    """The innermost name of an error, to count failures by.
+def in_words(fault: Fault) -> str:
+    """Its kind and, where there is one, its message, less a full stop: as part of a sentence.
 
-    >>> kind(Fault("TimeoutError", "no answer in 30 s"))
-    'TimeoutError'
+    >>> in_words(Fault("TimedOut", "No answer; wait.")), in_words(Fault("KeyboardInterrupt", ""))
+    ('TimedOut: No answer; wait', 'KeyboardInterrupt')
+    """
+    return f"{fault.kind}: {fault.message.removesuffix('.')}" if fault.message else fault.kind
+
+
+def kind(error: GenerateError | ParseFailed) -> str:
+    """The name of an error, to count failures by: its class, or the `kind` of a Fault.
+
+    >>> kind(Fault("TimeoutError", "no answer in 30 s")), kind(ParseFailed("no number"))
+    ('TimeoutError', 'ParseFailed')
     """
     return error.kind if isinstance(error, Fault) else type(error).__name__
 

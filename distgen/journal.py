@@ -31,7 +31,7 @@ from weakref import ref
 from returns.result import Failure, Result, Success
 from typing_extensions import TypeIs
 
-from distgen.errors import Fault
+from distgen.errors import Fault, in_words
 from distgen.llm import Answered
 
 _In = TypeVar("_In")
@@ -51,6 +51,7 @@ class Journal(Generic[_In, _Out]):
     """Where rows are kept, what they were asked with, and how an input and its answer are a JSON object and back.
 
     - `settings`: JSON values by name, all that would change an answer: the format, the model, the parameters.
+    - `encode`: an input and what became of it, a Failure too, as JSON values by name; where it raises, the run ends.
     - `decode`: the inverse of `encode`; of an answer it need only tell a Success from a Failure, of an input what `==` compares.
     - `sync`: a row survives a loss of power this many seconds after it was written (fsync); 0 is before it is yielded.
       That the process is killed costs nothing that was written, whatever `sync` is.
@@ -61,7 +62,7 @@ class Journal(Generic[_In, _Out]):
     path: Path
     settings: Fields
     encode: Callable[[_In, Answered[_Out]], Fields]
-    decode: Callable[[Fields], Result[tuple[_In, Answered[_Out]], object]]
+    decode: Callable[[dict[str, object]], Result[tuple[_In, Answered[_Out]], object]]
     sync: float = 1.0
 
 
@@ -176,9 +177,9 @@ def record(
     >>> from distgen import LLM, Prompt, Sequential, Task, each
     >>> from distgen.formats import default
     >>> def encode(word, answer):
-    ...     return {"word": word, "said": answer.unwrap()[0].completion.text}
+    ...     return {"word": word, "said": answer.map(lambda generations: generations[0].completion.text).value_or(None)}
     >>> def decode(row):
-    ...     return Success((row["word"], Success(())))
+    ...     return Success((row["word"], Failure(Fault("Failed", "")) if row["said"] is None else Success(())))
     >>> llm = LLM(Task(Prompt, Success), default, each(str.upper), Sequential())
     >>> with TemporaryDirectory() as folder:
     ...     journal = Journal(Path(folder, "out.jsonl"), {"format": "default"}, encode, decode)
@@ -208,7 +209,15 @@ def record(
 
 
 def entries(journal: Journal[_In, _Out]) -> Iterator[Result[tuple[_In, Answered[_Out]], JournalError]]:
-    """The rows of the file as `decode` reads them; a line that is none is a Failure, and so is a file that cannot be read."""
+    """The rows of the file as `decode` reads them; a line that is none is a Failure, and so is a file that cannot be read.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "out.jsonl")
+    ...     _ = path.write_text('{"word": "a"}\\n')
+    ...     list(entries(Journal(path, {}, lambda word, _: {"word": word}, lambda row: Success((row["word"], Success(()))))))
+    [<Success: ('a', <Success: ()>)>]
+    """
     try:
         with _about(journal.path):
             source = journal.path.open("rb")
@@ -267,7 +276,9 @@ def explain_journal(error: JournalError) -> str:
         case NotARow(path, number, reason):
             return f"row {number} of {path} cannot be read ({reason}); mend it or take the rest away from there on, and resume."
         case NotEncoded(path, fault):
-            return f"what belongs into {path} is no JSON ({fault.kind}: {fault.message}); mend the encoder, and resume."
+            return (
+                f"a row or the settings of {path} cannot be encoded as JSON ({in_words(fault)}); mend them, and resume."
+            )
         case NotWritten(path, reason):
             return f"cannot write {path}: {reason}; what was written stays, and can be resumed."
         case _:
@@ -392,7 +403,7 @@ def _shown(settings: Fields, name: str) -> str:
     return json.dumps(settings[name], ensure_ascii=False, sort_keys=True) if name in settings else "absent"
 
 
-def _object(line: bytes) -> Fields | str:
+def _object(line: bytes) -> dict[str, object] | str:
     """A JSON object, or why it is none."""
     try:
         value: object = json.loads(line)
@@ -401,7 +412,7 @@ def _object(line: bytes) -> Fields | str:
     return value if _is_object(value) else "not an object"
 
 
-def _is_object(value: object) -> TypeIs[Fields]:
+def _is_object(value: object) -> TypeIs[dict[str, object]]:
     return isinstance(value, dict)
 
 
@@ -530,11 +541,12 @@ def _decoded(journal: Journal[_In, _Out], number: int, line: bytes) -> tuple[_In
         raise _Refused(NotARow(journal.path, number, fields))
     try:
         found = journal.decode(fields)
+        if not isinstance(found, Failure):
+            answered, answer = found.unwrap()  # here, since untyped code may give anything
+            return answered, answer
     except Exception as error:
         raise _Refused(NotARow(journal.path, number, f"{type(error).__name__}: {error}")) from error
-    if isinstance(found, Failure):
-        raise _Refused(NotARow(journal.path, number, str(found.failure())))
-    return found.unwrap()
+    raise _Refused(NotARow(journal.path, number, str(found.failure())))
 
 
 def _encoded(journal: Journal[_In, _Out], value: _In, answer: Answered[_Out]) -> bytes:

@@ -50,7 +50,12 @@ class Line:
 
 
 def lines(source: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file; of one that is longer than `LONGEST_LINE` only that much and a byte more."""
+    """The lines of a file; of one that is longer than `LONGEST_LINE` only that much and a byte more.
+
+    >>> import io
+    >>> list(lines(io.BytesIO(b'{"user": "Hi"}\\n{}')))
+    [b'{"user": "Hi"}\\n', b'{}']
+    """
     while line := source.readline(LONGEST_LINE + 1):
         yield line
         while len(line) > LONGEST_LINE and not line.endswith(b"\n"):
@@ -71,14 +76,23 @@ def read(source: Iterable[bytes], user_field: str | None, system: str | None) ->
 
 
 def ask(line: Line) -> Prompt:
-    """The prompt of a line, for a Task; a BadLine says why there is none."""
+    """The prompt of a line, for a Task; a BadLine says why there is none.
+
+    >>> [*map(ask, read([b'{"user": "Hi"}'], None, None))]
+    [Prompt(user='Hi', system=None, history=())]
+    """
     if isinstance(line.prompt, Failure):
         raise BadLine(f"line {line.number}: {line.prompt.failure()}")
     return line.prompt.unwrap()
 
 
 def encode(line: Line, answer: Answered[str]) -> Fields:
-    """The output row: all fields of the input, and what became of it."""
+    """The output row: all fields of the input, and what became of it.
+
+    >>> (line,) = read([b'{"user": "Hi", "id": 7}'], None, None)
+    >>> encode(line, Failure(Fault("TimedOut", "no answer")))
+    {'user': 'Hi', 'id': 7, 'error': {'type': 'TimedOut', 'message': 'no answer'}}
+    """
     if isinstance(answer, Failure):
         error = answer.failure()
         return {**line.fields, "error": {"type": error_type(error), "message": reason(error)}}
@@ -120,7 +134,11 @@ def decode(row: Mapping[str, object]) -> Result[tuple[Line, Answered[str]], str]
 
 
 def error_type(error: GenerateError) -> str:
-    """The short name of an error, to count failures by."""
+    """The short name of an error, to count failures by.
+
+    >>> error_type(Fault("urllib3.exceptions.HTTPError", ""))
+    'HTTPError'
+    """
     return kind(error).rpartition(".")[2]
 
 

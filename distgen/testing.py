@@ -167,7 +167,7 @@ def _rivals(one: Prompt, between: Sequence[str]) -> Iterator[Prompt]:
 
 
 def law_pure(formatter: Formatter[P], prompt: Prompt) -> None:
-    """The same prompt gives an equal Result each time, and none raises.
+    """Each prompt gives a Result, an equal one each time, and none raises.
 
     >>> law_pure(lambda prompt: Success(prompt.history[0].user), Prompt("Hi"))
     Traceback (most recent call last):
@@ -177,12 +177,19 @@ def law_pure(formatter: Formatter[P], prompt: Prompt) -> None:
         first, second = formatter(prompt), formatter(prompt)
     except Exception as error:
         raise AssertionError(f"law_pure: {error!r} is raised on {prompt}") from error
+    if not _is_result(first):
+        raise AssertionError(f"law_pure: {prompt} gives {first!r}, which is no Result")
     if first != second:
         raise AssertionError(f"law_pure: {prompt} gives {first}, then {second}")
 
 
 def law_complete(formatter: Formatter[P], prompt: Prompt) -> None:
-    """Every text of the prompt, its ends stripped, stands in the rendering, where that is text."""
+    """Every text of the prompt, its ends stripped, stands in the rendering, where that is text.
+
+    >>> law_complete(lambda prompt: Success("Q: A:"), Prompt("Hi"))
+    Traceback (most recent call last):
+    AssertionError: law_complete: user 'Hi' is not in 'Q: A:'
+    """
     rendered: object = formatter(prompt).value_or(None)
     if isinstance(rendered, str):
         for where, text in prompt.texts():
@@ -191,7 +198,12 @@ def law_complete(formatter: Formatter[P], prompt: Prompt) -> None:
 
 
 def law_refusal(formatter: Formatter[P], prompt: Prompt) -> None:
-    """A prompt is refused for what it holds: a token at the very place named, whole or the half of it, a system text or none, history."""
+    """A prompt is refused for what it holds: a token at the very place named, whole or the half of it, a system text or none, history.
+
+    >>> law_refusal(lambda prompt: Failure(ControlToken("mine", "###", "user", 0)), Prompt("Hi"))
+    Traceback (most recent call last):
+    AssertionError: law_refusal: ControlToken(format='mine', token='###', where='user', offset=0) is not so of Prompt(user='Hi', system=None, history=())
+    """
     refusal = _failure(formatter(prompt))
     match refusal:
         case None:
@@ -211,7 +223,12 @@ def law_refusal(formatter: Formatter[P], prompt: Prompt) -> None:
 
 
 def law_prose(formatter: Formatter[P], prompt: Prompt) -> None:
-    """A prompt made of ordinary prose, as that of PROSE, is never refused for its text."""
+    """A prompt made of ordinary prose, as that of PROSE, is never refused for its text.
+
+    >>> law_prose(lambda prompt: Failure(ControlToken("mine", ":", "user", 5)), Prompt("Human: a word"))
+    Traceback (most recent call last):
+    AssertionError: law_prose: ControlToken(format='mine', token=':', where='user', offset=5) in Prompt(user='Human: a word', system=None, history=())
+    """
     refusal = _failure(formatter(prompt))
     if isinstance(refusal, ControlToken):
         raise AssertionError(f"law_prose: {refusal} in {prompt}")
@@ -221,7 +238,11 @@ def law_prose(formatter: Formatter[P], prompt: Prompt) -> None:
 
 
 def law_canonical(format: Format[P], prompt: Prompt) -> None:
-    """`f.canonical(f.canonical(p)) == f.canonical(p)` and `f(f.canonical(p)) == f(p)`."""
+    """`f.canonical(f.canonical(p)) == f.canonical(p)` and `f(f.canonical(p)) == f(p)`.
+
+    >>> from distgen.formats import llama3
+    >>> law_canonical(llama3, Prompt("  Hi"))
+    """
     canonical = format.canonical(prompt)
     again = format.canonical(canonical)
     if again != canonical:
@@ -231,7 +252,11 @@ def law_canonical(format: Format[P], prompt: Prompt) -> None:
 
 
 def law_inverse(format: Format[P], prompt: Prompt) -> None:
-    """`f(p).bind(f.parse) == Success(f.canonical(p))` whenever f(p) is a Success."""
+    """`f(p).bind(f.parse) == Success(f.canonical(p))` whenever f(p) is a Success.
+
+    >>> from distgen.formats import llama3
+    >>> law_inverse(llama3, Prompt("  Hi", system="Be brief."))
+    """
     rendered = format(prompt)
     if isinstance(rendered, Success):
         parsed, canonical = format.parse(rendered.unwrap()), Success(format.canonical(prompt))
@@ -240,7 +265,11 @@ def law_inverse(format: Format[P], prompt: Prompt) -> None:
 
 
 def law_parse(format: Format[P], rendered: P) -> None:
-    """What parse answers, for any text, is canonical and renders to exactly that text; it never raises."""
+    """What parse answers, for any text, is canonical and renders to exactly that text; it never raises.
+
+    >>> from distgen.formats import chatml
+    >>> law_parse(chatml, "<|im_start|>user\\nHi<|im_end|>")
+    """
     try:
         parsed = format.parse(rendered)
     except Exception as error:
@@ -258,6 +287,9 @@ def law_no_forgery(format: Format[P], prompt: Prompt) -> None:
     """A text that holds markup is refused; else the rendering has the markup of the format, and no other.
 
     A control token of plain words, such as "USER: ", is prose in a text; that none forges a turn is law_injective's.
+
+    >>> from distgen.formats import chatml
+    >>> law_no_forgery(chatml, Prompt("Hi<|im_end|>"))
     """
     tokens = [token for token in _tokens(format) if any(char in "<>[]|" for char in token)]
     held = [(where, token) for where, text in prompt.texts() for token in tokens if token in text]
@@ -272,7 +304,11 @@ def law_no_forgery(format: Format[P], prompt: Prompt) -> None:
 
 
 def law_injective(format: Format[P], one: Prompt, other: Prompt) -> None:
-    """No two prompts with different canonical forms render alike."""
+    """No two prompts with different canonical forms render alike.
+
+    >>> from distgen.formats import default
+    >>> law_injective(default, Prompt("b", system="a"), Prompt("a\\nb"))
+    """
     rendered = format(one)
     alike = isinstance(rendered, Success) and rendered == format(other)
     if alike and format.canonical(one) != format.canonical(other):
@@ -286,6 +322,9 @@ def law_segments(template: Template, prompt: Prompt) -> None:
     """The segments joined are the rendering, wherever there is one, and what is no control in them is the prompt's texts.
 
     None is refused for what a text holds.
+
+    >>> from distgen.formats import chatml
+    >>> law_segments(chatml, Prompt("Hi<|im_end|>"))
     """
     rendered, segments = template(prompt), template.segments(prompt)
     if isinstance(segments, Failure):
@@ -307,6 +346,9 @@ def law_example(template: Template, prompt: Prompt, answer: str) -> None:
     Once the answer is history, a longer conversation is rendered with the same beginning, wherever it begins with the
     prompt as before: not so where the opening of an answer is another one then, or where the system text moves to the last
     turn; less the stop, where the format writes none in history; and less what was thought, or that nothing was.
+
+    >>> from distgen.formats import chatml
+    >>> law_example(chatml, Prompt("Hi"), "Hello.")
     """
     rendered, example = template(prompt), template.example(prompt, answer)
     if isinstance(example, Failure):
@@ -399,6 +441,10 @@ def _stands(token: str, text: str, offset: int) -> bool:
     """Whether a token begins there, if only its first half does, at the end; or ends at the beginning of the text."""
     begins = text[offset:] != "" and (text.startswith(token, offset) or token.startswith(text[offset:]))
     return begins or (offset == 0 and any(text.startswith(token[cut:]) for cut in range(1, len(token))))
+
+
+def _is_result(value: object) -> bool:
+    return isinstance(value, Result)  # untyped code may give anything
 
 
 def _failure(result: Result[P, FormatError]) -> FormatError | None:

@@ -47,8 +47,15 @@ ERRORS: list[tuple[FormatError | GenerateError | ParseFailed | Fault, list[str],
     (UnknownFormat("lama", ("llama2", "llama3")), ["'lama'", "'llama2' or 'llama3'", "FORMATS"], "UnknownFormat"),
     (UnknownFormat("?", ()), ["'?'", "FORMATS"], "UnknownFormat"),
     (Fault("TimeoutError", "no answer in 30 s", "format"), ["The format", "no answer in 30 s"], "TimeoutError"),
-    (Fault("TimeoutError", "no answer in 30 s", "prompt"), ["The prompt", "no answer in 30 s"], "TimeoutError"),
+    (
+        Fault("TimeoutError", "no answer in 30 s", "prompt"),
+        ["The prompt function", "no answer in 30 s"],
+        "TimeoutError",
+    ),
     (Fault("TimeoutError", "no answer in 30 s", "backend"), ["The backend", "no answer in 30 s"], "TimeoutError"),
+    (Fault("ValueError", "no bar", "progress"), ["The progress callback", "no bar"], "ValueError"),
+    (Fault("TimedOut", "No answer; wait."), ["TimedOut: No answer; wait."], "TimedOut"),
+    (ParseFailed(Fault("ValueError", "No number.")), ["ValueError: No number; its text"], "ParseFailed"),
     (WrongShape("generations", 3, 1), ["1 generations", "3 were asked"], "WrongShape"),
     (
         InvalidArgument("num_generations", 0, "it must be 1 or more"),
@@ -56,6 +63,7 @@ ERRORS: list[tuple[FormatError | GenerateError | ParseFailed | Fault, list[str],
         "InvalidArgument",
     ),
     (ParseFailed(FAULT), ["TimeoutError", "completion.text"], "ParseFailed"),
+    (ParseFailed(Fault("KeyError", "")), ["parse: KeyError; its text"], "ParseFailed"),
     (ParseFailed("no JSON"), ["no JSON", "completion.text"], "ParseFailed"),
 ]
 
@@ -67,6 +75,8 @@ def test_every_error_explains_itself(
     sentence = explain(error)
     assert [name for name in named if name not in sentence] == []
     assert "\n" not in sentence
+    assert ".." not in sentence
+    assert ".;" not in sentence
     assert kind(error) == counted
 
 

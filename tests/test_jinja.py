@@ -284,6 +284,7 @@ def _larger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         st.builds("messages[{}:]".format, inner),
         st.builds("({} if {} else {})".format, inner, inner, inner),
         st.builds("f({})".format, inner),
+        st.builds("f(*{})".format, inner),
         st.builds("(1 < {} <= {})".format, inner, inner),
     )
 
@@ -376,6 +377,10 @@ RUNAWAYS: Final = {
     "filters of a loop": "{% for i in range(100000) %}{{ {'b': 1, 'a': 2}|dictsort|first }}{% endfor %}",
     "maps": "{% for i in range(100000) %}{{ range(100000)|map('string')|join|length }}{% endfor %}",
     "long attributes": "{% set ns = namespace() %}{% set ns.x = ns %}{{ [ns]|map(attribute='x.' * 1000000)|list }}",
+    "arguments of a macro": "{% macro f() %}{% endmacro %}{{ f(*range(1000000000000000000)) }}",
+    "arguments of a filter": "{{ 'a'|replace(*range(1000000000000000000)) }}",
+    "arguments of a test": "{{ 4 is divisibleby(*range(1000000000000000000)) }}",
+    "letters as arguments": "{{ namespace(*'a' * 20000000) }}",
     "sorts": "{% for i in range(100000) %}{{ range(100000)|sort|first }}{% endfor %}",
     "refunds": "{% set x = [-1000000000]|map('<step>')|list %}{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
 }  # fmt: skip

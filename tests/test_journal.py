@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from hypothesis import given, settings
@@ -265,7 +265,11 @@ def test_a_long_torn_line_is_taken_away(tmp_path: Path) -> None:
         (UnknownSettings(Path("a/o")), "a/o has no legible o.distgen.json beside it"),
         (OtherInput(Path("o"), 7), "row 7 of o answers another input"),
         (NotARow(Path("o"), 7, "why"), "row 7 of o cannot be read (why); mend it"),
-        (NotEncoded(Path("o"), Fault("K", "m")), "what belongs into o is no JSON (K: m); mend the encoder"),
+        (
+            NotEncoded(Path("o"), Fault("K", "m")),
+            "a row or the settings of o cannot be encoded as JSON (K: m); mend them",
+        ),
+        (NotEncoded(Path("o"), Fault("K", "")), "cannot be encoded as JSON (K); mend them"),
         (NotWritten(Path("o"), "No space"), "cannot write o: No space; what was written stays"),
     ],
 )
@@ -395,6 +399,20 @@ def test_a_line_that_is_no_row_is_refused_with_its_number(tmp_path: Path, line: 
     assert run(kept, ["a", "b"]) == [Failure(NotARow(kept.path, 2, reason))]
     assert kept.path.read_bytes() == before
     assert list(entries(kept)) == [Success(("a", Success(()))), Failure(NotARow(kept.path, 2, reason))]
+
+
+@pytest.mark.parametrize(
+    ("decoded", "reason"),
+    [
+        (("a", Success(())), "AttributeError: 'tuple' object has no attribute 'unwrap'"),
+        (Success("a"), "ValueError: not enough values to unpack (expected 2, got 1)"),
+    ],
+)
+def test_a_decoder_of_untyped_code_may_give_anything(tmp_path: Path, decoded: Any, reason: str) -> None:
+    kept = Journal(tmp_path / "out.jsonl", {}, encode, lambda _: decoded)
+    run(kept, ["a"])
+    assert run(kept, ["a", "b"]) == [Failure(NotARow(kept.path, 1, reason))]
+    assert lines(kept.path) == [{"word": "a", "said": "A"}]
 
 
 def test_entries_of_no_file_are_a_failure(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
+from operator import attrgetter
 from typing import Final, TypeAlias
 
 import pytest
@@ -349,6 +350,7 @@ def test_check_format_takes_formats_that_are_no_text() -> None:
     ("formatter", "law"),
     [
         (raising, "law_pure"),
+        (attrgetter("user"), "law_pure"),
         (no_history, "law_complete"),
         (shifted, "law_refusal"),
         (words, "law_prose"),
@@ -380,6 +382,10 @@ def test_check_formatter_finds_nothing_in_a_sound_one(sound: Callable[[Prompt], 
         (
             lambda: law_pure(lambda prompt: next(answers), Prompt("a")),
             "law_pure: Prompt(user='a', system=None, history=()) gives <Success: 1>, then <Success: 2>",
+        ),
+        (
+            lambda: law_pure(attrgetter("user"), Prompt("a")),
+            "law_pure: Prompt(user='a', system=None, history=()) gives 'a', which is no Result",
         ),
         (
             lambda: law_complete(lambda prompt: Success("ab"), Prompt("b", None, (Exchange("a", "c"),))),

@@ -28,12 +28,20 @@ def strip_newlines_before(text: str) -> str:
 
 
 def is_markup(token: str) -> bool:
-    """Whether a tokenizer maps a token to an id of its own; plain words, such as "USER: ", are prose to it."""
+    """Whether a tokenizer maps a token to an id of its own; plain words, such as "USER: ", are prose to it.
+
+    >>> is_markup("</s>"), is_markup("USER: ")
+    (True, False)
+    """
     return any(char in MARKUP for char in token)
 
 
 def between(before: str, text: str, after: str) -> str | None:
-    """The system text that `text` is written for when there is none, if it is one: it then stands between the two."""
+    """The system text that `text` is written for when there is none, if it is one: it then stands between the two.
+
+    >>> between("<sys>", "<sys>Be kind.</sys>", "</sys>")
+    'Be kind.'
+    """
     if text.startswith(before) and text.endswith(after) and len(before) + len(after) <= len(text):
         return text[len(before) : len(text) - len(after)]
     return None
@@ -42,6 +50,9 @@ def between(before: str, text: str, after: str) -> str | None:
 def portions(marks: Iterable[str], befores: tuple[str, ...], afters: tuple[str, ...]) -> set[str]:
     """What a text would have to hold, at least, for one of the marks to stand where it is not meant, the text's
     neighbours helping: whole, or without the start that one of `befores` ends with, the end that one of `afters` begins with.
+
+    >>> sorted(portions(["<s>"], ("a<",), ("b",)))
+    ['<s>', 's>']
     """
     return {
         mark[start:end]
@@ -54,7 +65,11 @@ def portions(marks: Iterable[str], befores: tuple[str, ...], afters: tuple[str, 
 
 
 def guards(portions: set[str]) -> tuple[str, ...]:
-    """Few characters, of which every portion holds one: signs before letters and spaces, since prose has fewer of them."""
+    """Few characters, of which every portion holds one: signs before letters and spaces, since prose has fewer of them.
+
+    >>> guards({"<s>", "s>"})
+    ('>',)
+    """
     chars = sorted({char for portion in portions for char in portion})
     if not chars:
         return ()
@@ -67,26 +82,46 @@ def guards(portions: set[str]) -> tuple[str, ...]:
 
 
 def longest_first(tokens: set[str]) -> tuple[str, ...]:
-    """The tokens, longest first: of two at one place the longer is found."""
+    """The tokens, longest first: of two at one place the longer is found.
+
+    >>> longest_first({"a", "ab", "b"})
+    ('ab', 'a', 'b')
+    """
     return tuple(sorted(tokens, key=lambda token: (-len(token), token)))
 
 
 def holds(literal: str, markup: set[str]) -> bool:
-    """Whether some markup stands in the literal."""
+    """Whether some markup stands in the literal.
+
+    >>> holds("Hi</s>", {"</s>"})
+    True
+    """
     return any(token in literal for token in markup)
 
 
 def cut(text: str, mark: str) -> tuple[str, str, str]:
-    """`str.partition`, in which an empty mark, too, is one that is not found."""
+    """`str.partition`, in which an empty mark, too, is one that is not found.
+
+    >>> cut("a:b", ":"), cut("a:b", "")
+    (('a', ':', 'b'), ('a:b', '', ''))
+    """
     return text.partition(mark) if mark else (text, "", "")
 
 
 def first_difference(one: str, other: str) -> int:
-    """The index at which two texts part."""
+    """The index at which two texts part.
+
+    >>> first_difference("abc", "abd"), first_difference("ab", "abc")
+    (2, 2)
+    """
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (left, right) in pairs if left != right), min(len(one), len(other)))
 
 
 def after_prefix(text: str, prefix: str) -> str:
-    """What follows the prefix; nothing where it is none."""
+    """What follows the prefix; nothing where it is none.
+
+    >>> after_prefix("abc", "ab"), after_prefix("abc", "b")
+    ('c', '')
+    """
     return text[len(prefix) :] if text.startswith(prefix) else ""

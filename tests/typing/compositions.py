@@ -215,7 +215,11 @@ def encode(number: int, answer: Answered[float]) -> dict[str, object]:
     return {"number": number, "is_answered": isinstance(answer, Success)}
 
 
-def decode(row: Mapping[str, object]) -> Result[tuple[int, Answered[float]], str]:
+def decode(row: dict[str, object]) -> Result[tuple[int, Answered[float]], str]:
+    return Success((len(row), Success(())))
+
+
+def decode_mapping(row: Mapping[str, object]) -> Result[tuple[int, Answered[float]], str]:
     return Success((len(row), Success(())))
 
 
@@ -223,6 +227,7 @@ def decode_text(row: Mapping[str, object]) -> Result[tuple[str, Answered[float]]
     return Success((str(row), Success(())))
 
 
+Journal(Path("out.jsonl"), {}, encode, decode_mapping)
 journal = Journal(Path("out.jsonl"), {}, encode, decode)
 recorded = record(journal, [1, 2], llm.stream)
 assert_type(recorded, Generator[Result[Step[int, float], JournalError], None, None])

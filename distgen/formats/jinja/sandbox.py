@@ -1,9 +1,9 @@
 """Somebody else's Jinja template, run on a budget: it ends soon, in bounded memory, and reaches nothing it is not given.
 
-A template is rewritten once, so that each loop, macro, comparison, slice and join of texts pays before it is done; each
-call, filter, operator and output pays by the size of its values. Nothing is timed, and no thread, signal or process is
-used: the same template does the same on every machine. It is no general Jinja: statements are those that chat templates
-use, words those of `distgen.formats.jinja.words`, and any other is refused by its name.
+A template is rewritten once, so that each loop, macro, `*` of arguments, comparison, slice and join of texts pays before
+it is done; each call, filter, operator and output pays by the size of its values. Nothing is timed, and no thread, signal
+or process is used: the same template does the same on every machine. It is no general Jinja: statements are those that
+chat templates use, words those of `distgen.formats.jinja.words`, and any other is refused by its name.
 """
 
 from __future__ import annotations
@@ -150,6 +150,9 @@ def _paying(node: nodes.Node) -> nodes.Node:
             return nodes.Compare(_filter("<read>", node.expr), operands, lineno=node.lineno)
         case nodes.Getitem(arg=nodes.Slice(start=start, stop=stop, step=step)):
             return _filter("<slice>", node.node, *(one or nodes.Const(None) for one in (start, stop, step)))
+        case nodes.Call() | nodes.Filter() | nodes.Test() if node.dyn_args is not None:
+            node.dyn_args = _filter("<each>", node.dyn_args, nodes.Const(1))
+            return node
         case nodes.Pair() if not isinstance(node.key, nodes.Const):
             return nodes.Pair(_filter("<key>", node.key), node.value, lineno=node.lineno)
         case _:
