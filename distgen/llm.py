@@ -133,12 +133,16 @@ class LLM(Generic[In, Out, P, R]):
             prepared = refused or self._prepared(value, prompts)
             index, future = desk.open(lambda answer: self._row(prepared, iter(answer)))
             call = Call(self.backend, prompts, num_generations)
-            if desk.is_closed:
-                desk.deliver((index, call.failed(_ENDED)))
-            elif prompts:
-                desk.cancel_by(index, submit_call(index, call))
-            else:
-                desk.deliver((index, ()))
+            try:
+                if desk.is_closed:
+                    desk.deliver((index, call.failed(_ENDED)))
+                elif prompts:
+                    desk.cancel_by(index, submit_call(index, call))
+                else:
+                    desk.deliver((index, ()))
+            except BaseException as error:  # KeyboardInterrupt; leaving would wait for a future that nobody has
+                desk.deliver((index, call.failed(Fault.of(error))))
+                raise
             return future
 
         try:
@@ -365,18 +369,20 @@ class _Desk(Generic[_T]):
         if waiting is not None and waiting[0].set_running_or_notify_cancel():
             future, read = waiting
             try:
-                if isinstance(answer, KeyboardInterrupt):
+                if isinstance(answer, BaseException):
                     raise answer
-                future.set_result(read(answer))
+                row = read(answer)
             except BaseException as error:  # a future that is never done would hang its reader
                 future.set_exception(error)
+            else:
+                future.set_result(row)
         return not self.is_closed
 
     def wait(self) -> None:
         from concurrent.futures import wait
 
-        while self._unfinished:
-            wait(list(self._unfinished))
+        while unfinished := [future for future in list(self._unfinished) if not future.done()]:
+            wait(unfinished)
 
     def drop(self, fault: Fault) -> None:
         for index in list(self._waiting):
