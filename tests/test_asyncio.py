@@ -14,6 +14,7 @@ import pytest
 from returns.result import Failure, Success
 
 from distgen import LLM, Asyncio, Batch, Completion, Executor, Fault, Sequential, Threads, each, fold
+from distgen.executors import Call, Inbox
 from distgen.formats import default
 from tests.parts import PLAIN, Awaited
 from tests.test_llm import Row, count_threads, error_of, texts
@@ -500,6 +501,12 @@ def test_a_call_begins_beside_one_that_takes_long() -> None:
         assert texts(submit("a").result(timeout=4)) == ["a"]
         assert not slow.done()
         slow.cancel()
+
+
+def test_what_is_submitted_when_the_loop_is_closed_raises_nothing() -> None:
+    with Asyncio(1).session(Inbox().put) as submit:
+        pass
+    submit(0, Call(after_a_while, ["a"], 1))
 
 
 @pytest.mark.parametrize("limit", [1, 3])

@@ -43,7 +43,7 @@ from distgen import (
 )
 from distgen.backends.echo import echo
 from distgen.formats import chatml, default, openai
-from tests.parts import EXECUTORS, PLAIN, Awaited, asking, planned_faults, text_of
+from tests.parts import EXECUTORS, PLAIN, Awaited, asking, planned_faults, slow_echo, text_of
 
 Row = Result[tuple[Generation[str], ...], GenerateError]
 every_executor = pytest.mark.parametrize("executor", EXECUTORS.values(), ids=EXECUTORS.keys())
@@ -531,6 +531,30 @@ def test_an_interrupt_in_submit_leaves_nothing_to_wait_for() -> None:
     asking.join(timeout=5)
     assert not asking.is_alive()
     assert [texts(future.result(timeout=0)) for future in kept] == [["a"], ["d"]]
+
+
+def test_an_interrupt_within_a_future_hangs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A double of the moment: Ctrl-C comes when the lock of the future is taken, and is not given back."""
+    add_done_callback, calls = Future[Row].add_done_callback, itertools.count()
+
+    def interrupted(future: Future[Row], callback: Callable[[Future[Row]], object]) -> None:
+        if next(calls) == 1:
+            vars(future)["_condition"].acquire()
+            time.sleep(0.1)  # the answer comes, and who brings it waits for the lock
+            raise KeyboardInterrupt
+        add_done_callback(future, callback)
+
+    def ask() -> None:
+        with suppress(KeyboardInterrupt), LLM(PLAIN, default, slow_echo, Threads(1)).submitter() as submit:
+            submit("a")
+            submit("b")
+
+    monkeypatch.setattr(Future, "add_done_callback", interrupted)
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(timeout=5)
+    assert not asking.is_alive()
+    assert next(calls) == 2
 
 
 @pytest.mark.parametrize(

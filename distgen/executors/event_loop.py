@@ -61,7 +61,8 @@ class LoopSession:
         # Waking a loop is a system call: once for all that it finds, and not where the tasks that run come to it anyway.
         if len(self._tasks) < self._limit and not self._is_woken:
             self._is_woken = True
-            self._loop.call_soon_threadsafe(self._hear)
+            with suppress(RuntimeError):  # the loop is closed: the run was left meanwhile
+                self._loop.call_soon_threadsafe(self._hear)
         return job.clear
 
     def _hear(self) -> None:
@@ -94,7 +95,10 @@ class LoopSession:
 def _serve(loop: asyncio.AbstractEventLoop, leaving: asyncio.Future[None]) -> None:
     try:
         _run(loop, leaving)
-        _run(loop, loop.create_task(_end_all(loop, asyncio.all_tasks(loop))))
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        _run(loop, loop.create_task(_end(loop, tasks)))
     finally:
         loop.close()
 
@@ -105,9 +109,7 @@ def _run(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
             loop.run_until_complete(future)
 
 
-async def _end_all(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
+async def _end(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=_GRACE)
     closing = asyncio.create_task(loop.shutdown_asyncgens())
