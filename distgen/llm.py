@@ -376,16 +376,14 @@ class _Desk(Generic[_T]):
     def deliver(self, delivery: Delivery) -> bool:
         index, answer = delivery
         waiting = self._waiting.pop(index, None)
-        if waiting is not None:
-            try:
+        try:
+            if waiting is not None and waiting[0].set_running_or_notify_cancel():
                 self._settle(waiting[0], waiting[1], answer)
-            finally:
-                self._finish(index)
+        finally:
+            self._finish(index)
         return not self.is_closed
 
     def _settle(self, future: Future[_T], read: Callable[[Answer], _T], answer: Answer | BaseException) -> None:
-        if not future.set_running_or_notify_cancel():
-            return
         try:
             if isinstance(answer, BaseException):
                 raise answer
