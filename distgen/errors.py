@@ -227,7 +227,9 @@ def _kind(error: BaseException) -> str:
 def _message(error: BaseException) -> str:
     try:
         text = str(error)
-    except (Exception, SystemExit, GeneratorExit) as broken:  # an exception's own __str__ may raise
+    except KeyboardInterrupt:
+        raise
+    except BaseException as broken:  # an exception's own __str__ may raise
         return f"<its __str__ raised {type(broken).__name__}>"
     cut = len(text) - _LONGEST_MESSAGE
     return text if cut <= 0 else f"{text[:_LONGEST_MESSAGE]} ... ({cut} more characters)"
@@ -239,7 +241,8 @@ def _trace(error: BaseException) -> str:
     step = error.__traceback__
     while step is not None:
         code = step.tb_frame.f_code
-        if not step.tb_frame.f_globals.get("__name__", "").startswith("distgen."):
+        module = str(step.tb_frame.f_globals.get("__name__"))  # what `exec` runs may call itself None
+        if not module.startswith("distgen."):
             frames.append(f"{code.co_filename}:{step.tb_lineno} in {code.co_name}")
         step = step.tb_next
     return "\n".join(frames[-_DEEPEST_TRACE:])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from types import UnionType
 from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, final
@@ -133,12 +134,16 @@ class LLM(Generic[In, Out, P, R]):
             prepared = refused or self._prepared(value, prompts)
             index, future = desk.open(lambda answer: self._row(prepared, iter(answer)))
             call = Call(self.backend, prompts, num_generations)
-            if desk.is_closed:
-                desk.deliver((index, call.failed(_ENDED)))
-            elif prompts:
-                desk.cancel_by(index, submit_call(index, call))
-            else:
-                desk.deliver((index, ()))
+            try:
+                if desk.is_closed:
+                    desk.deliver((index, call.failed(_ENDED)))
+                elif prompts:
+                    desk.cancel_by(index, submit_call(index, call))
+                else:
+                    desk.deliver((index, ()))
+            except BaseException as error:  # KeyboardInterrupt; leaving would wait for a future that nobody has
+                desk.deliver((index, call.failed(Fault.of(error))))
+                raise
             return future
 
         try:
@@ -328,55 +333,75 @@ def _reporter(on_progress: Callable[[int], object], num_generations: int) -> Cal
 
 @final
 class _Desk(Generic[_T]):
-    """The futures of a submitter. Whoever takes one out of `_waiting` settles it, so that it is settled once."""
+    """The futures of a submitter. Whoever takes one out of `_waiting` settles it, so that it is settled once.
 
-    __slots__ = ("_numbers", "_unfinished", "_waiting", "is_closed")
+    The caller's thread touches no future that another may settle, and waits for none: Ctrl-C in the midst of a future's
+    own code leaves its lock held, and who settles it would wait for that without end.
+    """
+
+    __slots__ = ("_bell", "_is_awaited", "_numbers", "_unfinished", "_waiting", "is_closed")
 
     def __init__(self) -> None:
+        from queue import SimpleQueue
+
         self._numbers = count()
-        self._waiting: dict[int, tuple[Future[_T], Callable[[Answer], _T]]] = {}
-        self._unfinished: set[Future[_T]] = set()
-        self.is_closed = False
+        self._waiting: dict[int, tuple[Future[_T], Callable[[Answer], _T], list[Callable[[], object]]]] = {}
+        self._unfinished: set[int] = set()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._is_awaited = self.is_closed = False
 
     def open(self, read: Callable[[Answer], _T]) -> tuple[int, Future[_T]]:
         from concurrent.futures import Future
 
         index, future = next(self._numbers), Future[_T]()
-        self._waiting[index] = future, read
-        self._unfinished.add(future)
-        future.add_done_callback(self._unfinished.discard)
+        future.add_done_callback(partial(self._hear, index))
+        self._waiting[index] = future, read, []
+        self._unfinished.add(index)
         return index, future
 
     def cancel_by(self, index: int, cancel: Callable[[], object]) -> None:
         """Cancelling the future cancels its call, if that has not begun."""
-
-        def hear(done: Future[_T]) -> None:
-            if done.cancelled() and self._waiting.pop(index, None) is not None:
-                cancel()
-                done.set_running_or_notify_cancel()
-
         waiting = self._waiting.get(index)
         if waiting is not None:
-            waiting[0].add_done_callback(hear)
+            waiting[2].append(cancel)
+
+    def _hear(self, index: int, done: Future[_T]) -> None:
+        waiting = self._waiting.pop(index, None)
+        if waiting is not None:  # it was cancelled
+            for cancel in waiting[2]:
+                cancel()
+            done.set_running_or_notify_cancel()
+            self._finish(index)
 
     def deliver(self, delivery: Delivery) -> bool:
         index, answer = delivery
         waiting = self._waiting.pop(index, None)
-        if waiting is not None and waiting[0].set_running_or_notify_cancel():
-            future, read = waiting
-            try:
-                if isinstance(answer, KeyboardInterrupt):
-                    raise answer
-                future.set_result(read(answer))
-            except BaseException as error:  # a future that is never done would hang its reader
-                future.set_exception(error)
+        try:
+            if waiting is not None and waiting[0].set_running_or_notify_cancel():
+                self._settle(waiting[0], waiting[1], answer)
+        finally:
+            self._finish(index)
         return not self.is_closed
 
-    def wait(self) -> None:
-        from concurrent.futures import wait
+    def _settle(self, future: Future[_T], read: Callable[[Answer], _T], answer: Answer | BaseException) -> None:
+        try:
+            if isinstance(answer, BaseException):
+                raise answer
+            row = read(answer)
+        except BaseException as error:  # a future that is never done would hang its reader
+            future.set_exception(error)
+        else:
+            future.set_result(row)
 
+    def _finish(self, index: int) -> None:
+        self._unfinished.discard(index)
+        if self._is_awaited and not self._unfinished:
+            self._bell.put(None)
+
+    def wait(self) -> None:
+        self._is_awaited = True
         while self._unfinished:
-            wait(list(self._unfinished))
+            self._bell.get()
 
     def drop(self, fault: Fault) -> None:
         for index in list(self._waiting):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
-from itertools import count
+from itertools import chain, count
 
 import pytest
 from returns.result import Failure, Success
 
 from distgen import LLM, Asyncio, Batch, Completion, Executor, Fault, Sequential, Threads, each, fold
+from distgen.executors import Call, Inbox
 from distgen.formats import default
 from tests.parts import PLAIN, Awaited
 from tests.test_llm import Row, count_threads, error_of, texts
@@ -88,14 +91,18 @@ def test_a_deadline_ends_a_row_whose_backend_refuses_to_end() -> None:
     assert count_threads() == 0
 
 
-def test_closing_ends_calls_that_hang_and_asks_nothing_again() -> None:
+@pytest.mark.parametrize("ended", [asyncio.CancelledError, ConnectionError], ids=lambda error: error.__name__)
+def test_closing_ends_calls_that_hang_and_asks_nothing_again(ended: type[BaseException]) -> None:
     asked: list[list[str]] = []
 
     async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
         asked.append(list(prompts))
         while len(asked) < 3:
             await asyncio.sleep(0)
-        return await hanging(prompts, num_generations)
+        try:
+            return await hanging(prompts, num_generations)
+        except asyncio.CancelledError:
+            raise ended from None
 
     stream = llm_of(backend, Asyncio(8), batch_size=2).stream(["a", "b", "slow", "c", "d", "slow"])
     assert [texts(next(stream)), texts(next(stream))] == [["a"], ["b"]]
@@ -183,6 +190,63 @@ def test_a_cancellation_that_a_backend_left_behind_meets_no_other_row() -> None:
     with llm_of(backend, Asyncio(1)).submitter() as submit:
         futures = [submit(text) for text in inputs]
     assert [texts(future.result()) for future in futures] == [[text] for text in inputs]
+
+
+@pytest.mark.parametrize("left", ["exits", "stops"])
+def test_tasks_that_a_backend_left_are_ended_whatever_they_do_to_the_loop(left: str) -> None:
+    tasks: list[asyncio.Task[None]] = []
+    ended: list[str] = []
+
+    async def waiting(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if name == "exits":
+                raise SystemExit("at the end")
+            if name == "stops":
+                asyncio.get_running_loop().stop()
+            await asyncio.sleep(0.01)
+            ended.append(name)
+
+    async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        tasks.extend(asyncio.create_task(waiting(name)) for name in (left, "cleans up"))
+        return await after_a_while(prompts, num_generations)
+
+    assert [texts(row) for row in llm_of(backend, Asyncio(1)).generate("a")] == [["a"]]
+    assert "cleans up" in ended
+    assert all(task.done() for task in tasks)
+    assert count_threads() == 0
+
+
+def test_an_async_generator_that_does_not_close_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distgen.executors.event_loop._GRACE", 0.05)
+    kept: list[AsyncIterator[int]] = []
+
+    async def generating() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(60)
+
+    async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        kept.append(generating())
+        await anext(kept[-1])
+        return echoed(prompts, num_generations)
+
+    start = time.monotonic()
+    assert [texts(row) for row in llm_of(backend, Asyncio(1)).generate("a")] == [["a"]]
+    assert time.monotonic() - start < 5
+
+
+def test_a_loop_for_which_the_system_has_no_thread_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", exhausted)
+        rows = llm_of(after_a_while, Asyncio(1)).generate("a")
+    assert rows == [Failure(Fault("RuntimeError", "can't start new thread"))]
+    gc.collect()  # a loop that is not closed would warn
 
 
 def test_calls_that_need_not_wait_do_not_keep_another_from_its_end() -> None:
@@ -313,6 +377,69 @@ def test_cancelling_the_task_of_an_async_for_ends_the_calls() -> None:
     assert (seen, ended) == (["a", "b"], ["slow", "slow"])
 
 
+def test_a_stream_that_is_closed_in_one_thread_is_at_its_end_for_another() -> None:
+    stream = llm_of(hanging, Asyncio(2)).stream(["a", "slow"])
+    seen: list[list[str]] = []
+    reader = threading.Thread(target=lambda: seen.extend(texts(row) for row in stream), daemon=True)
+    reader.start()
+    time.sleep(0.1)
+    stream.close()
+    reader.join(timeout=5)
+    assert not reader.is_alive()
+    assert seen == [["a"]]
+
+
+def test_a_stream_that_is_closed_during_a_step_of_another_thread_ends_with_that() -> None:
+    pulled, go_on = threading.Event(), threading.Event()
+
+    def inputs() -> Iterator[str]:
+        yield "a"
+        pulled.set()
+        go_on.wait(10)
+        yield "b"
+        yield "c"
+
+    stream = LLM(PLAIN, default, echoed, Threads(2)).stream(inputs())
+    seen: list[list[str]] = []
+    reader = threading.Thread(target=lambda: seen.extend(texts(row) for row in stream), daemon=True)
+    reader.start()
+    assert pulled.wait(10)
+    stream.close()
+    go_on.set()
+    reader.join(timeout=5)
+    assert not reader.is_alive()
+    assert seen in ([], [["a"]])
+
+
+def test_a_stream_that_is_closed_in_one_task_is_at_its_end_for_another() -> None:
+    async def read() -> list[list[str]]:
+        stream = llm_of(hanging, Asyncio(2)).stream(["a", "slow"])
+
+        async def reading() -> list[list[str]]:
+            return [texts(row) async for row in stream]
+
+        reader = asyncio.create_task(reading())
+        await asyncio.sleep(0.1)
+        await stream.aclose()
+        return await asyncio.wait_for(reader, 5)
+
+    assert asyncio.run(read()) == [["a"]]
+
+
+def test_tasks_that_share_a_stream_get_each_row_once() -> None:
+    inputs = [str(n) for n in range(50)]
+
+    async def read() -> list[list[str]]:
+        stream = llm_of(after_a_while, Asyncio(4)).stream(inputs)
+
+        async def reading() -> list[str]:
+            return [text async for row in stream for text in texts(row)]
+
+        return await asyncio.wait_for(asyncio.gather(*[reading() for _ in range(3)]), 5)
+
+    assert sorted(chain(*asyncio.run(read())), key=int) == inputs
+
+
 def test_many_async_streams_at_once() -> None:
     async def read(name: str) -> list[str]:
         llm = LLM(PLAIN, default, each(lambda text: f"{name}: {text}"), Threads(2))
@@ -374,6 +501,12 @@ def test_a_call_begins_beside_one_that_takes_long() -> None:
         assert texts(submit("a").result(timeout=4)) == ["a"]
         assert not slow.done()
         slow.cancel()
+
+
+def test_what_is_submitted_when_the_loop_is_closed_raises_nothing() -> None:
+    with Asyncio(1).session(Inbox().put) as submit:
+        pass
+    submit(0, Call(after_a_while, ["a"], 1))
 
 
 @pytest.mark.parametrize("limit", [1, 3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from collections.abc import Callable
 
@@ -90,8 +91,11 @@ def test_every_error_pickles_and_compares(error: FormatError | GenerateError | P
 
 
 class Mute(Exception):
+    def __init__(self, why: BaseException) -> None:
+        self.why = why
+
     def __str__(self) -> str:
-        raise ValueError("no words")
+        raise self.why
 
 
 def raised_by(fn: Callable[[], object]) -> BaseException:
@@ -124,8 +128,16 @@ def test_a_fault_is_small_whatever_was_raised() -> None:
     assert len(fault.trace.splitlines()) == 12
 
 
-def test_a_fault_of_an_exception_that_cannot_speak() -> None:
-    assert Fault.of(Mute()) == Fault("tests.test_errors.Mute", "<its __str__ raised ValueError>")
+@pytest.mark.parametrize("why", [ValueError("no words"), SystemExit(), asyncio.CancelledError()], ids=repr)
+def test_a_fault_of_an_exception_that_cannot_speak(why: BaseException) -> None:
+    assert Fault.of(Mute(why)) == Fault("tests.test_errors.Mute", f"<its __str__ raised {type(why).__name__}>")
+    with pytest.raises(KeyboardInterrupt):
+        Fault.of(Mute(KeyboardInterrupt()))
+
+
+def test_a_fault_of_code_that_is_in_no_module() -> None:
+    fault = Fault.of(raised_by(lambda: exec("1 / 0", {"__name__": None})))
+    assert fault.trace.endswith("<string>:1 in <module>")
 
 
 def test_a_fault_names_its_causes_and_ends_in_a_circle_of_them() -> None:

@@ -9,7 +9,8 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from returns.result import Failure, Result, Success
 
 from distgen import (
     LLM,
+    Asyncio,
     Batch,
     Completion,
     ControlToken,
@@ -29,6 +31,7 @@ from distgen import (
     Generation,
     InvalidArgument,
     ParseFailed,
+    Pool,
     Prompt,
     Sequential,
     Task,
@@ -40,7 +43,7 @@ from distgen import (
 )
 from distgen.backends.echo import echo
 from distgen.formats import chatml, default, openai
-from tests.parts import EXECUTORS, PLAIN, asking, planned_faults, text_of
+from tests.parts import EXECUTORS, PLAIN, Awaited, asking, planned_faults, slow_echo, text_of
 
 Row = Result[tuple[Generation[str], ...], GenerateError]
 every_executor = pytest.mark.parametrize("executor", EXECUTORS.values(), ids=EXECUTORS.keys())
@@ -326,6 +329,20 @@ def test_a_prompt_function_that_answers_another_kind_of_result_is_named() -> Non
         assert error_of(rows[0]) == Fault("TypeError", message, "prompt")
 
 
+@every_executor
+def test_a_backend_may_do_as_it_likes_with_the_list_it_is_given(executor: Executor[Batch]) -> None:
+    def emptying(prompts: list[str], num_generations: int) -> Batch:
+        batch = [[Completion(prompts.pop(0))] * num_generations for _ in range(len(prompts))]
+        prompts += ["padding"] * 8
+        if len(batch) > 1:
+            raise ConnectionError("once more, each alone")
+        return batch
+
+    untyped: Any = LLM
+    rows = untyped(PLAIN, default, emptying, executor, batch_size=3).generate("abcd")
+    assert [texts(row) for row in rows] == [["a"], ["b"], ["c"], ["d"]]
+
+
 def test_a_failure_of_another_kind_is_still_a_fault() -> None:
     untyped: Any = LLM
     kinds = [Failure(ValueError("safe caught me")), Failure("no reason"), Failure(Fault("Refused", "no"))]
@@ -497,6 +514,64 @@ def test_leaving_a_submitter_by_an_exception_cancels_what_is_pending() -> None:
     assert texts(futures[0].result(timeout=10)) == ["0"]
     assert all(error_of(future.result(timeout=10)) is not None for future in futures[1:])
     assert count_threads() == 0
+
+
+def test_an_interrupt_in_submit_leaves_nothing_to_wait_for() -> None:
+    llm = LLM(PLAIN, default, planned_faults({"b": raise_(KeyboardInterrupt())}), Sequential())
+    kept: list[Future[Row]] = []
+
+    def ask() -> None:
+        with llm.submitter() as submit:
+            with suppress(KeyboardInterrupt):
+                kept.extend(map(submit, "abc"))
+            kept.append(submit("d"))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(timeout=5)
+    assert not asking.is_alive()
+    assert [texts(future.result(timeout=0)) for future in kept] == [["a"], ["d"]]
+
+
+def test_an_interrupt_within_a_future_hangs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A double of the moment: Ctrl-C comes when the lock of the future is taken, and is not given back."""
+    add_done_callback, calls = Future[Row].add_done_callback, itertools.count()
+
+    def interrupted(future: Future[Row], callback: Callable[[Future[Row]], object]) -> None:
+        if next(calls) == 1:
+            vars(future)["_condition"].acquire()
+            time.sleep(0.1)  # the answer comes, and who brings it waits for the lock
+            raise KeyboardInterrupt
+        add_done_callback(future, callback)
+
+    def ask() -> None:
+        with suppress(KeyboardInterrupt), LLM(PLAIN, default, slow_echo, Threads(1)).submitter() as submit:
+            submit("a")
+            submit("b")
+
+    monkeypatch.setattr(Future, "add_done_callback", interrupted)
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(timeout=5)
+    assert not asking.is_alive()
+    assert next(calls) == 2
+
+
+@pytest.mark.parametrize(
+    "executor", [Threads(1), Pool(lambda: ThreadPoolExecutor(1), 1), Awaited(Asyncio(1))], ids=repr
+)
+def test_a_callback_that_raises_costs_no_other_row(executor: Executor[Batch]) -> None:
+    hold = threading.Event()
+
+    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        hold.wait(10)
+        return echo(prompts, num_generations)
+
+    with LLM(PLAIN, default, backend, executor).submitter() as submit:
+        futures = [submit(text) for text in "abc"]
+        futures[0].add_done_callback(lambda _: sys.exit("no"))
+        hold.set()
+        assert [texts(future.result(timeout=5)) for future in futures] == [["a"], ["b"], ["c"]]
 
 
 def test_submitting_after_the_end_is_a_failure() -> None:

@@ -27,7 +27,7 @@ class Call(NamedTuple, Generic[P, _R_co]):
     """One call of a backend: all its prompts at once, each for `num_generations`."""
 
     backend: Generate[P, _R_co]
-    prompts: Sequence[P]
+    prompts: Sequence[P]  # a backend gets a list of its own, to pad, sort or empty as it likes
     num_generations: int
 
     def failed(self, fault: Fault) -> Answer:
@@ -51,7 +51,7 @@ def attempt(call: Call[P, Batch]) -> Answer:
     backend, prompts, num_generations = call
     answer: Answer | Fault | WrongShape
     try:
-        answer = shaped(backend(prompts, num_generations), len(prompts), num_generations)
+        answer = shaped(backend([*prompts], num_generations), len(prompts), num_generations)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit and GeneratorExit too: a backend must not end a run of a million rows

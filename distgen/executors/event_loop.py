@@ -35,7 +35,7 @@ class LoopSession:
         # Also where nobody holds this: Ctrl-C may come while the thread is started.
         self._leave = finalize(self, self._loop.call_soon_threadsafe, self._leaving.set_result, None)
         self._leave.atexit = False
-        self._tasks: set[asyncio.Task[None] | None] = set()  # a loop itself holds its tasks weakly
+        self._tasks: set[asyncio.Task[None]] = set()  # a loop itself holds its tasks weakly
         self._jobs: deque[_Job] = deque()
         self._is_woken = False
         self._thread = threading.Thread(
@@ -43,7 +43,12 @@ class LoopSession:
         )
 
     def __enter__(self) -> Submit[Awaitable[Batch]]:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system has no more threads
+            self._leave.detach()
+            self._loop.close()
+            raise
         return self._submit
 
     def __exit__(self, *_: object) -> None:
@@ -56,7 +61,8 @@ class LoopSession:
         # Waking a loop is a system call: once for all that it finds, and not where the tasks that run come to it anyway.
         if len(self._tasks) < self._limit and not self._is_woken:
             self._is_woken = True
-            self._loop.call_soon_threadsafe(self._hear)
+            with suppress(RuntimeError):  # the loop is closed: the run was left meanwhile
+                self._loop.call_soon_threadsafe(self._hear)
         return job.clear
 
     def _hear(self) -> None:
@@ -66,7 +72,13 @@ class LoopSession:
     def _begin(self) -> None:
         if not self._leaving.done():
             for _ in range(min(len(self._jobs), self._limit - len(self._tasks))):
-                self._tasks.add(self._loop.create_task(self._work()))
+                task = self._loop.create_task(self._work())
+                self._tasks.add(task)
+                task.add_done_callback(self._end)  # it has no last line to run where it is cancelled before its first
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._begin()  # after that, so that either it sees a call or who hands it over sees the room
 
     async def _work(self) -> None:
         task, jobs, deliver, is_over = asyncio.current_task(), self._jobs, self._deliver, self._leaving.done
@@ -78,24 +90,33 @@ class LoopSession:
                     deliver((index, await _attempt(call, self._timeout, is_over)))
                 except KeyboardInterrupt as interrupt:
                     deliver((index, interrupt))
-        self._tasks.discard(task)
-        self._begin()  # after that, so that either it sees a call or who hands it over sees the room
 
 
 def _serve(loop: asyncio.AbstractEventLoop, leaving: asyncio.Future[None]) -> None:
     try:
-        while not leaving.done():
-            with suppress(BaseException):  # whatever a backend's own tasks do to their loop, even stopping it
-                loop.run_until_complete(leaving)
+        _run(loop, leaving)
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
             task.cancel()
-        if tasks:
-            loop.run_until_complete(asyncio.wait(tasks, timeout=_GRACE))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
+        _run(loop, loop.create_task(_end(loop, tasks)))
     finally:
         loop.close()
+
+
+def _run(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    while not future.done():
+        with suppress(BaseException):  # whatever a backend's own tasks do to their loop, even stopping it
+            loop.run_until_complete(future)
+
+
+async def _end(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> None:
+    if tasks:
+        await asyncio.wait(tasks, timeout=_GRACE)
+    closing = asyncio.create_task(loop.shutdown_asyncgens())
+    await asyncio.wait({closing}, timeout=_GRACE)
+    if closing.cancel():  # an async generator may wait in its `finally`
+        await asyncio.wait({closing}, timeout=_GRACE)
+    await loop.shutdown_default_executor()
 
 
 async def _attempt(call: Call[_P, Awaitable[Batch]], timeout: float | None, is_over: Callable[[], bool]) -> Answer:
@@ -103,7 +124,7 @@ async def _attempt(call: Call[_P, Awaitable[Batch]], timeout: float | None, is_o
     backend, prompts, num_generations = call
     answer: Answer | Fault | WrongShape
     try:
-        batch = await (backend(prompts, num_generations) if timeout is None else _within(timeout, call))
+        batch = await (backend([*prompts], num_generations) if timeout is None else _within(timeout, call))
         answer = shaped(batch, len(prompts), num_generations)
     except KeyboardInterrupt:
         raise
@@ -113,8 +134,8 @@ async def _attempt(call: Call[_P, Awaitable[Batch]], timeout: float | None, is_o
         answer = Fault.of(error)  # a CancelledError too, which a client may raise of its own accord
     if isinstance(answer, tuple):
         return answer
-    if len(prompts) == 1:
-        return (answer,)
+    if len(prompts) == 1 or is_over():  # what a client made of its cancellation is no reason to ask again
+        return (answer,) * len(prompts)
     return tuple([(await _attempt(row, timeout, is_over))[0] for row in call.rows()])
 
 
@@ -133,6 +154,6 @@ async def _within(timeout: float, call: Call[_P, Awaitable[Batch]]) -> Batch:
 
 async def _caught(call: Call[_P, Awaitable[Batch]]) -> Batch | BaseException:
     try:
-        return await call.backend(call.prompts, call.num_generations)
+        return await call.backend([*call.prompts], call.num_generations)
     except BaseException as error:  # a task that raises SystemExit or KeyboardInterrupt takes the whole loop with it
         return error

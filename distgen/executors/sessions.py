@@ -110,6 +110,8 @@ class ThreadsSession:
                 is_open = deliver((index, attempt(call)))
             except KeyboardInterrupt as interrupt:
                 is_open = deliver((index, interrupt))
+            except BaseException as error:  # of a callback of the row's future; the thread is still needed
+                is_open = deliver((index, call.failed(Fault.of(error))))
             if not is_open and self._jobs.empty():  # an idle thread takes as long to be woken and to end as to start
                 return
         self._jobs.put(None)  # for the next

@@ -22,8 +22,8 @@ _R = TypeVar("_R")
 _R_contra = TypeVar("_R_contra", contravariant=True)
 _P = TypeVar("_P")
 
-Delivery: TypeAlias = tuple[int, Answer | KeyboardInterrupt]
-"""The index of a call, and its answer; a KeyboardInterrupt in a backend is the caller's."""
+Delivery: TypeAlias = tuple[int, Answer | KeyboardInterrupt | GeneratorExit]
+"""The index of a call, and its answer; a KeyboardInterrupt in a backend is the caller's; GeneratorExit is the end of all."""
 
 Deliver: TypeAlias = Callable[[Delivery], bool]
 """Takes a delivery, and says whether calls may still come."""
@@ -65,24 +65,28 @@ class Executor(Protocol[_R_contra]):
 class Inbox:
     """What was delivered and is not yet read: many threads put, one reads."""
 
-    __slots__ = ("_bell", "_first", "_queue", "is_open", "reader")
+    __slots__ = ("_bells", "_first", "_queue", "is_open", "reader")
 
     def __init__(self) -> None:  # noqa: D107  (the class says it)
         from queue import SimpleQueue
 
         self._queue: SimpleQueue[Delivery] = SimpleQueue()
         self._first: list[Delivery] = []
-        self._bell: Callable[[], None] | None = None
+        self._bells: set[Callable[[], None]] = set()
         self.is_open: bool = True
         self.reader: int = get_ident()
 
     def put(self, delivery: Delivery) -> bool:
-        """Adds one, and wakes the loop that awaits it; gives whether calls may still come."""
+        """Adds one, and wakes the tasks that await it; gives whether calls may still come."""
         self._queue.put(delivery)
-        bell = self._bell
-        if bell is not None:
-            bell()
+        if self._bells:
+            for ring in list(self._bells):
+                ring()
         return self.is_open
+
+    def end(self) -> None:
+        """Wakes who waits, of whom nobody else would think any more."""
+        self.put((-1, GeneratorExit()))
 
     def is_read_here(self) -> bool:
         """Whether this is its reader's thread. Garbage is collected in any, also in one that a pool's end waits for."""
@@ -114,12 +118,12 @@ class Inbox:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(wake)
 
-        self._bell = ring
+        self._bells.add(ring)
         try:
             if self._queue.empty():  # what was put before the bell hung there
                 await woken
         finally:
-            self._bell = None
+            self._bells.discard(ring)
 
 
 Steps: TypeAlias = Generator[_T | None, None, None]
@@ -130,7 +134,8 @@ Steps: TypeAlias = Generator[_T | None, None, None]
 class Stream(Generic[_T]):
     """Values as they get ready: a Generator for `for` and, inside async code, for `async for`.
 
-    Closing it, dropping it, and an exception that ends it cancel what is pending and wait for what runs.
+    Closing it, dropping it, and an exception that ends it cancel what is pending and wait for what runs. It is closed
+    from another thread or task too, and is then at its end for who waits there; one that is in a step ends with it.
 
     >>> list(Stream(Inbox(), (value for value in "ab")))
     ['a', 'b']
@@ -139,7 +144,8 @@ class Stream(Generic[_T]):
     __slots__ = ("_inbox", "_steps")
 
     def __init__(self, inbox: Inbox, steps: Steps[_T]) -> None:  # noqa: D107  (the class says it)
-        self._inbox, self._steps = inbox, steps
+        self._inbox = inbox
+        self._steps: Steps[_T] = steps
 
     def __iter__(self) -> Stream[_T]:
         return self
@@ -152,6 +158,7 @@ class Stream(Generic[_T]):
                 inbox.wait()
         except BaseException:  # the end, what it runs, or KeyboardInterrupt while it waits
             self._steps.close()
+            inbox.end()
             raise
         return step
 
@@ -167,7 +174,10 @@ class Stream(Generic[_T]):
     def close(self) -> None:
         """Cancels what is pending and waits for what runs; nothing more is yielded."""
         self._inbox.reader = get_ident()
-        self._steps.close()
+        steps, self._steps = self._steps, _no_steps()
+        with suppress(ValueError):  # another thread is in a step, the last; nobody holds them after it
+            steps.close()
+        self._inbox.end()
 
     def __aiter__(self) -> Stream[_T]:
         return self
@@ -178,23 +188,28 @@ class Stream(Generic[_T]):
         self._inbox.reader = get_ident()
         try:
             await asyncio.sleep(0)  # answers that are all ready must not starve the other tasks of the loop
-            for step in self._steps:
-                if step is not None:
-                    return step
+            while (step := next(self._steps)) is None:
                 await self._inbox.ready()
         except asyncio.CancelledError:
             await self.aclose()
             raise
-        except BaseException:
+        except BaseException as ended:
             self._steps.close()
+            self._inbox.end()
+            if isinstance(ended, StopIteration):
+                raise StopAsyncIteration from None
             raise
-        raise StopAsyncIteration
+        return step
 
     async def aclose(self) -> None:
         """`close` that does not block the event loop; `contextlib.aclosing` calls it."""
         import asyncio
 
         await asyncio.to_thread(self.close)
+
+
+def _no_steps() -> Steps[_T]:
+    yield from ()
 
 
 def windowed(executor: Executor[_R], calls: Iterable[Call[_P, _R]], in_order: bool, inbox: Inbox) -> Steps[Indexed]:
@@ -223,6 +238,8 @@ def windowed(executor: Executor[_R], calls: Iterable[Call[_P, _R]], in_order: bo
             taken = inbox.take()
             for index, answer in taken:
                 pending -= 1
+                if isinstance(answer, GeneratorExit):
+                    return
                 if isinstance(answer, KeyboardInterrupt):
                     raise answer
                 answered[index] = answer
