@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from itertools import count
 from types import UnionType
 from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, final
 
@@ -18,9 +16,7 @@ from returns.result import Failure, Result, Success
 from distgen.completion import Completion, Generate
 from distgen.errors import Fault, GenerateError, InvalidArgument, ParseFailed, explain
 from distgen.executors import (
-    Answer,
     Call,
-    Delivery,
     Executor,
     Inbox,
     RowAnswer,
@@ -111,14 +107,14 @@ class LLM(Generic[In, Out, P, R]):
         `close` cancels what is pending.
         """
         inbox = Inbox()
-        return Stream(inbox, self._steps(inputs, num_generations, on_progress, inbox, True, _alone))
+        return Stream(inbox, self._steps(inputs, num_generations, on_progress, inbox, in_order=True, given=_alone))
 
     def as_completed(
         self, inputs: Iterable[In], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
     ) -> Stream[tuple[int, Answered[Out]]]:
         """The answers as they come, each with the index of its input."""
         inbox = Inbox()
-        return Stream(inbox, self._steps(inputs, num_generations, on_progress, inbox, False, _numbered))
+        return Stream(inbox, self._steps(inputs, num_generations, on_progress, inbox, in_order=False, given=_numbered))
 
     @contextmanager
     def submitter(self, num_generations: int = 1) -> Generator[Callable[[In], Future[Answered[Out]]], None, None]:
@@ -126,7 +122,9 @@ class LLM(Generic[In, Out, P, R]):
 
         Leaving the block waits for all that was submitted; leaving it by an exception cancels what is pending.
         """
-        desk: _Desk[Answered[Out]] = _Desk()
+        from distgen.executors.desk import Desk
+
+        desk: Desk[Answered[Out]] = Desk()
         refused = self._refused(num_generations)
 
         def submit(value: In) -> Future[Answered[Out]]:
@@ -256,7 +254,6 @@ class LLM(Generic[In, Out, P, R]):
 
 
 _T = TypeVar("_T")
-_U = TypeVar("_U")
 
 
 def _check(value: object, expected: type | UnionType, giver: str, due: str) -> None:
@@ -329,80 +326,3 @@ def _reporter(on_progress: Callable[[int], object], num_generations: int) -> Cal
             warn(f"{explain(Fault.of(error, 'progress'))} on_progress is called no more; the run goes on.")
 
     return report
-
-
-@final
-class _Desk(Generic[_T]):
-    """The futures of a submitter. Whoever takes one out of `_waiting` settles it, so that it is settled once.
-
-    The caller's thread touches no future that another may settle, and waits for none: Ctrl-C in the midst of a future's
-    own code leaves its lock held, and who settles it would wait for that without end.
-    """
-
-    __slots__ = ("_bell", "_is_awaited", "_numbers", "_unfinished", "_waiting", "is_closed")
-
-    def __init__(self) -> None:
-        from queue import SimpleQueue
-
-        self._numbers = count()
-        self._waiting: dict[int, tuple[Future[_T], Callable[[Answer], _T], list[Callable[[], object]]]] = {}
-        self._unfinished: set[int] = set()
-        self._bell: SimpleQueue[None] = SimpleQueue()
-        self._is_awaited = self.is_closed = False
-
-    def open(self, read: Callable[[Answer], _T]) -> tuple[int, Future[_T]]:
-        from concurrent.futures import Future
-
-        index, future = next(self._numbers), Future[_T]()
-        future.add_done_callback(partial(self._hear, index))
-        self._waiting[index] = future, read, []
-        self._unfinished.add(index)
-        return index, future
-
-    def cancel_by(self, index: int, cancel: Callable[[], object]) -> None:
-        """Cancelling the future cancels its call, if that has not begun."""
-        waiting = self._waiting.get(index)
-        if waiting is not None:
-            waiting[2].append(cancel)
-
-    def _hear(self, index: int, done: Future[_T]) -> None:
-        waiting = self._waiting.pop(index, None)
-        if waiting is not None:  # it was cancelled
-            for cancel in waiting[2]:
-                cancel()
-            done.set_running_or_notify_cancel()
-            self._finish(index)
-
-    def deliver(self, delivery: Delivery) -> bool:
-        index, answer = delivery
-        waiting = self._waiting.pop(index, None)
-        try:
-            if waiting is not None and waiting[0].set_running_or_notify_cancel():
-                self._settle(waiting[0], waiting[1], answer)
-        finally:
-            self._finish(index)
-        return not self.is_closed
-
-    def _settle(self, future: Future[_T], read: Callable[[Answer], _T], answer: Answer | BaseException) -> None:
-        try:
-            if isinstance(answer, BaseException):
-                raise answer
-            row = read(answer)
-        except BaseException as error:  # a future that is never done would hang its reader
-            future.set_exception(error)
-        else:
-            future.set_result(row)
-
-    def _finish(self, index: int) -> None:
-        self._unfinished.discard(index)
-        if self._is_awaited and not self._unfinished:
-            self._bell.put(None)
-
-    def wait(self) -> None:
-        self._is_awaited = True
-        while self._unfinished:
-            self._bell.get()
-
-    def drop(self, fault: Fault) -> None:
-        for index in list(self._waiting):
-            self.deliver((index, (fault,)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import threading
@@ -16,10 +17,10 @@ from typing import Any
 import pytest
 from returns.result import Failure, Result, Success
 
-from distgen import LLM, Batch, Completion, Fault, Pool, Prompt, Sequential, Task, Threads, fold
+from distgen import LLM, Asyncio, Batch, Completion, Executor, Fault, Pool, Prompt, Sequential, Task, Threads, fold
 from distgen.backends.echo import echo
 from distgen.formats import chatml, default
-from tests.parts import PLAIN
+from tests.parts import PLAIN, Awaited
 
 Open = Callable[[], AbstractContextManager[FuturesExecutor]]
 
@@ -165,12 +166,9 @@ def test_closing_waits_for_the_running_calls_of_an_open_pool() -> None:
         assert pool.submit(len, finished).result() == len(finished)
 
 
-@pytest.mark.parametrize("limit", [0, -5])
-def test_a_pool_without_a_limit_of_one_runs_one_at_a_time(limit: int) -> None:
-    assert texts(LLM(PLAIN, default, echo, Pool(partial(ThreadPoolExecutor, 1), limit, buffer=-1)), ["a", "b"]) == [
-        ["a"],
-        ["b"],
-    ]
+def test_a_buffer_below_none_is_none() -> None:
+    llm = LLM(PLAIN, default, echo, Pool(partial(ThreadPoolExecutor, 1), 1, buffer=-1))
+    assert texts(llm, ["a", "b"]) == [["a"], ["b"]]
 
 
 def test_a_pool_that_does_not_open_fails_every_row() -> None:
@@ -182,8 +180,25 @@ def test_a_pool_that_does_not_open_fails_every_row() -> None:
     assert llm.generate(["a", "b"]) == [fault, fault]
     with llm.submitter() as submit:
         assert submit("a").result() == fault
-    zero = Failure(Fault("ValueError", "0 threads answer nothing; give 1 or more"))
-    assert LLM(PLAIN, default, echo, Threads(0)).generate(["a"]) == [zero]
+
+
+@pytest.mark.parametrize(
+    ("executor", "reason"),
+    [
+        (Threads(0), "0 threads answer nothing; give 1 or more"),
+        (Pool(ThreadPoolExecutor, -1), "-1 calls at once answer nothing; give 1 or more"),
+        (Awaited(Asyncio(0)), "0 calls at once answer nothing; give 1 or more"),
+        (Awaited(Asyncio(4, timeout=0)), "in 0 s nothing is answered; give more than 0, or None for no deadline"),
+        (Awaited(Asyncio(4, math.nan)), "in nan s nothing is answered; give more than 0, or None for no deadline"),
+    ],
+    ids=repr,
+)
+def test_a_number_that_no_row_can_be_answered_with_is_named(executor: Executor[Batch], reason: str) -> None:
+    llm = LLM(PLAIN, default, echo, executor)
+    fault = Failure(Fault("ValueError", reason))
+    assert llm.generate(["a", "b"]) == [fault, fault]
+    with llm.submitter() as submit:
+        assert submit("a").result(timeout=9) == fault
 
 
 def test_a_pool_that_is_shut_fails_every_row() -> None:

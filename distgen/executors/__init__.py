@@ -118,6 +118,8 @@ class Pool:
         """See `Executor`."""
         from distgen.executors.sessions import PoolSession
 
+        if self.limit < 1:
+            raise ValueError(f"{self.limit} calls at once answer nothing; give 1 or more")
         return PoolSession(self.open, deliver)
 
 

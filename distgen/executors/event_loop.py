@@ -29,7 +29,11 @@ class LoopSession:
     """At most `limit` tasks of the loop, each at one call after the other; leaving cancels them all."""
 
     def __init__(self, limit: int, timeout: float | None, deliver: Deliver) -> None:  # noqa: D107  (the class says it)
-        self._limit, self._timeout, self._deliver = max(1, limit), timeout, deliver
+        if limit < 1:
+            raise ValueError(f"{limit} calls at once answer nothing; give 1 or more")
+        if timeout is not None and not timeout > 0:  # NaN is neither more nor less
+            raise ValueError(f"in {timeout} s nothing is answered; give more than 0, or None for no deadline")
+        self._limit, self._timeout, self._deliver = limit, timeout, deliver
         self._loop = asyncio.new_event_loop()
         self._leaving: asyncio.Future[None] = self._loop.create_future()
         # Also where nobody holds this: Ctrl-C may come while the thread is started.

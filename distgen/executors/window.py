@@ -16,7 +16,6 @@ from typing import Final, Generic, Protocol, TypeAlias, TypeVar, final
 from distgen.errors import Fault, explain
 from distgen.executors.calls import Answer, Call, warn
 
-_A = TypeVar("_A")
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _R_contra = TypeVar("_R_contra", contravariant=True)
@@ -55,8 +54,8 @@ class Executor(Protocol[_R_contra]):
     def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[_R_contra]]:
         """Opens the pool, and gives its submit. Each call not cancelled is delivered once, from whatever thread.
 
-        Leaving cancels what has not begun, waits for what runs, and leaves no thread or process behind. No generator: at
-        its end the garbage collector would run its `finally` in any thread, also in one that it waits for.
+        Leaving cancels what has not begun, waits for what runs, and leaves no thread or process behind. No generator where
+        it waits: at its end the garbage collector would run its `finally` in any thread, also in one that it waits for.
         """
         ...
 
