@@ -14,6 +14,7 @@ import heapq
 import random
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -136,6 +137,22 @@ def wall(rows: Iterable[object]) -> float:
     return time.perf_counter() - start
 
 
+def asleep(calls: int, workers: int) -> Iterator[object]:
+    """Bare threads that do nothing but sleep: what the system asks for threads alone."""
+    left = iter(range(calls))
+
+    def sleep() -> None:
+        for _ in left:
+            time.sleep(0.05)
+
+    threads = [threading.Thread(target=sleep) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+        yield thread
+
+
 def schedule() -> bool:
     """The best of five, where the bound is near what a busy machine adds."""
     held: list[bool] = []
@@ -144,6 +161,8 @@ def schedule() -> bool:
         threads = LLM(TASK, chatml, partial(waiting, {}), Threads(concurrency))
         loop = LLM(TASK, chatml, partial(waiting_async, {}), Asyncio(concurrency))
         walls = [(wall(threads.stream(inputs(2000))), wall(loop.stream(inputs(2000)))) for _ in range(5)]
+        bare_threads = min(wall(asleep(2000, concurrency)) for _ in range(5)) / best
+        print(f"2,000 calls of 50 ms, {concurrency} bare threads that only sleep: {bare_threads:.2f} times")
         for executor, taken in zip((threads.executor, loop.executor), zip(*walls, strict=True), strict=True):
             held.append(told(f"2,000 calls of 50 ms, {executor}, to {best:.2f} s", min(taken) / best, bound))
     chance = random.Random(7)
