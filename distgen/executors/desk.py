@@ -31,7 +31,8 @@ class Desk(Generic[_T]):
         self._waiting: dict[int, tuple[Future[_T], Callable[[Answer], _T], list[Callable[[], object]]]] = {}
         self._unfinished: set[int] = set()
         self._bell: SimpleQueue[None] = SimpleQueue()
-        self._is_awaited = self.is_closed = False
+        self._is_awaited: bool = False
+        self.is_closed: bool = False
 
     def open(self, read: Callable[[Answer], _T]) -> tuple[int, Future[_T]]:
         """A future that is to be settled with what `read` makes of its answer, and the index of its call."""
