@@ -168,8 +168,8 @@ class Asyncio:
 
     @property
     def in_flight(self) -> int:
-        """Four times the limit, so that the loop has calls at hand while the reader is busy with what was answered."""
-        return 4 * self.limit
+        """Twice the limit, so that the loop has the next call at hand when one ends."""
+        return 2 * self.limit
 
     def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[Awaitable[Batch]]]:
         """See `Executor`."""
