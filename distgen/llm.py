@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from types import UnionType
-from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, final
 
 from returns.result import Failure, Result, Success
 
@@ -56,9 +56,6 @@ Answered: TypeAlias = Result[tuple[Generation[Out], ...], GenerateError]
 
 _Prepared: TypeAlias = Prompt | GenerateError
 """What is asked about one input, or why nothing is."""
-
-_CANCELLED: Final = Fault("CancelledError", "the submitter was left by an exception before this was asked")
-_ENDED: Final = Fault("RuntimeError", "submitted after the end of the submitter's block")
 
 
 @final
@@ -131,17 +128,7 @@ class LLM(Generic[In, Out, P, R]):
             prompts: list[P] = []
             prepared = refused or self._prepared(value, prompts)
             index, future = desk.open(lambda answer: self._row(prepared, iter(answer)))
-            call = Call(self.backend, prompts, num_generations)
-            try:
-                if desk.is_closed:
-                    desk.deliver((index, call.failed(_ENDED)))
-                elif prompts:
-                    desk.cancel_by(index, submit_call(index, call))
-                else:
-                    desk.deliver((index, ()))
-            except BaseException as error:  # KeyboardInterrupt; leaving would wait for a future that nobody has
-                desk.deliver((index, call.failed(Fault.of(error))))
-                raise
+            desk.hand_over(index, Call(self.backend, prompts, num_generations), submit_call)
             return future
 
         try:
@@ -152,7 +139,7 @@ class LLM(Generic[In, Out, P, R]):
                 finally:
                     desk.is_closed = True
         finally:
-            desk.drop(_CANCELLED)
+            desk.drop()
 
     def _steps(
         self,

@@ -228,6 +228,21 @@ def test_inputs_that_are_slow_to_come_keep_no_answer_back(executor: Executor[Bat
     assert max([pulled - yielded for yielded, _ in enumerate(stream, 1)]) <= 4
 
 
+def test_calls_run_at_once_though_the_inputs_are_slow_to_come() -> None:
+    def inputs() -> Iterator[str]:
+        for n in range(16):
+            time.sleep(0.03)
+            yield str(n)
+
+    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        time.sleep(0.3)
+        return echo(prompts, num_generations)
+
+    start = time.monotonic()
+    assert len(LLM(PLAIN, default, backend, Threads(16)).generate(inputs())) == 16
+    assert time.monotonic() - start < 1.8  # 0.8 at best
+
+
 @every_executor
 def test_an_empty_input_is_answered_at_once(executor: Executor[Batch]) -> None:
     llm = LLM(PLAIN, chatml, echo, executor)

@@ -66,7 +66,7 @@ def attempt(call: Call[P, Batch]) -> Answer:
 def shaped(batch: Batch, expected: int, num_generations: int) -> Answer | WrongShape:
     """The answer that a batch gives to `expected` prompts; raises what reading it raises."""
     answers: list[RowAnswer] = []
-    for row in batch:
+    for row in batch:  # no comprehension: in Python 3.11 it costs a call, and one row is common
         answers.append(_completions(row, num_generations))
     return tuple(answers) if len(answers) == expected else WrongShape("rows", expected, len(answers))
 

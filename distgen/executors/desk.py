@@ -7,13 +7,26 @@ from concurrent.futures import Future
 from functools import partial
 from itertools import count
 from queue import SimpleQueue
-from typing import Generic, TypeVar, final
+from typing import Final, Generic, NamedTuple, TypeVar, final
 
 from distgen.errors import Fault
-from distgen.executors.calls import Answer
-from distgen.executors.window import Delivery
+from distgen.executors.calls import Answer, Call
+from distgen.executors.window import Delivery, Submit
 
 _T = TypeVar("_T")
+_P = TypeVar("_P")
+_R = TypeVar("_R")
+
+_CANCELLED: Final = Fault("CancelledError", "the submitter was left by an exception before this was asked")
+_ENDED: Final = Fault("RuntimeError", "submitted after the end of the submitter's block")
+
+
+class _Waiting(NamedTuple, Generic[_T]):
+    """A future, what reads its answer, and, once its call is handed over, what cancels that."""
+
+    future: Future[_T]
+    read: Callable[[Answer], _T]
+    cancels: list[Callable[[], object]]
 
 
 @final
@@ -28,7 +41,7 @@ class Desk(Generic[_T]):
 
     def __init__(self) -> None:  # noqa: D107  (the class says it)
         self._numbers = count()
-        self._waiting: dict[int, tuple[Future[_T], Callable[[Answer], _T], list[Callable[[], object]]]] = {}
+        self._waiting: dict[int, _Waiting[_T]] = {}
         self._unfinished: set[int] = set()
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._is_awaited: bool = False
@@ -38,20 +51,30 @@ class Desk(Generic[_T]):
         """A future that is to be settled with what `read` makes of its answer, and the index of its call."""
         index, future = next(self._numbers), Future[_T]()
         future.add_done_callback(partial(self._hear, index))
-        self._waiting[index] = future, read, []
+        self._waiting[index] = _Waiting(future, read, [])
         self._unfinished.add(index)
         return index, future
 
-    def cancel_by(self, index: int, cancel: Callable[[], object]) -> None:
-        """Cancelling the future cancels its call, if that has not begun."""
-        waiting = self._waiting.get(index)
-        if waiting is not None:
-            waiting[2].append(cancel)
+    def hand_over(self, index: int, call: Call[_P, _R], submit: Submit[_R]) -> None:
+        """Has the call made, unless there is nothing to ask or the block has ended. Cancelling its future cancels it."""
+        try:
+            if self.is_closed:
+                self.deliver((index, call.failed(_ENDED)))
+            elif call.prompts:
+                cancel = submit(index, call)
+                waiting = self._waiting.get(index)
+                if waiting is not None:
+                    waiting.cancels.append(cancel)
+            else:
+                self.deliver((index, ()))
+        except BaseException as error:  # KeyboardInterrupt; leaving would wait for a future that nobody has
+            self.deliver((index, call.failed(Fault.of(error))))
+            raise
 
     def _hear(self, index: int, done: Future[_T]) -> None:
         waiting = self._waiting.pop(index, None)
         if waiting is not None:  # it was cancelled
-            for cancel in waiting[2]:
+            for cancel in waiting.cancels:
                 cancel()
             done.set_running_or_notify_cancel()
             self._finish(index)
@@ -61,21 +84,21 @@ class Desk(Generic[_T]):
         index, answer = delivery
         waiting = self._waiting.pop(index, None)
         try:
-            if waiting is not None and waiting[0].set_running_or_notify_cancel():
-                self._settle(waiting[0], waiting[1], answer)
+            if waiting is not None and waiting.future.set_running_or_notify_cancel():
+                self._settle(waiting, answer)
         finally:
             self._finish(index)
         return not self.is_closed
 
-    def _settle(self, future: Future[_T], read: Callable[[Answer], _T], answer: Answer | BaseException) -> None:
+    def _settle(self, waiting: _Waiting[_T], answer: Answer | BaseException) -> None:
         try:
             if isinstance(answer, BaseException):
                 raise answer
-            row = read(answer)
+            row = waiting.read(answer)
         except BaseException as error:  # a future that is never done would hang its reader
-            future.set_exception(error)
+            waiting.future.set_exception(error)
         else:
-            future.set_result(row)
+            waiting.future.set_result(row)
 
     def _finish(self, index: int) -> None:
         self._unfinished.discard(index)
@@ -88,7 +111,7 @@ class Desk(Generic[_T]):
         while self._unfinished:
             self._bell.get()
 
-    def drop(self, fault: Fault) -> None:
-        """Settles with this what is not settled."""
+    def drop(self) -> None:
+        """Settles what is not settled: it was not asked."""
         for index in list(self._waiting):
-            self.deliver((index, (fault,)))
+            self.deliver((index, (_CANCELLED,)))

@@ -102,7 +102,7 @@ def _serve(loop: asyncio.AbstractEventLoop, leaving: asyncio.Future[None]) -> No
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
             task.cancel()
-        _run(loop, loop.create_task(_end(loop, tasks)))
+        _run(loop, loop.create_task(_shut_down(loop, tasks)))
     finally:
         loop.close()
 
@@ -113,7 +113,7 @@ def _run(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
             loop.run_until_complete(future)
 
 
-async def _end(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> None:
+async def _shut_down(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=_GRACE)
     closing = asyncio.create_task(loop.shutdown_asyncgens())

@@ -217,26 +217,16 @@ def windowed(executor: Executor[_R], calls: Iterable[Call[_P, _R]], in_order: bo
     raised: list[Exception] = []
     source = _until_raised(calls, raised)
     answered: dict[int, Answer] = {}
-    handed = pending = due = 0
+    handed = received = due = 0
     with opened(executor, inbox.put, inbox.is_read_here) as submit:
         while True:
-            ahead, begun = len(answered) - buffer, monotonic()
-            while has_room := inbox.is_open and pending < (limit - ahead if ahead > 0 else limit):
-                call = next(source, None)
-                if call is None:
-                    inbox.is_open = False
-                    continue
-                pending += 1
-                if call.prompts:
-                    submit(handed, call)
-                else:  # nothing of it could be rendered
-                    inbox.put((handed, ()))
-                handed += 1
-                if monotonic() - begun > _PATIENCE:
-                    break
+            ahead, before = len(answered) - buffer, handed
+            room = limit - (handed - received) - (ahead if ahead > 0 else 0)
+            if room > 0:
+                handed = _hand_over(source, submit, inbox, handed, room)
             taken = inbox.take()
             for index, answer in taken:
-                pending -= 1
+                received += 1
                 if isinstance(answer, GeneratorExit):
                     return
                 if isinstance(answer, KeyboardInterrupt):
@@ -246,12 +236,30 @@ def windowed(executor: Executor[_R], calls: Iterable[Call[_P, _R]], in_order: bo
             if ready in answered:
                 yield ready, answered.pop(ready)
                 due += 1
-            elif not (has_room or taken):
-                if not pending:
-                    break
+            elif handed == received:  # no call is left, or it would have been handed over
+                break
+            elif handed == before and not taken:  # else there may be more of either by now
                 yield None
     for error in raised:
         raise error
+
+
+def _hand_over(source: Iterator[Call[_P, _R]], submit: Submit[_R], inbox: Inbox, index: int, room: int) -> int:
+    """Hands calls over from `index` on, as many as there is room for while patience lasts; gives the index of the next."""
+    begun, end = monotonic(), index + room
+    while index < end:
+        call = next(source, None)
+        if call is None:
+            inbox.is_open = False
+            break
+        if call.prompts:
+            submit(index, call)
+        else:  # nothing of it could be rendered
+            inbox.put((index, ()))
+        index += 1
+        if monotonic() - begun > _PATIENCE:
+            break
+    return index
 
 
 def _until_raised(values: Iterable[_T], raised: list[Exception]) -> Iterator[_T]:
