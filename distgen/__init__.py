@@ -6,33 +6,33 @@ training, datasets, prompts themselves, and any service's own features beyond th
 """
 
 # ruff: noqa: I001  (in floor order, from what stands on nothing to what stands on all)
-from distgen.errors import ControlToken as ControlToken
-from distgen.errors import Fault as Fault
+from distgen.errors import InjectedToken as InjectedToken
+from distgen.errors import Raised as Raised
 from distgen.errors import FormatError as FormatError
 from distgen.errors import GenerateError as GenerateError
 from distgen.errors import InvalidArgument as InvalidArgument
-from distgen.errors import Lacking as Lacking
-from distgen.errors import NotRendered as NotRendered
-from distgen.errors import NotSupported as NotSupported
+from distgen.errors import Feature as Feature
+from distgen.errors import NotParsed as NotParsed
+from distgen.errors import Unsupported as Unsupported
 from distgen.errors import ParseFailed as ParseFailed
-from distgen.errors import Part as Part
+from distgen.errors import Stage as Stage
 from distgen.errors import UnknownFormat as UnknownFormat
-from distgen.errors import WrongShape as WrongShape
+from distgen.errors import WrongCount as WrongCount
 from distgen.errors import explain as explain
 from distgen.errors import fold as fold
-from distgen.errors import kind as kind
+from distgen.errors import error_kind as error_kind
 from distgen.prompt import Exchange as Exchange
 from distgen.prompt import Message as Message
 from distgen.prompt import Messages as Messages
 from distgen.prompt import Prompt as Prompt
 from distgen.prompt import Segment as Segment
-from distgen.completion import Batch as Batch
+from distgen.backends.generate import Batch as Batch
 from distgen.completion import Completion as Completion
-from distgen.completion import Generate as Generate
-from distgen.completion import Row as Row
+from distgen.backends.generate import Generate as Generate
+from distgen.backends.generate import Row as Row
 from distgen.completion import TokenLogprob as TokenLogprob
 from distgen.completion import Usage as Usage
-from distgen.completion import each as each
+from distgen.backends.generate import each as each
 from distgen.formats import FORMATS as FORMATS
 from distgen.formats import ChatMessages as ChatMessages
 from distgen.formats import ChatTemplate as ChatTemplate
@@ -53,5 +53,5 @@ from distgen.executors import Sequential as Sequential
 from distgen.executors import Stream as Stream
 from distgen.executors import Threads as Threads
 from distgen.llm import LLM as LLM
-from distgen.llm import Answered as Answered
+from distgen.llm import RowResult as RowResult
 from distgen.llm import Generation as Generation

@@ -39,7 +39,7 @@ from distgen.journal import (
     record,
     row,
 )
-from distgen.llm import Answered
+from distgen.llm import RowResult
 from distgen.prompt import Prompt, Segment
 from distgen.report import Figures, Meter, status, summary, table
 from distgen.rows import Line, decode, encode, error_type, lines, read, reason
@@ -194,7 +194,7 @@ def _ended(error: JournalError) -> Step[Line, str]:
 _Steps: TypeAlias = Generator[Result[Step[Line, str], JournalError], None, None]
 
 
-def _steps(options: argparse.Namespace, asked: Iterable[Line], answers: Answers[Line, Answered[str]]) -> _Steps:
+def _steps(options: argparse.Namespace, asked: Iterable[Line], answers: Answers[Line, RowResult[str]]) -> _Steps:
     """Rows into a file, which is a journal, or into what is no file and is written as it comes."""
     path = Path(options.output)
     if options.output != "-" and (path.is_file() or not path.exists()):

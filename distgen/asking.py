@@ -18,12 +18,12 @@ from returns.result import Failure, Success
 from distgen.backends import llama_cpp, transformers
 from distgen.backends.echo import echo
 from distgen.backends.params import Params
-from distgen.completion import Batch, Generate
+from distgen.backends.generate import Batch, Generate
 from distgen.errors import explain
 from distgen.executors import Executor, Sequential, Threads
 from distgen.formats import ChatMessages, ChatTemplate, Formatter, lookup, quoting
 from distgen.journal import Answers
-from distgen.llm import LLM, Answered
+from distgen.llm import LLM, RowResult
 from distgen.prompt import Messages
 from distgen.report import Meter, metered
 from distgen.rows import Line, ask
@@ -37,7 +37,7 @@ class Unusable(Exception):
     """A reason to end before anything is asked: one sentence."""
 
 
-def answering(options: argparse.Namespace, meter: Meter) -> Answers[Line, Answered[str]]:
+def answering(options: argparse.Namespace, meter: Meter) -> Answers[Line, RowResult[str]]:
     """The LLM that the options and the environment describe, as a stream over lines; `options.model` is then its name.
 
     What speaks against it is said, or is Unusable.
@@ -64,7 +64,7 @@ def answering(options: argparse.Namespace, meter: Meter) -> Answers[Line, Answer
     return stream
 
 
-def _stream(options: argparse.Namespace, meter: Meter) -> Answers[Line, Answered[str]]:
+def _stream(options: argparse.Namespace, meter: Meter) -> Answers[Line, RowResult[str]]:
     template, threads = format_of(options), Threads(options.threads)
     if isinstance(template, ChatTemplate):
         return _asking(options, meter, threads, _completions(options, template), template)
@@ -78,7 +78,7 @@ def _asking(
     backend: Generate[P, Batch],
     formatter: Formatter[P],
     batch_size: int = 1,
-) -> Answers[Line, Answered[str]]:
+) -> Answers[Line, RowResult[str]]:
     llm = LLM(Task(ask, Success), formatter, metered(backend, meter), executor, options.model, batch_size)
     return partial(llm.stream, num_generations=options.num_generations)
 
@@ -120,7 +120,7 @@ def _proxy(url: str) -> str | None:
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
 
-def _in_process(options: argparse.Namespace, meter: Meter) -> Answers[Line, Answered[str]]:
+def _in_process(options: argparse.Namespace, meter: Meter) -> Answers[Line, RowResult[str]]:
     """As `_stream`, over a model that is loaded here."""
     template = format_of(options)
     if not isinstance(template, ChatTemplate):

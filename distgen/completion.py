@@ -1,37 +1,41 @@
-"""What a model answers, and the generate callable that brings it: plain functions over prompts, no class to inherit.
-
-Nothing here calls a model; backends do.
-"""
+"""What a model answered, as frozen values. Nothing here calls a model; backends do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import NamedTuple, TypeAlias, TypeVar, final
-
-from returns.result import Failure, Result
-
-from distgen.errors import Fault
-
-P = TypeVar("P")
-R = TypeVar("R")
+from typing import NamedTuple, final
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a completion cost, in tokens, as the server counted them."""
+    """Tokens as the server counted them; a count that the server did not give is None.
 
-    prompt_tokens: int
-    completion_tokens: int
+    `cached_tokens` are part of `prompt_tokens`, and `reasoning_tokens` are part of `completion_tokens`.
+    """
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool call that the model asked for. `arguments` is the text that the model wrote; it may not be valid JSON."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 class TokenLogprob(NamedTuple):
-    """A token that a model said or could have said there: its natural log probability, -inf for one that it never says.
+    """A token and its natural log probability: -inf if it is impossible, None if the server gives none.
 
-    None stands for one that has no probability, as the first token of a prompt that is echoed. `top_logprobs` are the
-    likeliest tokens in its place, as many as were asked for, and have none of their own.
+    `top_logprobs` are the most likely tokens at its position, as many as were asked for; their own `top_logprobs` are
+    empty.
     """
 
     token: str
@@ -42,44 +46,43 @@ class TokenLogprob(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model said, why it stopped ("stop", "length", ...; None where the server does not tell), and its usage.
+    """One answer of a model.
 
-    `logprobs`, one a token of the text, are None where they were not asked for or not given.
+    >>> Completion("4", finish_reason="stop", reasoning="2 and 2").text
+    '4'
     """
 
     text: str
+    """The answer; "" if the model gave none."""
     finish_reason: str | None = None
+    """Why the model stopped, in the server's word: "stop", "length", "tool_calls" ...; None if it does not say."""
     usage: Usage | None = None
-    logprobs: tuple[TokenLogprob, ...] | None = field(default=None, repr=False)  # thousands of tokens are no repr
+    """Tokens of the whole HTTP answer, on its first completion only, so that a sum over completions is the bill."""
+    reasoning: str | None = None
+    """What the model thought before its answer."""
+    refusal: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    served_model: str | None = None
+    """The model that answered, as the server names it."""
+    error: str | None = None
+    """Why the service broke this answer off; `text` is then a part of an answer."""
+    logprobs: tuple[TokenLogprob, ...] | None = field(default=None, repr=False)
+    extra: Mapping[str, object] = field(default_factory=dict[str, object], repr=False, hash=False)
+    """All else that the server said about this answer, as JSON values: id, request_id, system_fingerprint ..."""
 
 
-Row: TypeAlias = Sequence[Completion] | Result[Sequence[Completion], Fault]
-"""The answer to one prompt: its completions, or a backend's own Failure for this row alone."""
+def split_reasoning(text: str) -> tuple[str | None, str]:
+    r"""Split `<think>...</think>` off the start of a text: (reasoning, answer), both without blank lines at the border.
 
-Batch: TypeAlias = Sequence[Row]
-"""The answer to a call: one row a prompt, in the order of the prompts."""
+    A text that does not start with `<think>` has no reasoning. Without a `</think>` all of it is reasoning.
 
-Generate: TypeAlias = Callable[[Sequence[P], int], R]
-"""The generate callable: (prompts, num_generations) -> R. R is a Batch, or an Awaitable[Batch] for an async client."""
-
-
-def each(fn: Callable[[P], str | Completion]) -> Generate[P, Batch]:
-    """Lifts a function of one prompt, called once a generation, to a Generate. A prompt on which it raises fails alone.
-
-    >>> generate = each(str.upper)
-    >>> generate(["hi"], 2)
-    [[Completion(text='HI', finish_reason=None, usage=None), Completion(text='HI', finish_reason=None, usage=None)]]
+    >>> split_reasoning("<think>\n2 and 2\n</think>\n\n4")
+    ('2 and 2', '4')
+    >>> split_reasoning("4")
+    (None, '4')
     """
-    return partial(_each, fn)
-
-
-def _each(fn: Callable[[P], str | Completion], prompts: Sequence[P], num_generations: int) -> Batch:
-    return [_row(fn, prompt, num_generations) for prompt in prompts]
-
-
-def _row(fn: Callable[[P], str | Completion], prompt: P, num_generations: int) -> Row:
-    try:
-        answers = [fn(prompt) for _ in range(num_generations)]
-    except Exception as error:
-        return Failure(Fault.of(error))
-    return [Completion(answer) if isinstance(answer, str) else answer for answer in answers]
+    opened = text.lstrip()
+    if not opened.startswith("<think>"):
+        return None, text
+    reasoning, _, answer = opened.removeprefix("<think>").partition("</think>")
+    return reasoning.strip(), answer.lstrip("\r\n")

@@ -1,66 +1,133 @@
-"""What can go wrong, as plain data: one frozen class a failure, gathered in closed unions.
+"""Failures as plain data: frozen classes in closed unions.
 
-Every error says whose fault it is and where; `explain` turns any of them into one sentence, with the way out where it is
-ours to know: what an exception from outside asks for, only its own words say.
-Nothing here raises, and nothing here holds an exception, a traceback or a frame: what was raised outside becomes a
-`Fault` where it was caught, so that errors compare equal, pickle, and cost no memory.
+Each error records which part failed. `explain` returns one sentence and, when distgen knows one, a fix. Nothing here
+raises, and nothing here holds an exception, a traceback or a frame, so that errors compare equal and pickle.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, TypeVar, assert_never, final
 
 from returns.result import Result, Success
 
+from distgen.completion import Completion, Usage
+
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 _E = TypeVar("_E")
 
-Part: TypeAlias = Literal["prompt", "format", "backend", "parser", "progress"]
+Stage: TypeAlias = Literal["prompt", "format", "backend", "parser", "progress"]
 """Whose function raised: the task's prompt function or parser, the format, the backend, the progress callback."""
 
-Lacking: TypeAlias = Literal["system", "history", "no system", "thinking", "no thinking"]
-"""What a format has no place for."""
+Feature: TypeAlias = Literal["system", "history", "no system", "thinking", "no thinking"]
+"""What a format cannot render."""
 
-_LONGEST_MESSAGE = 2_000  # characters; an exception may hold a whole response body
-_DEEPEST_CAUSE = 3
-_DEEPEST_TRACE = 12  # frames, innermost kept
+RequestReason: TypeAlias = Literal[
+    "status",
+    "error_object",
+    "timeout",
+    "connection",
+    "redirect",
+    "too_long",
+    "not_json",
+    "no_choices",
+    "bad_choice",
+    "not_sent",
+    "prompt_too_long",
+    "stopped",
+    "other",
+]
+"""Why a request failed; see `RequestFailed`."""
+
+NoTextReason: TypeAlias = Literal["max_tokens", "tool_call", "refusal", "filter", "error", "empty"]
+"""Why a generation has no text; see `NoText`."""
+
+_MAX_MESSAGE = 2_000  # characters; an exception may hold a whole response body
+_MAX_CAUSES = 3
+_MAX_FRAMES = 12  # innermost kept
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """An exception from outside, as plain data: its `kind` (dotted class name), its `message`, whose `part` raised it.
+class Raised:
+    """An exception of a user's own function, as plain data: its dotted class name, its message, and the `stage` it was in.
 
-    A backend may answer one for a row of its own accord, with a kind of its own; a pool that breaks is the backend's too.
-    The `trace` has one line a frame, innermost last, without distgen's own; it takes no part in comparisons.
+    `trace` has one line a frame, innermost last, without distgen's own frames; it is not compared. `completions` are those
+    that came before the exception.
 
-    >>> Fault.of(KeyError("name"), "prompt")
-    Fault(kind='KeyError', message="'name'", part='prompt')
+    >>> Raised.of(KeyError("name"), "prompt")
+    Raised(kind='KeyError', message="'name'", stage='prompt', completions=())
     """
 
     kind: str
     message: str
-    part: Part = "backend"
+    stage: Stage = "backend"
     trace: str = field(default="", compare=False, repr=False)
+    completions: tuple[Completion, ...] = ()
 
     @staticmethod
-    def of(error: BaseException, part: Part = "backend") -> Fault:
-        """Reads an exception; total, whatever its `__str__` does. A message longer than 2,000 characters is cut."""
+    def of(error: BaseException, stage: Stage = "backend", completions: tuple[Completion, ...] = ()) -> Raised:
+        """Read an exception; never raises, whatever its `__str__` does. A message is cut after 2,000 characters."""
         causes: list[BaseException] = []
         cause = error.__cause__
-        while cause is not None and len(causes) < _DEEPEST_CAUSE:
+        while cause is not None and len(causes) < _MAX_CAUSES:
             causes.append(cause)
             cause = cause.__cause__
-        message = _message(error) + "".join(f" (caused by {_kind(each)}: {_message(each)})" for each in causes)
-        return Fault(_kind(error), message, part, _trace(error))
+        message = _message(error) + "".join(f" (caused by {_kind(cause)}: {_message(cause)})" for cause in causes)
+        return Raised(_kind(error), message, stage, _trace(error), completions)
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class ControlToken:
+class RequestFailed:
+    """A request to a server failed. `reason` says how:
+
+    - "status": the server answered with an HTTP status that is an error; `status` is that status.
+    - "error_object": the answer has status 200 and holds an error.
+    - "timeout", "connection": no whole answer in time; no connection, or one that broke.
+    - "redirect": the server points elsewhere. It is not followed, since it would be sent the API key.
+    - "too_long", "not_json", "no_choices", "bad_choice": the answer is too large, or not one of this protocol.
+    - "not_sent": the request could not be made. "prompt_too_long": the prompt leaves no room for an answer.
+    - "stopped": the run was ended while this row waited for a retry. "other": for a user's own backend.
+
+    `code` is the service's own error code, `retry_after` the seconds that the server asks to wait. `completions` are those
+    that came before the failure, and `usage` counts the tokens that `completions` do not already count.
+
+    >>> explain(RequestFailed("status", "No key given", status=401))
+    'status 401: No key given; pass api_key=..., or set OPENAI_API_KEY.'
+    """
+
+    reason: RequestReason
+    message: str
+    status: int | None = None
+    code: str | None = None
+    retry_after: float | None = None
+    usage: Usage | None = None
+    completions: tuple[Completion, ...] = ()
+    request_id: str | None = None
+    """The id of the request in the server's headers, for a support ticket."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class WrongCount:
+    """The backend answered `got` rows or generations where `expected` were asked for.
+
+    `completions` are those that it answered to this prompt.
+    """
+
+    what: Literal["rows", "generations"]
+    expected: int
+    got: int
+    completions: tuple[Completion, ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class InjectedToken:
     """A text holds `token`, which `format` uses as markup: rendering it would forge a turn.
 
     `where` is the field ("system", "user", "history[0].assistant"), `offset` the token's index in it, in characters.
@@ -74,23 +141,23 @@ class ControlToken:
 
 @final
 @dataclass(frozen=True, slots=True)
-class NotSupported:
-    """The prompt has a system text, or history, or no system text, and `format` cannot write that, as its model's cannot.
+class Unsupported:
+    """The format cannot render this prompt: `what` names the feature that its model's template does not have.
 
-    "no thinking" is an answer to train on without the thinking that the format opens, "thinking" one with some where the
-    format says that there is none.
+    "no system" is a prompt without a system text for a format that needs one. "thinking" and "no thinking" are about an
+    answer to train on.
     """
 
     format: str
-    what: Lacking
+    what: Feature
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class NotRendered:
-    """What was to be read back is no rendering of `format`: a text of another one, or messages that are no conversation.
+class NotParsed:
+    """`parse` was given what this format cannot have rendered.
 
-    `index` is where it goes wrong, the character of a text or the message of a list; None where that is all of it.
+    `index` is where it goes wrong: a character of a text, or a message of a list; None if it is the whole.
     """
 
     format: str
@@ -101,20 +168,10 @@ class NotRendered:
 @final
 @dataclass(frozen=True, slots=True)
 class UnknownFormat:
-    """No format of the registry has that `name`; `nearest` are the names closest to it, best first."""
+    """No format has that `name`; `nearest` are the closest names, best first."""
 
     name: str
     nearest: tuple[str, ...]
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class WrongShape:
-    """The backend answered `got` of `what` where `expected` were asked for."""
-
-    what: Literal["rows", "generations"]
-    expected: int
-    got: int
 
 
 @final
@@ -130,87 +187,150 @@ class InvalidArgument:
 @final
 @dataclass(frozen=True, slots=True)
 class ParseFailed:
-    """The parser of the task found no value in the text: `error` is what it answered, a `Fault` for an exception."""
+    """The parser of the task found no value in the text: `error` is what it answered, a `Raised` for an exception."""
 
     error: object
 
 
-FormatError: TypeAlias = ControlToken | NotSupported | NotRendered | UnknownFormat | Fault
-GenerateError: TypeAlias = FormatError | WrongShape | InvalidArgument
+@final
+@dataclass(frozen=True, slots=True)
+class NoText:
+    """A generation has nothing to parse. `reason` says why:
+
+    - "max_tokens": the answer was cut before any text, by reasoning as a rule. "tool_call": the model asked for a tool.
+    - "refusal", "filter": the model refused, or the service's content filter took the text.
+    - "error": the service broke the answer off; the text is a part. "empty": the model wrote nothing.
+    """
+
+    reason: NoTextReason
+    message: str
 
 
-_PARTS: Final[Mapping[Part, str]] = {
+FormatError: TypeAlias = InjectedToken | Unsupported | NotParsed | UnknownFormat | Raised
+BackendError: TypeAlias = Raised | RequestFailed | WrongCount
+GenerateError: TypeAlias = FormatError | BackendError | InvalidArgument
+
+
+_STAGES: Final[Mapping[Stage, str]] = {
     "prompt": "prompt function",
     "format": "format",
     "backend": "backend",
     "parser": "parser",
     "progress": "progress callback",
 }
-_NOT_SUPPORTED: Final[Mapping[Lacking, str]] = {
+_UNSUPPORTED: Final[Mapping[Feature, str]] = {
     "system": "has no system role; put the instructions in the user text, or choose another format",
-    "no system": "has no fixed text to stand for an absent system text; give one, it may be empty",
+    "no system": "needs a system text, which may be empty",
     "history": "takes a single turn; ask without history, or choose another format",
-    "thinking": "opens an answer with nothing thought; take the thinking out, or choose a format that thinks",
-    "no thinking": "opens an answer with <think>; give all that the model wrote, up to its </think> and on",
+    "thinking": "opens an answer without thinking; leave the thinking out, or choose a format that thinks",
+    "no thinking": "opens an answer with <think>; give all that the model wrote, its </think> included",
+}
+_STATUS_HINTS: Final[Mapping[int, str]] = {
+    401: "pass api_key=..., or set OPENAI_API_KEY",
+    403: "the key has no access to this model",
+    404: "check the model's name, and base_url, which usually ends in /v1",
+    429: "ask with less concurrency, or check your quota",
 }
 
 
-def explain(error: GenerateError | ParseFailed) -> str:
-    """One sentence that says what is wrong and, save of a Fault, the way out.
+def explain(error: GenerateError | ParseFailed | NoText) -> str:
+    """Return one sentence that says what is wrong and, when distgen knows one, a fix.
 
     >>> explain(UnknownFormat("chatlm", ("chatml",)))
-    "No format is named 'chatlm'; did you mean 'chatml'? FORMATS lists them all."
+    "no format is named 'chatlm'; did you mean 'chatml'? FORMATS lists them all."
     """
     match error:
-        case Fault(part=part):
-            return f"The {_PARTS[part]} failed with {in_words(error)}."
-        case ControlToken(format_name, token, where, offset):
+        case Raised(kind, message, stage):
+            return f"the {_STAGES[stage]} raised {_sentence(f'{kind}: {message}' if message else kind)}"
+        case RequestFailed():
+            return _explain_request(error)
+        case WrongCount(what, expected, got):
             return (
-                f"{where} holds {token!r} at character {offset}, which {format_name} would read as markup and not as "
-                "text; take it out of the text, or choose a format whose markup differs ('openai' has none)."
+                f"the backend answered {got} {what} where {expected} were asked for; "
+                "it must answer one row a prompt, and num_generations completions a row."
             )
-        case NotSupported(format_name, what):
-            return f"{format_name} {_NOT_SUPPORTED[what]}."
-        case NotRendered(format_name, reason, index):
+        case InjectedToken(name, token, where, offset):
+            return (
+                f"{where} holds {token!r} at character {offset}, which is markup in {name}; "
+                "remove it from the text, or choose a format with other markup ('openai' has none)."
+            )
+        case Unsupported(name, what):
+            return f"{name} {_UNSUPPORTED[what]}."
+        case NotParsed(name, reason, index):
             where = "" if index is None else f" at {index}"
-            return f"This is no rendering of {format_name}{where}: {reason}; read it with the format that it is in."
+            return f"this is not written in {name}{where}: {_sentence(reason)}"
         case UnknownFormat(name, nearest):
             hint = f"; did you mean {' or '.join(map(repr, nearest))}?" if nearest else "."
-            return f"No format is named {name!r}{hint} FORMATS lists them all."
-        case WrongShape(what, expected, got):
-            return (
-                f"The backend answered {got} {what} where {expected} were asked for; "
-                "a Generate answers one row a prompt and num_generations completions a row."
-            )
+            return f"no format is named {name!r}{hint} FORMATS lists them all."
         case InvalidArgument(name, value, reason):
-            return f"{name}={value!r}: {reason}."
+            return f"{name}={value!r}: {_sentence(reason)}"
+        case ParseFailed(Raised(kind, message)):
+            return f"the answer does not parse: {_sentence(f'{kind}: {message}' if message else kind)}"
         case ParseFailed(inner):
-            reason = in_words(inner) if isinstance(inner, Fault) else str(inner)
-            return f"The answer does not parse: {reason}; its text is in generation.completion.text."
+            return f"the answer does not parse: {_sentence(str(inner))}"
+        case NoText(_, message):
+            return _sentence(message)
         case _:
             assert_never(error)
 
 
-def in_words(fault: Fault) -> str:
-    """Its kind and, where there is one, its message, less a full stop: as part of a sentence.
+def _explain_request(error: RequestFailed) -> str:
+    said = error.message.strip().removesuffix(".") or "(no message)"
+    match error.reason:
+        case "status":
+            hint = _STATUS_HINTS.get(error.status or 0)
+            return f"status {error.status}: {said}{f'; {hint}' if hint else ''}."
+        case "error_object":
+            return f"the server answered with an error: {said}."
+        case "timeout":
+            return f"{said}; raise timeout, or ask for fewer tokens."
+        case "connection":
+            return f"the connection failed: {said}; check that the server is up, and base_url."
+        case "redirect":
+            return f"the server points elsewhere: {said}; if you trust it, make it the base_url."
+        case "too_long":
+            return f"{said}; ask for fewer tokens."
+        case "not_json":
+            return f"the answer is not JSON: {said}; check base_url."
+        case "no_choices" | "bad_choice":
+            return f"the answer does not follow the protocol: {said}."
+        case "prompt_too_long":
+            return f"the prompt leaves no room for an answer: {said}."
+        case "not_sent":
+            return f"the request could not be made: {said}."
+        case "stopped":
+            return f"the run was stopped: {said}."
+        case "other":
+            return f"{said}."
+        case _:
+            assert_never(error.reason)
 
-    >>> in_words(Fault("TimedOut", "No answer; wait.")), in_words(Fault("KeyboardInterrupt", ""))
-    ('TimedOut: No answer; wait', 'KeyboardInterrupt')
+
+def _sentence(text: str) -> str:
+    return f"{text.strip().removesuffix('.')}."
+
+
+def error_kind(error: GenerateError | ParseFailed | NoText) -> str:
+    """Return a short name of an error, to count failures by.
+
+    >>> error_kind(RequestFailed("status", "", status=429)), error_kind(RequestFailed("timeout", "no answer in 60 s"))
+    ('status 429', 'timeout')
+    >>> error_kind(NoText("empty", "")), error_kind(Raised("KeyError", "'name'"))
+    ('no_text', 'KeyError')
     """
-    return f"{fault.kind}: {fault.message.removesuffix('.')}" if fault.message else fault.kind
-
-
-def kind(error: GenerateError | ParseFailed) -> str:
-    """The name of an error, to count failures by: its class, or the `kind` of a Fault.
-
-    >>> kind(Fault("TimeoutError", "no answer in 30 s")), kind(ParseFailed("no number"))
-    ('TimeoutError', 'ParseFailed')
-    """
-    return error.kind if isinstance(error, Fault) else type(error).__name__
+    match error:
+        case Raised(kind):
+            return kind
+        case RequestFailed("status", status=status):
+            return f"status {status}"
+        case RequestFailed(reason):
+            return reason
+        case _:
+            return re.sub("(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()
 
 
 def fold(result: Result[_A, _E], on_success: Callable[[_A], _B], on_failure: Callable[[_E], _B]) -> _B:
-    """Leaves a Result by naming both ways out; typed where a `match` over Success and Failure is not.
+    """Apply one of two functions, depending on whether the Result is a Success or a Failure.
 
     >>> from returns.result import Failure
     >>> [fold(r, str.upper, str.lower) for r in (Success("Yes"), Failure("NO"))]
@@ -231,8 +351,8 @@ def _message(error: BaseException) -> str:
         raise
     except BaseException as broken:  # an exception's own __str__ may raise
         return f"<its __str__ raised {type(broken).__name__}>"
-    cut = len(text) - _LONGEST_MESSAGE
-    return text if cut <= 0 else f"{text[:_LONGEST_MESSAGE]} ... ({cut} more characters)"
+    cut = len(text) - _MAX_MESSAGE
+    return text if cut <= 0 else f"{text[:_MAX_MESSAGE]} ... ({cut} more characters)"
 
 
 def _trace(error: BaseException) -> str:
@@ -245,4 +365,4 @@ def _trace(error: BaseException) -> str:
         if not module.startswith("distgen."):
             frames.append(f"{code.co_filename}:{step.tb_lineno} in {code.co_name}")
         step = step.tb_next
-    return "\n".join(frames[-_DEEPEST_TRACE:])
+    return "\n".join(frames[-_MAX_FRAMES:])

@@ -31,8 +31,8 @@ from weakref import ref
 from returns.result import Failure, Result, Success
 from typing_extensions import TypeIs
 
-from distgen.errors import Fault, in_words
-from distgen.llm import Answered
+from distgen.errors import Raised, in_words
+from distgen.llm import RowResult
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -61,8 +61,8 @@ class Journal(Generic[_In, _Out]):
 
     path: Path
     settings: Fields
-    encode: Callable[[_In, Answered[_Out]], Fields]
-    decode: Callable[[dict[str, object]], Result[tuple[_In, Answered[_Out]], object]]
+    encode: Callable[[_In, RowResult[_Out]], Fields]
+    decode: Callable[[dict[str, object]], Result[tuple[_In, RowResult[_Out]], object]]
     sync: float = 1.0
 
 
@@ -72,7 +72,7 @@ class Recorded(Generic[_In, _Out]):
     """An input was asked, and its row is in the file."""
 
     input: _In
-    answer: Answered[_Out]
+    answer: RowResult[_Out]
 
 
 @final
@@ -142,7 +142,7 @@ class NotEncoded:
     """`encode` raised on an answer, or gave what JSON cannot hold, or the settings are no JSON."""
 
     path: Path
-    fault: Fault
+    fault: Raised
 
 
 @final
@@ -165,7 +165,7 @@ Answers: TypeAlias = Callable[[Iterable[_In]], Generator[_A, None, None]]
 def record(
     journal: Journal[_In, _Out],
     inputs: Iterable[_In],
-    answers: Answers[_In, Answered[_Out]],
+    answers: Answers[_In, RowResult[_Out]],
     if_exists: IfExists = "resume",
 ) -> Generator[Result[Step[_In, _Out], JournalError], None, None]:
     """Asks for the rows that the file lacks, and writes each before it is yielded; a Failure is the last thing yielded.
@@ -179,7 +179,7 @@ def record(
     >>> def encode(word, answer):
     ...     return {"word": word, "said": answer.map(lambda generations: generations[0].completion.text).value_or(None)}
     >>> def decode(row):
-    ...     return Success((row["word"], Failure(Fault("Failed", "")) if row["said"] is None else Success(())))
+    ...     return Success((row["word"], Failure(Raised("Failed", "")) if row["said"] is None else Success(())))
     >>> llm = LLM(Task(Prompt, Success), default, each(str.upper), Sequential())
     >>> with TemporaryDirectory() as folder:
     ...     journal = Journal(Path(folder, "out.jsonl"), {"format": "default"}, encode, decode)
@@ -208,7 +208,7 @@ def record(
         yield Failure(refused.error)
 
 
-def entries(journal: Journal[_In, _Out]) -> Iterator[Result[tuple[_In, Answered[_Out]], JournalError]]:
+def entries(journal: Journal[_In, _Out]) -> Iterator[Result[tuple[_In, RowResult[_Out]], JournalError]]:
     """The rows of the file as `decode` reads them; a line that is none is a Failure, and so is a file that cannot be read.
 
     >>> from tempfile import TemporaryDirectory
@@ -385,7 +385,7 @@ def _settings_row(journal: Journal[_In, _Out]) -> bytes:
     try:
         return row(journal.settings)
     except Exception as error:
-        raise _Refused(NotEncoded(journal.path, Fault.of(error))) from error
+        raise _Refused(NotEncoded(journal.path, Raised.of(error))) from error
 
 
 def _check_settings(path: Path, settings: bytes) -> None:
@@ -484,7 +484,7 @@ class _Asked(Generic[_In]):
 
 
 def _steps(
-    journal: Journal[_In, _Out], inputs: Iterable[_In], answers: Answers[_In, Answered[_Out]], keep_failures: bool
+    journal: Journal[_In, _Out], inputs: Iterable[_In], answers: Answers[_In, RowResult[_Out]], keep_failures: bool
 ) -> Generator[Step[_In, _Out], None, None]:
     rest: list[Kept] = []
     with _about(journal.path):
@@ -535,7 +535,7 @@ def _what_stays(journal: Journal[_In, _Out], number: int, line: bytes, value: _I
     return Kept(1)
 
 
-def _decoded(journal: Journal[_In, _Out], number: int, line: bytes) -> tuple[_In, Answered[_Out]]:
+def _decoded(journal: Journal[_In, _Out], number: int, line: bytes) -> tuple[_In, RowResult[_Out]]:
     fields = _object(line)
     if isinstance(fields, str):
         raise _Refused(NotARow(journal.path, number, fields))
@@ -549,11 +549,11 @@ def _decoded(journal: Journal[_In, _Out], number: int, line: bytes) -> tuple[_In
     raise _Refused(NotARow(journal.path, number, str(found.failure())))
 
 
-def _encoded(journal: Journal[_In, _Out], value: _In, answer: Answered[_Out]) -> bytes:
+def _encoded(journal: Journal[_In, _Out], value: _In, answer: RowResult[_Out]) -> bytes:
     try:
         return row(journal.encode(value, answer))
     except Exception as error:
-        raise _Refused(NotEncoded(journal.path, Fault.of(error))) from error
+        raise _Refused(NotEncoded(journal.path, Raised.of(error))) from error
 
 
 @final

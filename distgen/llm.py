@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, final
 
 from returns.result import Failure, Result, Success
 
-from distgen.completion import Completion, Generate
-from distgen.errors import Fault, GenerateError, InvalidArgument, ParseFailed, explain
+from distgen.backends.generate import Generate
+from distgen.completion import Completion
+from distgen.errors import Raised, GenerateError, InvalidArgument, ParseFailed, explain
 from distgen.executors import (
     Call,
     Executor,
@@ -51,7 +52,7 @@ class Generation(Generic[Out]):
     parsed: Result[Out, ParseFailed]
 
 
-Answered: TypeAlias = Result[tuple[Generation[Out], ...], GenerateError]
+RowResult: TypeAlias = Result[tuple[Generation[Out], ...], GenerateError]
 """What became of one input: its `num_generations` generations, or the reason why there are none."""
 
 _Prepared: TypeAlias = Prompt | GenerateError
@@ -86,7 +87,7 @@ class LLM(Generic[In, Out, P, R]):
 
     def generate(
         self, inputs: Iterable[In], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
-    ) -> list[Answered[Out]]:
+    ) -> list[RowResult[Out]]:
         """All the answers, in the order of the inputs.
 
         `on_progress(k)` is called as rows finish, failed or not, with the number of generations just finished, so that
@@ -98,7 +99,7 @@ class LLM(Generic[In, Out, P, R]):
 
     def stream(
         self, inputs: Iterable[In], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
-    ) -> Stream[Answered[Out]]:
+    ) -> Stream[RowResult[Out]]:
         """The answers one by one, in the order of the inputs, in bounded memory, for `for` and for `async for`.
 
         `close` cancels what is pending.
@@ -108,23 +109,23 @@ class LLM(Generic[In, Out, P, R]):
 
     def as_completed(
         self, inputs: Iterable[In], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
-    ) -> Stream[tuple[int, Answered[Out]]]:
+    ) -> Stream[tuple[int, RowResult[Out]]]:
         """The answers as they come, each with the index of its input."""
         inbox = Inbox()
         return Stream(inbox, self._steps(inputs, num_generations, on_progress, inbox, in_order=False, given=_numbered))
 
     @contextmanager
-    def submitter(self, num_generations: int = 1) -> Generator[Callable[[In], Future[Answered[Out]]], None, None]:
+    def submitter(self, num_generations: int = 1) -> Generator[Callable[[In], Future[RowResult[Out]]], None, None]:
         """Opens a function that takes one input and gives a Future of its Result.
 
         Leaving the block waits for all that was submitted; leaving it by an exception cancels what is pending.
         """
         from distgen.executors.desk import Desk
 
-        desk: Desk[Answered[Out]] = Desk()
+        desk: Desk[RowResult[Out]] = Desk()
         refused = self._refused(num_generations)
 
-        def submit(value: In) -> Future[Answered[Out]]:
+        def submit(value: In) -> Future[RowResult[Out]]:
             prompts: list[P] = []
             prepared = refused or self._prepared(value, prompts)
             index, future = desk.open(lambda answer: self._row(prepared, iter(answer)))
@@ -148,7 +149,7 @@ class LLM(Generic[In, Out, P, R]):
         on_progress: Callable[[int], object] | None,
         inbox: Inbox,
         in_order: bool,
-        given: Callable[[int, Answered[Out]], _T],
+        given: Callable[[int, RowResult[Out]], _T],
     ) -> Steps[_T]:
         asked: dict[int, list[_Prepared]] = {}
         size = self.batch_size if _is_count(self.batch_size) else 1
@@ -194,7 +195,7 @@ class LLM(Generic[In, Out, P, R]):
             if not isinstance(prompt, Prompt):
                 return prompt
         except Exception as error:
-            return Fault.of(error, "prompt")
+            return Raised.of(error, "prompt")
         try:
             rendered = self.format(prompt)
             if isinstance(rendered, Success):
@@ -202,10 +203,10 @@ class LLM(Generic[In, Out, P, R]):
                 return prompt
             _check(rendered, Result, "the formatter", "Result")
         except Exception as error:
-            return Fault.of(error, "format")
+            return Raised.of(error, "format")
         return rendered.failure()
 
-    def _row(self, prepared: _Prepared, answers: Iterator[RowAnswer]) -> Answered[Out]:
+    def _row(self, prepared: _Prepared, answers: Iterator[RowAnswer]) -> RowResult[Out]:
         """Joins what was asked with the next of the answers: a row that was never asked has none, and keeps the reason why."""
         if not isinstance(prepared, Prompt):
             return Failure(prepared)
@@ -278,7 +279,7 @@ def _is_count(value: object) -> bool:
 
 
 def _parse_failed(error: object) -> ParseFailed:
-    return ParseFailed(Fault.of(error, "parser") if isinstance(error, BaseException) else error)
+    return ParseFailed(Raised.of(error, "parser") if isinstance(error, BaseException) else error)
 
 
 def _chunks(inputs: Iterable[_T], size: int) -> Iterator[list[_T]]:
@@ -310,6 +311,6 @@ def _reporter(on_progress: Callable[[int], object], num_generations: int) -> Cal
             on_progress(num_generations)
         except Exception as error:
             is_told = False
-            warn(f"{explain(Fault.of(error, 'progress'))} on_progress is called no more; the run goes on.")
+            warn(f"{explain(Raised.of(error, 'progress'))} on_progress is called no more; the run goes on.")
 
     return report

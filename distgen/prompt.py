@@ -1,21 +1,35 @@
-"""What is said to a model: a `Prompt`, which cannot hold an ill-formed conversation, and OpenAI-style `Messages`.
+"""What a model is asked: a `Prompt`, which cannot hold an ill-formed conversation, and OpenAI-style `Messages`.
 
-Nothing here knows how a model wants to be spoken to; that is `distgen.formats`.
+How a prompt is written for a model is the matter of `distgen.formats`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias, TypedDict, final
+from typing import Final, Literal, NamedTuple, TypeAlias, TypedDict, TypeGuard, final
 
 from returns.result import Failure, Result, Success
 
-from distgen.errors import NotRendered
+from distgen.errors import NotParsed
 
-# The keys of a message that say something a Prompt cannot hold.
-# Source: OpenAI API reference, "Create chat completion", messages.
-_MORE_THAN_TEXT = ("name", "tool_calls", "tool_call_id", "function_call", "audio", "refusal")
+# Keys of a message with content that a Prompt cannot hold. Other keys ("id", "timestamp") are about the message and say
+# nothing to a model.
+# Sources: OpenAI API reference, "Create chat completion", messages; the reasoning fields of DeepSeek ("reasoning_content"),
+# vLLM and OpenRouter ("reasoning", "reasoning_details"), Ollama ("thinking", "images").
+_UNSUPPORTED_KEYS: Final = (
+    "name",
+    "tool_calls",
+    "tool_call_id",
+    "function_call",
+    "audio",
+    "refusal",
+    "reasoning",
+    "reasoning_content",
+    "reasoning_details",
+    "thinking",
+    "images",
+)
 
 
 class Message(TypedDict):
@@ -29,31 +43,36 @@ Messages: TypeAlias = list[Message]
 
 
 class Segment(NamedTuple):
-    """A piece of a rendering: a literal of the format (`is_control`), or a text of the prompt, in which nothing is markup."""
+    """A piece of a rendered prompt: a literal of the format (`is_control`), or a text that must not be read as markup."""
 
     text: str
     is_control: bool
 
 
 Rendered: TypeAlias = str | tuple[Segment, ...]
-"""What a tokenizer is given: a text, in which it reads markup, or segments, in whose contents it reads none."""
+"""A rendered prompt: one string, or segments whose texts must not be parsed for special tokens."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One past turn: what the user said and what the assistant answered."""
+    """One past turn: a text of the user and the assistant's answer."""
 
     user: str
     assistant: str
+
+    def __post_init__(self) -> None:
+        _check_type("Exchange.user", self.user, str)
+        _check_type("Exchange.assistant", self.assistant, str)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What is asked: the user's text, after an optional system text and past exchanges, oldest first.
+    """The user's text, after an optional system text and past exchanges, oldest first.
 
-    `system=None` is no system text; `system=""` is an empty one, and most formats render the two differently.
+    `system=None` is no system text; `system=""` is an empty one, and most formats render the two differently. A value of
+    another type is a TypeError that names the field: a None in a data set must not be rendered as "None".
 
     >>> Prompt("And of Chile?", system="Be brief.", history=(Exchange("Capital of Peru?", "Lima."),)).user
     'And of Chile?'
@@ -63,8 +82,16 @@ class Prompt:
     system: str | None = None
     history: tuple[Exchange, ...] = ()
 
+    def __post_init__(self) -> None:
+        _check_type("Prompt.user", self.user, str)
+        if self.system is not None:
+            _check_type("Prompt.system", self.system, str)
+        _check_type("Prompt.history", self.history, tuple)
+        for exchange in self.history:
+            _check_type("Prompt.history", exchange, Exchange)
+
     def texts(self) -> Iterator[tuple[str, str]]:
-        """Where each text stands, and the text, in reading order.
+        """Yield the name of each text and the text, in reading order.
 
         >>> list(Prompt("And of Chile?", history=(Exchange("Capital of Peru?", "Lima."),)).texts())
         [('history[0].user', 'Capital of Peru?'), ('history[0].assistant', 'Lima.'), ('user', 'And of Chile?')]
@@ -77,47 +104,74 @@ class Prompt:
         yield "user", self.user
 
     @staticmethod
-    def from_messages(messages: Iterable[Mapping[str, object]]) -> Result[Prompt, NotRendered]:
-        """Reads OpenAI-style messages: at most one system message, first; then user and assistant in turn, user last.
+    def from_messages(messages: Iterable[Mapping[str, object]]) -> Result[Prompt, NotParsed]:
+        """Read OpenAI-style messages: at most one system message, first; then user and assistant in turn, user last.
 
-        Anything else is `NotRendered`, naming the message: a message is never dropped, merged or moved.
+        Role "developer" is "system", and a list of text parts is their concatenation. Anything else is `NotParsed`, naming
+        the message: no message or part is dropped, merged or moved.
 
         >>> Prompt.from_messages([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}])
         <Success: Prompt(user='Hi', system='Be brief.', history=())>
         >>> Prompt.from_messages([{"role": "user", "content": "Hi"}, {"role": "user", "content": "Hello?"}])
-        <Failure: NotRendered(format='openai', reason="role 'user' where 'assistant' is due", index=1)>
+        <Failure: NotParsed(format='openai', reason="role is 'user' where 'assistant' must follow", index=1)>
         """
         system: str | None = None
         turns: list[str] = []
         index = -1
         for index, message in enumerate(messages):
-            problem, content = _content(message)
-            if problem is not None:
-                return Failure(NotRendered("openai", problem, index))
-            role = message.get("role")
-            due = "assistant" if len(turns) % 2 else "user"
-            if role == "system" and index == 0:
-                system = content
-            elif role == due:
-                turns.append(content)
+            content = _read_content(message)
+            if isinstance(content, Failure):
+                return Failure(NotParsed("openai", content.failure(), index))
+            role, text = message.get("role"), content.unwrap()
+            expected = "assistant" if len(turns) % 2 else "user"
+            if index == 0 and role in ("system", "developer"):
+                system = text
+            elif role == expected:
+                turns.append(text)
             else:
-                return Failure(NotRendered("openai", f"role {role!r} where {due!r} is due", index))
+                return Failure(NotParsed("openai", f"role is {role!r} where {expected!r} must follow", index))
         if not turns:
-            return Failure(NotRendered("openai", "there is no user message"))
+            return Failure(NotParsed("openai", "there is no user message"))
         if len(turns) % 2 == 0:
-            return Failure(
-                NotRendered("openai", "role 'assistant' is last, where the question to answer is due", index)
-            )
+            return Failure(NotParsed("openai", "the last message must be the user's", index))
         history = tuple(Exchange(user, assistant) for user, assistant in zip(turns[:-1:2], turns[1::2], strict=True))
         return Success(Prompt(turns[-1], system, history))
 
 
-def _content(message: Mapping[str, object]) -> tuple[str | None, str]:
-    """What is wrong with a message, or None, and its text."""
-    more = [key for key in _MORE_THAN_TEXT if message.get(key)]
+def _read_content(message: object) -> Result[str, str]:
+    """Return the text of a message, or why there is none."""
+    if not _is_object(message):
+        return Failure(f"the message is {_type_name(message)}, not an object with 'role' and 'content'")
+    for key in _UNSUPPORTED_KEYS:
+        if message.get(key):
+            return Failure(f"a Prompt cannot hold {key!r}")
     content = message.get("content")
-    if more:
-        return f"{more[0]!r} says more than a Prompt can hold", ""
-    if not isinstance(content, str):
-        return f"'content' is {type(content).__name__}, not text", ""
-    return None, content
+    if isinstance(content, str):
+        return Success(content)
+    if not _is_list(content):
+        return Failure(f"'content' is {_type_name(content)}, not text")
+    texts: list[str] = []
+    for part in content:
+        kind = part.get("type") if _is_object(part) else _type_name(part)
+        text = part.get("text") if _is_object(part) and kind == "text" else None
+        if not isinstance(text, str):
+            return Failure(f"a Prompt cannot hold a content part of type {kind!r}")
+        texts.append(text)
+    return Success("".join(texts))
+
+
+def _is_object(value: object) -> TypeGuard[Mapping[str, object]]:
+    return isinstance(value, Mapping)
+
+
+def _is_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)
+
+
+def _type_name(value: object) -> str:
+    return "null" if value is None else type(value).__name__
+
+
+def _check_type(name: str, value: object, expected: type) -> None:
+    if not isinstance(value, expected):
+        raise TypeError(f"{name} must be {expected.__name__}, got {type(value).__name__}")

@@ -16,7 +16,8 @@ from typing import Final, TypeVar, final
 
 from returns.result import Result
 
-from distgen.completion import Batch, Completion, Generate, Row
+from distgen.backends.generate import Batch, Generate, Row
+from distgen.completion import Completion
 
 _P = TypeVar("_P")
 
@@ -129,7 +130,7 @@ class Meter:
 def metered(backend: Generate[_P, Batch], meter: Meter) -> Generate[_P, Batch]:
     """The same backend, its calls timed and its tokens counted.
 
-    >>> from distgen.completion import each
+    >>> from distgen.backends.generate import each
     >>> meter = Meter()
     >>> _ = metered(each(str.upper), meter)(["a"], 2)
     >>> meter.figures().calls

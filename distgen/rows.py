@@ -16,8 +16,8 @@ from returns.result import Failure, Result, Success
 from typing_extensions import TypeIs
 
 from distgen.completion import Completion, TokenLogprob
-from distgen.errors import Fault, GenerateError, NotRendered, explain, fold, kind
-from distgen.llm import Answered
+from distgen.errors import Raised, GenerateError, NotParsed, explain, fold, kind
+from distgen.llm import RowResult
 from distgen.prompt import Exchange, Prompt
 
 LONGEST_LINE: Final = 64 * 2**20
@@ -86,11 +86,11 @@ def ask(line: Line) -> Prompt:
     return line.prompt.unwrap()
 
 
-def encode(line: Line, answer: Answered[str]) -> Fields:
+def encode(line: Line, answer: RowResult[str]) -> Fields:
     """The output row: all fields of the input, and what became of it.
 
     >>> (line,) = read([b'{"user": "Hi", "id": 7}'], None, None)
-    >>> encode(line, Failure(Fault("TimedOut", "no answer")))
+    >>> encode(line, Failure(Raised("TimedOut", "no answer")))
     {'user': 'Hi', 'id': 7, 'error': {'type': 'TimedOut', 'message': 'no answer'}}
     """
     if isinstance(answer, Failure):
@@ -118,15 +118,15 @@ def _named(token: TokenLogprob) -> Fields:
     return {"token": token.token, "logprob": logprob}
 
 
-def decode(row: Mapping[str, object]) -> Result[tuple[Line, Answered[str]], str]:
+def decode(row: Mapping[str, object]) -> Result[tuple[Line, RowResult[str]], str]:
     """What a journal has to know of an output row: its line, and whether it was answered.
 
     >>> decode({"user": "Hi", "generations": []}).map(lambda read: (read[0].fields, read[1]))
     <Success: ({'user': 'Hi'}, <Success: ()>)>
     """
-    answers: list[Answered[str]] = [Success(())] if "generations" in row else []
+    answers: list[RowResult[str]] = [Success(())] if "generations" in row else []
     if _is_object(error := row.get("error")):
-        answers = [Failure(Fault(str(error.get("type")), str(error.get("message"))))]
+        answers = [Failure(Raised(str(error.get("type")), str(error.get("message"))))]
     if not answers:
         return Failure('it has neither "generations" nor an "error"')
     fields = {name: value for name, value in row.items() if name not in _OUTPUT_FIELDS}
@@ -136,7 +136,7 @@ def decode(row: Mapping[str, object]) -> Result[tuple[Line, Answered[str]], str]
 def error_type(error: GenerateError) -> str:
     """The short name of an error, to count failures by.
 
-    >>> error_type(Fault("urllib3.exceptions.HTTPError", ""))
+    >>> error_type(Raised("urllib3.exceptions.HTTPError", ""))
     'HTTPError'
     """
     return kind(error).rpartition(".")[2]
@@ -144,7 +144,7 @@ def error_type(error: GenerateError) -> str:
 
 def reason(error: GenerateError) -> str:
     """What went wrong, and the way out."""
-    return error.message if isinstance(error, Fault) and error.part in ("prompt", "backend") else explain(error)
+    return error.message if isinstance(error, Raised) and error.part in ("prompt", "backend") else explain(error)
 
 
 def _renamed(fields: Fields) -> Fields:
@@ -250,7 +250,7 @@ def _from_messages(value: object) -> Result[Prompt, str]:
     return Prompt.from_messages(named).alt(_why_no_conversation)
 
 
-def _why_no_conversation(error: NotRendered) -> str:
+def _why_no_conversation(error: NotParsed) -> str:
     return f'"messages" is no conversation at {error.index}: {error.reason}'
 
 

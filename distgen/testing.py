@@ -20,7 +20,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from returns.result import Failure, Result, Success
 
-from distgen.errors import ControlToken, FormatError, NotSupported
+from distgen.errors import InjectedToken, FormatError, Unsupported
 from distgen.formats import FORMATS, ChatTemplate, Example, Format, Formatter, openai
 from distgen.prompt import Exchange, Messages, Prompt, Segment
 
@@ -200,21 +200,21 @@ def law_complete(formatter: Formatter[P], prompt: Prompt) -> None:
 def law_refusal(formatter: Formatter[P], prompt: Prompt) -> None:
     """A prompt is refused for what it holds: a token at the very place named, whole or the half of it, a system text or none, history.
 
-    >>> law_refusal(lambda prompt: Failure(ControlToken("mine", "###", "user", 0)), Prompt("Hi"))
+    >>> law_refusal(lambda prompt: Failure(InjectedToken("mine", "###", "user", 0)), Prompt("Hi"))
     Traceback (most recent call last):
-    AssertionError: law_refusal: ControlToken(format='mine', token='###', where='user', offset=0) is not so of Prompt(user='Hi', system=None, history=())
+    AssertionError: law_refusal: InjectedToken(format='mine', token='###', where='user', offset=0) is not so of Prompt(user='Hi', system=None, history=())
     """
     refusal = _failure(formatter(prompt))
     match refusal:
         case None:
             just = True
-        case ControlToken(_, token, where, offset):
+        case InjectedToken(_, token, where, offset):
             just = token != "" and _stands(token, dict(prompt.texts()).get(where, ""), offset)
-        case NotSupported(_, "system"):
+        case Unsupported(_, "system"):
             just = prompt.system is not None
-        case NotSupported(_, "history"):
+        case Unsupported(_, "history"):
             just = prompt.history != ()
-        case NotSupported():
+        case Unsupported():
             just = prompt.system is None
         case _:
             just = False
@@ -225,12 +225,12 @@ def law_refusal(formatter: Formatter[P], prompt: Prompt) -> None:
 def law_prose(formatter: Formatter[P], prompt: Prompt) -> None:
     """A prompt made of ordinary prose, as that of PROSE, is never refused for its text.
 
-    >>> law_prose(lambda prompt: Failure(ControlToken("mine", ":", "user", 5)), Prompt("Human: a word"))
+    >>> law_prose(lambda prompt: Failure(InjectedToken("mine", ":", "user", 5)), Prompt("Human: a word"))
     Traceback (most recent call last):
-    AssertionError: law_prose: ControlToken(format='mine', token=':', where='user', offset=5) in Prompt(user='Human: a word', system=None, history=())
+    AssertionError: law_prose: InjectedToken(format='mine', token=':', where='user', offset=5) in Prompt(user='Human: a word', system=None, history=())
     """
     refusal = _failure(formatter(prompt))
-    if isinstance(refusal, ControlToken):
+    if isinstance(refusal, InjectedToken):
         raise AssertionError(f"law_prose: {refusal} in {prompt}")
 
 
@@ -294,7 +294,7 @@ def law_no_forgery(format: Format[P], prompt: Prompt) -> None:
     tokens = [token for token in _tokens(format) if any(char in "<>[]|" for char in token)]
     held = [(where, token) for where, text in prompt.texts() for token in tokens if token in text]
     answer = format(prompt)
-    if held and not isinstance(_failure(answer), ControlToken | NotSupported):
+    if held and not isinstance(_failure(answer), InjectedToken | Unsupported):
         raise AssertionError(f"law_no_forgery: {held[0][0]} holds {held[0][1]!r}, and is not refused: {answer}")
     if tokens and isinstance(answer, Success):
         markup = re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
@@ -328,7 +328,7 @@ def law_segments(template: Template, prompt: Prompt) -> None:
     """
     rendered, segments = template(prompt), template.segments(prompt)
     if isinstance(segments, Failure):
-        if segments != rendered or isinstance(segments.failure(), ControlToken):
+        if segments != rendered or isinstance(segments.failure(), InjectedToken):
             raise AssertionError(f"law_segments: {prompt} has no segments: {segments}")
         return
     joined = "".join(each.text for each in segments.unwrap())

@@ -14,7 +14,7 @@ from typing import Any, Final
 import psutil
 import pytest
 
-from tests.parts import dask_cluster
+from tests.support.parts import dask_cluster
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs deaf to it
 

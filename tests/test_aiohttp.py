@@ -15,8 +15,8 @@ from returns.result import Success
 
 from distgen import LLM, Asyncio, Completion, Prompt, Task, Usage, total
 from distgen.backends.aiohttp import RETRIES, OverAiohttp, completions
-from tests.faults import OK
-from tests.servers import Act, Server, response, serving
+from tests.support.faults import OK
+from tests.support.servers import Act, Server, response, serving
 
 DONE = [Completion("ok", "stop")]
 

@@ -13,10 +13,10 @@ from itertools import chain, count
 import pytest
 from returns.result import Failure, Success
 
-from distgen import LLM, Asyncio, Batch, Completion, Executor, Fault, Sequential, Threads, each, fold
+from distgen import LLM, Asyncio, Batch, Completion, Executor, Raised, Sequential, Threads, each, fold
 from distgen.executors import Call, Inbox
 from distgen.formats import default
-from tests.parts import PLAIN, Awaited
+from tests.support.parts import PLAIN, Awaited
 from tests.test_llm import Row, count_threads, error_of, texts
 
 AsyncBackend = Callable[[Sequence[str], int], Awaitable[Batch]]
@@ -78,7 +78,7 @@ def test_a_deadline_ends_one_row(backend: AsyncBackend, batch_size: int) -> None
     start = time.monotonic()
     rows = llm_of(backend, Asyncio(4, timeout=0.2), batch_size).generate(["a", "slow", "b", "c"])
     assert time.monotonic() - start < 5
-    assert [error_of(row) for row in rows] == [None, Fault("TimeoutError", "no answer in 0.2 s"), None, None]
+    assert [error_of(row) for row in rows] == [None, Raised("TimeoutError", "no answer in 0.2 s"), None, None]
     assert count_threads() == 0
 
 
@@ -87,7 +87,7 @@ def test_a_deadline_ends_a_row_whose_backend_refuses_to_end() -> None:
     start = time.monotonic()
     rows = llm_of(stubborn, Asyncio(4, timeout=0.2)).generate(["a", "slow", "b"])
     assert time.monotonic() - start < 5
-    assert [error_of(row) for row in rows] == [None, Fault("TimeoutError", "no answer in 0.2 s"), None]
+    assert [error_of(row) for row in rows] == [None, Raised("TimeoutError", "no answer in 0.2 s"), None]
     assert count_threads() == 0
 
 
@@ -127,7 +127,7 @@ def test_whatever_a_backend_raises_fails_its_row(ended: BaseException, timeout: 
     rows = llm_of(backend, Asyncio(2, timeout), batch_size=3).generate(["a", "b", "c", "d"])
     errors = [error_of(row) for row in rows]
     assert [error is None for error in errors] == [True, False, True, True]
-    assert isinstance(errors[1], Fault)
+    assert isinstance(errors[1], Raised)
     assert errors[1].kind.endswith(type(ended).__name__)
 
 
@@ -143,7 +143,7 @@ def test_a_backend_that_gives_no_awaitable_fails_its_row() -> None:
     rows = llm_of(backend, Asyncio(2)).generate(["a", "b"])
     assert [error_of(row) for row in rows] == [
         None,
-        Fault("ConnectionRefusedError", "before there was anything to await"),
+        Raised("ConnectionRefusedError", "before there was anything to await"),
     ]
 
 
@@ -173,7 +173,7 @@ def test_a_backend_that_cancels_its_own_task_or_stops_its_loop_fails_its_row_alo
         return echoed(prompts, num_generations)
 
     rows = llm_of(backend, Asyncio(4, timeout)).generate(["a", "cancels", "b", "stops", "c"])
-    assert [error_of(row) for row in rows] == [None, Fault("asyncio.exceptions.CancelledError", ""), None, None, None]
+    assert [error_of(row) for row in rows] == [None, Raised("asyncio.exceptions.CancelledError", ""), None, None, None]
     assert count_threads() == 0
 
 
@@ -245,7 +245,7 @@ def test_a_loop_for_which_the_system_has_no_thread_is_closed(monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", exhausted)
         rows = llm_of(after_a_while, Asyncio(1)).generate("a")
-    assert rows == [Failure(Fault("RuntimeError", "can't start new thread"))]
+    assert rows == [Failure(Raised("RuntimeError", "can't start new thread"))]
     gc.collect()  # a loop that is not closed would warn
 
 
@@ -494,7 +494,7 @@ def test_a_submitter_takes_async_backends() -> None:
         futures = [submit(text) for text in ("a", "slow", "b")]
     assert [future.result(timeout=0) for future in futures] == [
         Success(futures[0].result().unwrap()),
-        Failure(Fault("TimeoutError", "no answer in 0.2 s")),
+        Failure(Raised("TimeoutError", "no answer in 0.2 s")),
         Success(futures[2].result().unwrap()),
     ]
     assert count_threads() == 0

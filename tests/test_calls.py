@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from returns.result import Success
 
-from distgen import Batch, Completion, Fault, WrongShape
+from distgen import Batch, Completion, Raised, WrongCount
 from distgen.executors import Call, attempt
 
 
@@ -38,10 +38,10 @@ def test_a_good_batch_is_asked_once() -> None:
 def test_a_row_of_another_length_is_not_asked_again() -> None:
     asked: list[list[str]] = []
     both: Batch = [[Completion("a")] * 2, Success([Completion("b")])]
-    assert attempt(answering(asked, lambda: both)) == (WrongShape("generations", 1, 2), (Completion("b"),))
+    assert attempt(answering(asked, lambda: both)) == (WrongCount("generations", 1, 2), (Completion("b"),))
     assert asked == [["a", "b"]]
 
 
 def test_a_failed_call_has_a_failure_for_each_row() -> None:
-    fault = Fault("Refused", "no")
+    fault = Raised("Refused", "no")
     assert answering([], list).failed(fault) == (fault, fault)

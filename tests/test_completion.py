@@ -7,7 +7,7 @@ import pickle
 import pytest
 from returns.result import Failure
 
-from distgen import Completion, Fault, Usage, each
+from distgen import Completion, Raised, Usage, each
 
 
 def answer(prompt: str) -> str:
@@ -32,7 +32,7 @@ def test_each_asks_once_a_generation() -> None:
 def test_a_prompt_on_which_it_raises_fails_alone() -> None:
     assert each(answer)(["one", "three", "two"], 1) == [
         [Completion("1")],
-        Failure(Fault("KeyError", "'three'")),
+        Failure(Raised("KeyError", "'three'")),
         [Completion("2")],
     ]
 

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distgen.backends.echo import echo
-from distgen.completion import Batch, Completion, Generate
+from distgen.backends.generate import Batch, Generate
+from distgen.completion import Completion
 from distgen.prompt import Messages
 
 # Echo is a Generate of both kinds: these two lines are assertions of the type checkers.

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from returns.result import Failure, Result, Success
 
-from distgen import LLM, Asyncio, Batch, Completion, Executor, Fault, Pool, Prompt, Sequential, Task, Threads, fold
+from distgen import LLM, Asyncio, Batch, Completion, Executor, Raised, Pool, Prompt, Sequential, Task, Threads, fold
 from distgen.backends.echo import echo
 from distgen.formats import chatml, default
-from tests.parts import PLAIN, Awaited
+from tests.support.parts import PLAIN, Awaited
 
 Open = Callable[[], AbstractContextManager[FuturesExecutor]]
 
@@ -99,7 +99,7 @@ def test_an_exception_that_does_not_unpickle_fails_one_row(open_pool: Open, batc
         [f"row {n}" for n in range(8)]
     )
     failed = {index: row.failure() for index, row in enumerate(rows) if isinstance(row, Failure)}
-    assert failed == {3: Fault("tests.test_executors.TwoArguments", "firstsecond")}
+    assert failed == {3: Raised("tests.test_executors.TwoArguments", "firstsecond")}
 
 
 @pytest.mark.parametrize("ended", [SystemExit("no"), GeneratorExit("no"), ValueError("no")], ids=repr)
@@ -116,7 +116,7 @@ def test_a_lazy_row_that_raises_fails_alone(executor: Sequential | Threads, ende
     untyped: Any = LLM
     rows = untyped(PLAIN, default, backend, executor, batch_size=3).generate(["a", "b", "c"])
     assert [isinstance(row, Success) for row in rows] == [True, False, True]
-    assert rows[1] == Failure(Fault(type(ended).__name__, "no"))
+    assert rows[1] == Failure(Raised(type(ended).__name__, "no"))
 
 
 def test_a_lazy_row_that_is_interrupted_ends_the_run() -> None:
@@ -132,7 +132,7 @@ def test_a_lazy_row_that_is_interrupted_ends_the_run() -> None:
 
 
 def test_a_pool_that_does_not_open_fails_every_row_of_a_batch() -> None:
-    fault = Failure(Fault("ValueError", "0 threads answer nothing; give 1 or more"))
+    fault = Failure(Raised("ValueError", "0 threads answer nothing; give 1 or more"))
     assert LLM(PLAIN, default, echo, Threads(0), batch_size=3).generate(["a", "b", "c", "d"]) == [fault] * 4
 
 
@@ -175,7 +175,7 @@ def test_a_pool_that_does_not_open_fails_every_row() -> None:
     def refused() -> AbstractContextManager[FuturesExecutor]:
         raise ConnectionRefusedError("no scheduler at that address")
 
-    fault = Failure(Fault("ConnectionRefusedError", "no scheduler at that address"))
+    fault = Failure(Raised("ConnectionRefusedError", "no scheduler at that address"))
     llm = LLM(PLAIN, default, echo, Pool(refused, 4))
     assert llm.generate(["a", "b"]) == [fault, fault]
     with llm.submitter() as submit:
@@ -195,7 +195,7 @@ def test_a_pool_that_does_not_open_fails_every_row() -> None:
 )
 def test_a_number_that_no_row_can_be_answered_with_is_named(executor: Executor[Batch], reason: str) -> None:
     llm = LLM(PLAIN, default, echo, executor)
-    fault = Failure(Fault("ValueError", reason))
+    fault = Failure(Raised("ValueError", reason))
     assert llm.generate(["a", "b"]) == [fault, fault]
     with llm.submitter() as submit:
         assert submit("a").result(timeout=9) == fault
@@ -204,7 +204,7 @@ def test_a_number_that_no_row_can_be_answered_with_is_named(executor: Executor[B
 def test_a_pool_that_is_shut_fails_every_row() -> None:
     pool = ThreadPoolExecutor(1)
     pool.shutdown()
-    fault = Failure(Fault("RuntimeError", "cannot schedule new futures after shutdown"))
+    fault = Failure(Raised("RuntimeError", "cannot schedule new futures after shutdown"))
     assert LLM(PLAIN, default, echo, Pool(lambda: nullcontext(pool), 4)).generate(["a", "b"]) == [fault, fault]
 
 
@@ -233,7 +233,7 @@ def test_a_future_that_fails_after_the_pool_is_a_typed_answer() -> None:
             return future
 
     rows = LLM(PLAIN, default, echo, Pool(partial(Dropping, 1), 2)).generate(["a"])
-    assert rows == [Failure(Fault("ConnectionResetError", "scheduler lost"))]
+    assert rows == [Failure(Raised("ConnectionResetError", "scheduler lost"))]
 
 
 class Exhausted:
@@ -261,7 +261,7 @@ def test_where_the_system_has_no_more_threads_those_there_are_do_the_work(
 
     monkeypatch.setattr(threading.Thread, "start", start)
     rows = texts(LLM(PLAIN, default, echo, Threads(40)), [str(n) for n in range(100)])
-    refused = [repr(Fault("RuntimeError", "can't start new thread"))]
+    refused = [repr(Raised("RuntimeError", "can't start new thread"))]
     assert rows == [[str(n)] if threads else refused for n in range(100)]
 
 

@@ -25,10 +25,10 @@ from typing import Any
 import pytest
 from returns.result import Failure, Result, Success
 
-from distgen import LLM, Batch, Completion, Executor, Fault, Pool, Processes, Prompt, Sequential, Task, Threads
+from distgen import LLM, Batch, Completion, Executor, Raised, Pool, Processes, Prompt, Sequential, Task, Threads
 from distgen.backends.echo import echo
 from distgen.formats import default
-from tests.parts import EXECUTORS, PLAIN, planned_faults, slow_echo
+from tests.support.parts import EXECUTORS, PLAIN, planned_faults, slow_echo
 from tests.test_llm import Row, count_threads, error_of, texts
 
 ROOT = Path(__file__).parent.parent
@@ -148,7 +148,7 @@ def test_a_pool_that_cannot_be_opened_again_fails_its_rows_typed() -> None:
         return breaking(multiprocessing_broken())
 
     rows = LLM(PLAIN, default, echo, Pool(open_once, 1)).generate(["a", "b"])
-    assert rows[1] == Failure(Fault("ConnectionRefusedError", "the scheduler is gone"))
+    assert rows[1] == Failure(Raised("ConnectionRefusedError", "the scheduler is gone"))
 
 
 def multiprocessing_broken() -> Exception:
@@ -210,21 +210,21 @@ def test_what_does_not_pickle_is_named_and_a_parser_need_not() -> None:
         return row
 
     by_backend = error_of(first(PLAIN, default, stuck))
-    assert isinstance(by_backend, Fault)
+    assert isinstance(by_backend, Raised)
     assert (by_backend.part, by_backend.message[:52]) == (
         "backend",
         "the backend does not pickle: cannot pickle '_thread.",
     )
 
-    def render(_: Prompt) -> Result[Stuck, Fault]:
+    def render(_: Prompt) -> Result[Stuck, Raised]:
         return Success(stuck)
 
     by_prompt = error_of(first(PLAIN, render, echo))
-    assert isinstance(by_prompt, Fault)
+    assert isinstance(by_prompt, Raised)
     assert (by_prompt.part, by_prompt.message[:40]) == ("prompt", "a rendered prompt does not pickle: canno")
     assert texts(first(Task(Prompt, parse), default, echo)) == ["a"]
     both = error_of(first(PLAIN, render, stuck))
-    assert isinstance(both, Fault)
+    assert isinstance(both, Raised)
     assert "cannot pickle" in both.message
 
 
@@ -237,7 +237,7 @@ def test_what_would_end_an_interpreter_fails_one_row(ended: BaseException, execu
         return echo(prompts, num_generations)
 
     rows = LLM(PLAIN, default, backend, executor, batch_size=2).generate(["a", "b", "c"])
-    assert [error_of(row) for row in rows] == [None, Fault(type(ended).__name__, "no"), None]
+    assert [error_of(row) for row in rows] == [None, Raised(type(ended).__name__, "no"), None]
 
 
 def until(holds: Callable[[], bool], seconds: float = 10) -> bool:
@@ -264,7 +264,7 @@ import asyncio, itertools, json, os, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from distgen import LLM, Asyncio, Pool, Processes, Sequential, Threads
 from distgen.formats import default
-from tests.parts import PLAIN, left_behind, slow_echo, slow_echo_async
+from tests.support.parts import PLAIN, left_behind, slow_echo, slow_echo_async
 
 EXECUTORS = {
     "sequential": Sequential(), "threads": Threads(8), "processes": Processes(2), "asyncio": Asyncio(8),
@@ -487,7 +487,7 @@ def test_fifty_llms_share_a_backend_from_many_threads() -> None:
     told = dict(answers.get(timeout=1) for _ in range(50))
     assert sorted(told) == list(range(50))
     for n, rows in told.items():
-        assert error_of(rows.pop(7)) == Fault("ZeroDivisionError", "division by zero")
+        assert error_of(rows.pop(7)) == Raised("ZeroDivisionError", "division by zero")
         assert [(row.unwrap()[0].model, *texts(row)) for row in rows] == [
             (f"m{n}", str(k)) for k in range(20) if k != 7
         ]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from distgen.backends.in_process import Answer, Reader, Sampling, encoded, sampling
 from distgen.backends.params import Params
 from distgen.completion import Completion, Usage
-from distgen.errors import Fault
+from distgen.errors import Raised
 from distgen.prompt import Rendered, Segment
 
 
@@ -82,7 +82,7 @@ def test_segments_are_encoded_apart() -> None:
 )
 def test_a_prompt_that_cannot_be_answered_says_why(prompt: Rendered, kind: str) -> None:
     refused = encoded(prompt, code_points, 4)
-    assert isinstance(refused, Fault)
+    assert isinstance(refused, Raised)
     assert refused.kind == kind
     assert encoded("abc", code_points, 4) == [97, 98, 99]
 

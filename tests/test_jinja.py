@@ -27,7 +27,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from returns.result import Failure, Result, Success
 
-from distgen.errors import ControlToken, Fault, FormatError, NotSupported, explain
+from distgen.errors import InjectedToken, Raised, FormatError, Unsupported, explain
 from distgen.formats.jinja import JinjaTemplate, from_tokenizer_config, jinja
 from distgen.formats.jinja.costs import LONGEST_SOURCE, STEPS
 from distgen.formats.jinja.sandbox import render
@@ -100,9 +100,9 @@ def prompt_of(case: dict[str, Any]) -> Prompt:
     return Prompt(case["user"], case["system"], tuple(Exchange(user, answer) for user, answer in case["history"]))
 
 
-def fault_of(result: Result[str, FormatError] | Result[JinjaTemplate, FormatError]) -> Fault:
+def fault_of(result: Result[str, FormatError] | Result[JinjaTemplate, FormatError]) -> Raised:
     fault = result.failure()
-    assert isinstance(fault, Fault)
+    assert isinstance(fault, Raised)
     assert fault.part == "format"
     assert "\n" not in explain(fault)
     return fault
@@ -135,7 +135,7 @@ def test_the_markup_that_a_template_writes_is_refused(name: str) -> None:
     tokens = {token for token in entry["control_tokens"] if token[0] in "<["}
     assert tokens <= {*made(name).control_tokens}
     for token in tokens:
-        assert made(name)(Prompt(f"<[ {token}")) == Failure(ControlToken(name, token, "user", 3))
+        assert made(name)(Prompt(f"<[ {token}")) == Failure(InjectedToken(name, token, "user", 3))
 
 
 @pytest.mark.parametrize(
@@ -540,7 +540,7 @@ def test_a_long_conversation_passes(name: str) -> None:
 )
 def test_the_first_token_in_reading_order_is_named(prompt: Prompt, token: str, where: str, offset: int) -> None:
     template = jinja(TEMPLATES["llama2"], bos="<s>", eos="</s>", control_tokens=("<|x|>", "<|x|>b", "", "plain"))
-    assert template(prompt) == Failure(ControlToken("jinja", token, where, offset))
+    assert template(prompt) == Failure(InjectedToken("jinja", token, where, offset))
     assert template(EVERY) == jinja(TEMPLATES["llama2"], bos="<s>", eos="</s>")(EVERY)
 
 
@@ -565,9 +565,9 @@ LAST: Final = "{{ messages[-1].content }}"
 @pytest.mark.parametrize(
     ("source", "prompt", "refusal"),
     [
-        (LAST, Prompt("u", "s"), NotSupported("jinja", "system")),
-        (LAST, Prompt("s", "s"), NotSupported("jinja", "system")),  # though it stands there
-        (LAST, Prompt("my u", None, (Exchange("u", "my"),)), NotSupported("jinja", "history")),
+        (LAST, Prompt("u", "s"), Unsupported("jinja", "system")),
+        (LAST, Prompt("s", "s"), Unsupported("jinja", "system")),  # though it stands there
+        (LAST, Prompt("my u", None, (Exchange("u", "my"),)), Unsupported("jinja", "history")),
         ("{{ messages[0].content }}", Prompt("u", "u"), "the template leaves out the text of user"),
         ("Hi", Prompt("Hi"), "the template leaves out the text of user"),
         ("{{ messages[-1].content|upper }}", Prompt("u"), "the template changes the text of user"),
@@ -578,10 +578,10 @@ LAST: Final = "{{ messages[-1].content }}"
         ("{% if '\ue000' in messages[-1].content %}{{ raise_exception('x') }}{% endif %}{{ messages[-1].content[1:] }}", Prompt("u"), "the template changes the text of user"),
     ],
 )  # fmt: skip
-def test_a_text_left_out_or_changed_is_a_failure(source: str, prompt: Prompt, refusal: NotSupported | str) -> None:
+def test_a_text_left_out_or_changed_is_a_failure(source: str, prompt: Prompt, refusal: Unsupported | str) -> None:
     answer = jinja(source)(prompt)
     if isinstance(refusal, str):
-        assert fault_of(answer) == Fault("TextChanged", refusal, "format")
+        assert fault_of(answer) == Raised("TextChanged", refusal, "format")
     else:
         assert answer == Failure(refusal)
 
@@ -630,7 +630,7 @@ def test_a_config_gives_the_template_and_its_tokens() -> None:
     template = from_tokenizer_config(CONFIG, name="mine", variables={"pad_token": "?"}, today=date(2026, 3, 5)).unwrap()
     assert (template.name, template.today) == ("mine", date(2026, 3, 5))
     assert template(Prompt("Hi word <tool>!")) == Success("<s>Hi word <tool>!?</s>")
-    assert template(Prompt("<|c|>")) == Failure(ControlToken("mine", "<|c|>", "user", 0))
+    assert template(Prompt("<|c|>")) == Failure(InjectedToken("mine", "<|c|>", "user", 0))
 
 
 def test_of_several_templates_the_default_is_taken() -> None:
@@ -735,7 +735,7 @@ def test_templates_do_not_disturb_one_another() -> None:
 
 def test_a_failure_says_the_line_and_keeps_the_templates_words() -> None:
     fault = fault_of(jinja("\n\n  {{ raise_exception('Only ' ~ messages|length ~ '!') }}")(Prompt("u")))
-    assert fault == Fault("jinja2.exceptions.TemplateError", "line 3: Only 1!", "format")
+    assert fault == Raised("jinja2.exceptions.TemplateError", "line 3: Only 1!", "format")
     with pytest.raises(TemplateError):
         render("{{ raise_exception('x') }}", {}, None, 100)
 

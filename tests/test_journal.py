@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from returns.result import Failure, Result, Success
 
-from distgen import LLM, Answered, Fault, Prompt, Sequential, Task, Threads, each, explain, fold
+from distgen import LLM, RowResult, Raised, Prompt, Sequential, Task, Threads, each, explain, fold
 from distgen.formats import default
 from distgen.journal import (
     Exists,
@@ -49,13 +49,13 @@ from distgen.journal import (
     explain_journal,
     record,
 )
-from tests.parts import mounted
-from tests.servers import Act, Seen, Server, response, serving
+from tests.support.parts import mounted
+from tests.support.servers import Act, Seen, Server, response, serving
 
 ROOT = Path(__file__).parent.parent
 
 
-def encode(word: str, answer: Answered[str]) -> dict[str, object]:
+def encode(word: str, answer: RowResult[str]) -> dict[str, object]:
     return fold(
         answer,
         lambda generations: {"word": word, "said": generations[0].completion.text},
@@ -63,11 +63,11 @@ def encode(word: str, answer: Answered[str]) -> dict[str, object]:
     )
 
 
-def decode(row: Mapping[str, object]) -> Result[tuple[str, Answered[str]], str]:
+def decode(row: Mapping[str, object]) -> Result[tuple[str, RowResult[str]], str]:
     word = row.get("word")
     if not isinstance(word, str):
         return Failure("no word")
-    answer: Answered[str] = Failure(Fault("Old", "it failed")) if "error" in row else Success(())
+    answer: RowResult[str] = Failure(Raised("Old", "it failed")) if "error" in row else Success(())
     return Success((word, answer))
 
 
@@ -266,10 +266,10 @@ def test_a_long_torn_line_is_taken_away(tmp_path: Path) -> None:
         (OtherInput(Path("o"), 7), "row 7 of o answers another input"),
         (NotARow(Path("o"), 7, "why"), "row 7 of o cannot be read (why); mend it"),
         (
-            NotEncoded(Path("o"), Fault("K", "m")),
+            NotEncoded(Path("o"), Raised("K", "m")),
             "a row or the settings of o cannot be encoded as JSON (K: m); mend them",
         ),
-        (NotEncoded(Path("o"), Fault("K", "")), "cannot be encoded as JSON (K); mend them"),
+        (NotEncoded(Path("o"), Raised("K", "")), "cannot be encoded as JSON (K); mend them"),
         (NotWritten(Path("o"), "No space"), "cannot write o: No space; what was written stays"),
     ],
 )
@@ -386,7 +386,7 @@ def test_other_inputs_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
     ],
 )
 def test_a_line_that_is_no_row_is_refused_with_its_number(tmp_path: Path, line: bytes, reason: str) -> None:
-    def decode_or_raise(row: Mapping[str, object]) -> Result[tuple[str, Answered[str]], str]:
+    def decode_or_raise(row: Mapping[str, object]) -> Result[tuple[str, RowResult[str]], str]:
         if row.get("word") == "raise":
             raise KeyError("raise")
         return decode(row)

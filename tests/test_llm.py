@@ -24,9 +24,9 @@ from distgen import (
     Asyncio,
     Batch,
     Completion,
-    ControlToken,
+    InjectedToken,
     Executor,
-    Fault,
+    Raised,
     GenerateError,
     Generation,
     InvalidArgument,
@@ -36,14 +36,14 @@ from distgen import (
     Sequential,
     Task,
     Threads,
-    WrongShape,
+    WrongCount,
     each,
     fold,
     total,
 )
 from distgen.backends.echo import echo
 from distgen.formats import chatml, default, openai
-from tests.parts import EXECUTORS, PLAIN, Awaited, asking, planned_faults, slow_echo, text_of
+from tests.support.parts import EXECUTORS, PLAIN, Awaited, asking, planned_faults, slow_echo, text_of
 
 Row = Result[tuple[Generation[str], ...], GenerateError]
 every_executor = pytest.mark.parametrize("executor", EXECUTORS.values(), ids=EXECUTORS.keys())
@@ -91,10 +91,10 @@ def test_five_faults_in_a_thousand_rows_fail_five_rows(executor: Executor[Batch]
     assert len(rows) == 1000
     failed = {index: error for index, row in enumerate(rows) if (error := fold(row, lambda _: None, lambda e: e))}
     assert failed == {
-        123: Fault("LookupError", "no such row", "prompt"),
-        234: ControlToken("chatml", "<|im_end|>", "user", 7),
-        456: Fault("TimeoutError", "no answer in 30 s"),
-        567: WrongShape("generations", expected=2, got=1),
+        123: Raised("LookupError", "no such row", "prompt"),
+        234: InjectedToken("chatml", "<|im_end|>", "user", 7),
+        456: Raised("TimeoutError", "no answer in 30 s"),
+        567: WrongCount("generations", expected=2, got=1),
     }
     for index, row in enumerate(rows):
         if index not in failed:
@@ -102,7 +102,7 @@ def test_five_faults_in_a_thousand_rows_fail_five_rows(executor: Executor[Batch]
             assert first == second
             assert first.prompt == Prompt(f"row {index}")
             if index == 345:
-                assert first.parsed == Failure(ParseFailed(Fault("ArithmeticError", "not this one", "parser")))
+                assert first.parsed == Failure(ParseFailed(Raised("ArithmeticError", "not this one", "parser")))
                 assert "row 345" in first.completion.text
             else:
                 assert first.parsed == Success(index)
@@ -118,7 +118,7 @@ def test_every_row_gets_its_own_result_whatever_the_others_do(
     rows: list[str], executor: Executor[Batch], batch_size: int, num_generations: int
 ) -> None:
     def backend(prompts: Sequence[str], n: int) -> Batch:
-        answer: list[Sequence[Completion] | Result[Sequence[Completion], Fault]] = []
+        answer: list[Sequence[Completion] | Result[Sequence[Completion], Raised]] = []
         for prompt in prompts:
             match prompt.split()[1:]:
                 case ["raises"]:
@@ -126,7 +126,7 @@ def test_every_row_gets_its_own_result_whatever_the_others_do(
                 case ["exits"]:
                     raise SystemExit(prompt)
                 case ["own", "failure"]:
-                    answer.append(Failure(Fault("Refused", prompt)))
+                    answer.append(Failure(Raised("Refused", prompt)))
                 case ["lost"]:
                     pass
                 case [how]:
@@ -141,16 +141,16 @@ def test_every_row_gets_its_own_result_whatever_the_others_do(
                 one = Generation("m", Prompt(prompt), Completion(prompt), Success(prompt))
                 return Success((one,) * num_generations)
             case "raises":
-                return Failure(Fault("ValueError", prompt))
+                return Failure(Raised("ValueError", prompt))
             case "exits":
-                return Failure(Fault("SystemExit", prompt))
+                return Failure(Raised("SystemExit", prompt))
             case "own failure":
-                return Failure(Fault("Refused", prompt))
+                return Failure(Raised("Refused", prompt))
             case "lost":
-                return Failure(WrongShape("rows", 1, 0))
+                return Failure(WrongCount("rows", 1, 0))
             case _:
                 return Failure(
-                    WrongShape("generations", num_generations, num_generations + (1 if how == "long" else -1))
+                    WrongCount("generations", num_generations, num_generations + (1 if how == "long" else -1))
                 )
 
     inputs = [f"{index} {how}" for index, how in enumerate(rows)]
@@ -286,10 +286,10 @@ def test_a_raising_formatter_fails_its_row(executor: Executor[Batch]) -> None:
     def shout(prompt: Prompt) -> str:
         return {"a": "A"}[prompt.user]
 
-    def raw(prompt: Prompt) -> Result[str, Fault]:
+    def raw(prompt: Prompt) -> Result[str, Raised]:
         return Success(shout(prompt))
 
-    wanted = Fault("KeyError", "'b'", "format")
+    wanted = Raised("KeyError", "'b'", "format")
     for formatter in (total(shout), raw):
         rows = LLM(PLAIN, formatter, echo, executor).generate(["a", "b", "a"])
         assert [error_of(row) for row in rows] == [None, wanted, None]
@@ -303,12 +303,12 @@ def test_functions_that_give_the_wrong_kind_of_value_are_named() -> None:
         row: Row = untyped(task, formatter, backend, Sequential()).generate(["x"])[0]
         return row
 
-    assert error_of(row_of(task(str, text_of))) == Fault(
+    assert error_of(row_of(task(str, text_of))) == Raised(
         "TypeError", "the prompt function gave str, not Prompt", "prompt"
     )
-    assert error_of(row_of(formatter=repr)) == Fault("TypeError", "the formatter gave str, not Result", "format")
+    assert error_of(row_of(formatter=repr)) == Raised("TypeError", "the formatter gave str, not Result", "format")
     assert row_of(task(Prompt, str)).unwrap()[0].parsed == Failure(
-        ParseFailed(Fault("TypeError", "the parser gave str, not Result", "parser"))
+        ParseFailed(Raised("TypeError", "the parser gave str, not Result", "parser"))
     )
     for answer, message in [
         (None, "'NoneType' object is not iterable"),
@@ -317,7 +317,7 @@ def test_functions_that_give_the_wrong_kind_of_value_are_named() -> None:
         ([["x"]], "a row of the backend holds str where a Completion is due"),
     ]:
         giving: Callable[[object, object], object] = partial(give, answer)
-        assert error_of(row_of(backend=giving)) == Fault("TypeError", message)
+        assert error_of(row_of(backend=giving)) == Raised("TypeError", message)
 
 
 @every_executor
@@ -330,7 +330,7 @@ def test_a_failure_that_the_prompt_function_passes_on_is_kept_typed(executor: Ex
     judged = LLM(Task(judge, text_of), default, echo, executor, batch_size=batch_size).stream(write.stream("abc"))
     first, second, third = judged
     assert (texts(first), texts(third)) == (["Is it good? a"], ["Is it good? c"])
-    assert second == Failure(Fault("ZeroDivisionError", "division by zero"))
+    assert second == Failure(Raised("ZeroDivisionError", "division by zero"))
 
 
 def test_a_prompt_function_that_answers_another_kind_of_result_is_named() -> None:
@@ -341,7 +341,7 @@ def test_a_prompt_function_that_answers_another_kind_of_result_is_named() -> Non
         (Success("text"), "the prompt function gave str, not Prompt"),
     ]:
         rows = untyped(task(partial(give, asked, None), text_of), default, echo, Sequential()).generate(["x"])
-        assert error_of(rows[0]) == Fault("TypeError", message, "prompt")
+        assert error_of(rows[0]) == Raised("TypeError", message, "prompt")
 
 
 @every_executor
@@ -360,12 +360,12 @@ def test_a_backend_may_do_as_it_likes_with_the_list_it_is_given(executor: Execut
 
 def test_a_failure_of_another_kind_is_still_a_fault() -> None:
     untyped: Any = LLM
-    kinds = [Failure(ValueError("safe caught me")), Failure("no reason"), Failure(Fault("Refused", "no"))]
+    kinds = [Failure(ValueError("safe caught me")), Failure("no reason"), Failure(Raised("Refused", "no"))]
     rows: list[Row] = untyped(PLAIN, default, partial(give, kinds), Sequential(), batch_size=3).generate("abc")
     assert rows == [
-        Failure(Fault("ValueError", "safe caught me")),
-        Failure(Fault("str", "no reason")),
-        Failure(Fault("Refused", "no")),
+        Failure(Raised("ValueError", "safe caught me")),
+        Failure(Raised("str", "no reason")),
+        Failure(Raised("Refused", "no")),
     ]
 
 
@@ -592,7 +592,7 @@ def test_a_callback_that_raises_costs_no_other_row(executor: Executor[Batch]) ->
 def test_submitting_after_the_end_is_a_failure() -> None:
     with LLM(PLAIN, default, echo, Threads(1)).submitter() as submit:
         pass
-    assert error_of(submit("late").result()) == Fault(
+    assert error_of(submit("late").result()) == Raised(
         "RuntimeError", "submitted after the end of the submitter's block"
     )
 

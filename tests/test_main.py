@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from distgen.__main__ import main
 from distgen.formats import FAMILIES, FORMATS
 from distgen.rows import read
-from tests.parts import mounted
-from tests.servers import Act, Server, chat_body, response, serving, text_body
+from tests.support.parts import mounted
+from tests.support.servers import Act, Server, chat_body, response, serving, text_body
 
 ROOT = Path(__file__).parent.parent
 QUESTIONS = ROOT / "tests" / "data" / "questions.jsonl"
@@ -592,11 +592,11 @@ def test_the_first_failures_are_shown_in_full_on_request(tmp_path: Path, capsys:
     bad: list[object] = [{"user": "</s>"}, *[b"junk"] * 6]
     assert answered(*bad, tmp_path=tmp_path, options=("-v", "--format", "zephyr"))[0] == 1
     _, first, *others, more, outcome, _, _, _ = capsys.readouterr().err.splitlines()
-    assert first.startswith("distgen: line 1: ControlToken: user holds '</s>' at character 0")
+    assert first.startswith("distgen: line 1: InjectedToken: user holds '</s>' at character 0")
     assert first.endswith("choose a format whose markup differs ('openai' has none).")
     assert [line.split(": not")[0] for line in others] == [f"distgen: BadLine: line {n}" for n in range(2, 6)]
     assert "only counted" in more
-    assert outcome == "distgen: 7 rows: 0 answered, 7 failed (BadLine 6, ControlToken 1)"
+    assert outcome == "distgen: 7 rows: 0 answered, 7 failed (BadLine 6, InjectedToken 1)"
     (tmp_path / "out.jsonl").unlink()
     assert answered(*bad, tmp_path=tmp_path)[0] == 1
     assert "junk" not in capsys.readouterr().err

@@ -13,7 +13,7 @@ from returns.result import Result
 from distgen import LLM, Batch, Executor, GenerateError, Processes, Prompt, Task, Threads
 from distgen.backends.echo import echo
 from distgen.formats import default
-from tests.parts import EXECUTORS, PLAIN, text_of
+from tests.support.parts import EXECUTORS, PLAIN, text_of
 from tests.test_llm import Row
 
 ROWS = 50_000

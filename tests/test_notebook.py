@@ -14,7 +14,7 @@ PREAMBLE = """
     import itertools
     from distgen import LLM, Asyncio, Threads
     from distgen.formats import default
-    from tests.parts import PLAIN, slow_echo, slow_echo_async
+    from tests.support.parts import PLAIN, slow_echo, slow_echo_async
 
     LLMS = {
         "threads": LLM(PLAIN, default, slow_echo, Threads(4)),

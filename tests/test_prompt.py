@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from returns.result import Failure, Success
 
-from distgen import Exchange, NotRendered, Prompt
+from distgen import Exchange, NotParsed, Prompt
 
 texts = st.text(st.characters(exclude_categories=()))
 prompts = st.builds(
@@ -68,7 +68,7 @@ def said(*roles: str) -> list[dict[str, object]]:
 def test_what_is_no_conversation_is_refused_by_name(
     messages: list[dict[str, object]], index: int | None, reason: str
 ) -> None:
-    assert Prompt.from_messages(messages) == Failure(NotRendered("openai", reason, index))
+    assert Prompt.from_messages(messages) == Failure(NotParsed("openai", reason, index))
 
 
 def test_keys_that_say_nothing_are_no_hindrance() -> None:

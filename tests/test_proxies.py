@@ -17,8 +17,8 @@ import trustme
 
 from distgen.__main__ import main
 from distgen.backends import aiohttp, http
-from distgen.completion import Batch
-from tests.servers import Act, Server, response, serving, text_body
+from distgen.backends.generate import Batch
+from tests.support.servers import Act, Server, response, serving, text_body
 
 KEY = "sk-abcdef/0123456789"
 SECRET = "pass word:1"  # as a URL it has to be quoted

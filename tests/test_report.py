@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from returns.result import Failure, Success
 
-from distgen import Batch, Completion, Fault, Usage
+from distgen import Batch, Completion, Raised, Usage
 from distgen.report import Figures, Meter, percentile, status, summary, table
 
 
@@ -32,7 +32,7 @@ def test_without_calls_there_is_no_latency() -> None:
 def test_threads_lose_no_count() -> None:
     meter = Meter()
     paid = Completion("x", usage=Usage(2, 3))
-    batch: Batch = [[paid, Completion("y")], Success([paid]), Failure(Fault("K", "m"))]
+    batch: Batch = [[paid, Completion("y")], Success([paid]), Failure(Raised("K", "m"))]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -43,7 +43,7 @@ def test_threads_lose_no_count() -> None:
     figures = meter.figures()
     assert (figures.calls, figures.prompt_tokens, figures.completion_tokens) == (4000, 16000, 24000)
     assert (meter.tokens, meter.uncounted) == (40000, 0)
-    meter.called(0.1, [Failure(Fault("K", "m"))])
+    meter.called(0.1, [Failure(Raised("K", "m"))])
     assert meter.uncounted == 0
     meter.called(0.1, [[Completion("free")]])
     assert meter.uncounted == 1

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from returns.result import Failure, Success
 from typing_extensions import Buffer
 
-from distgen import Completion, Fault, Generation, Prompt, TokenLogprob, Usage
+from distgen import Completion, Raised, Generation, Prompt, TokenLogprob, Usage
 from distgen.__main__ import main
 from distgen.journal import row as journal_row
 from distgen.rows import LONGEST_LINE, decode, encode, lines, read
@@ -114,7 +114,7 @@ def test_a_line_of_a_million_characters_is_a_row() -> None:
 @given(st.dictionaries(st.sampled_from(["user", "model", "input_model", "error", "input_error", "x"]), st.integers()))
 def test_an_output_row_tells_its_line(fields: dict[str, int]) -> None:
     (line,) = read([json.dumps({**fields, "user": "u"}).encode()], None, None)
-    back, answer = decode(json.loads(json.dumps(encode(line, Failure(Fault("K", "m")))))).unwrap()
+    back, answer = decode(json.loads(json.dumps(encode(line, Failure(Raised("K", "m")))))).unwrap()
     assert back == line
     assert isinstance(answer, Failure)
 

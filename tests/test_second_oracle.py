@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from jinja2.sandbox import SandboxedEnvironment
 from returns.result import Failure, Success
 
-from distgen.errors import NotSupported
+from distgen.errors import Unsupported
 from distgen.formats import FORMATS, ChatMessages, Format
 from distgen.prompt import Exchange, Prompt
 from distgen.testing import adversarial_prompts, prompts
@@ -153,7 +153,7 @@ def fitted(format: Format[str], prompt: Prompt) -> Prompt:
     bare = replace(prompt, system=None)
     for shape in (prompt, bare, replace(bare, history=()), replace(prompt, system=prompt.system or "Be brief.")):
         answer = format(shape)
-        if not (isinstance(answer, Failure) and isinstance(answer.failure(), NotSupported)):
+        if not (isinstance(answer, Failure) and isinstance(answer.failure(), Unsupported)):
             return shape
     return prompt
 

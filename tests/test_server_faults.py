@@ -22,23 +22,23 @@ import pytest
 from returns.result import Failure, Result, Success
 from urllib3 import Retry
 
-from distgen import LLM, Answered, Asyncio, Fault, Stream, Threads, explain, fold, kind
+from distgen import LLM, RowResult, Asyncio, Raised, Stream, Threads, explain, fold, kind
 from distgen.__main__ import main
 from distgen.backends import aiohttp, http
 from distgen.backends.openai import completions as over_client
 from distgen.backends.server import RETRIES
 from distgen.formats import default
 from distgen.journal import Fields, Journal, Recorded, record
-from tests.faults import BODY, BROKEN, CHUNKED, ECHOES, KEY, MALFORMED
-from tests.faults import PASSING as PASSING_STATUSES
-from tests.parts import PLAIN
-from tests.servers import Act, Server, response, serving, text_body
+from tests.support.faults import BODY, BROKEN, CHUNKED, ECHOES, KEY, MALFORMED
+from tests.support.faults import PASSING as PASSING_STATUSES
+from tests.support.parts import PLAIN
+from tests.support.servers import Act, Server, response, serving, text_body
 
 
 class Ask(Protocol):
     """`LLM.stream`, whatever the transport."""
 
-    def __call__(self, inputs: Iterable[str], /) -> Stream[Answered[str]]: ...
+    def __call__(self, inputs: Iterable[str], /) -> Stream[RowResult[str]]: ...
 
 
 class Over(Protocol):
@@ -63,14 +63,14 @@ def over_openai(url: str, retries: Retry, timeout: float = 10, at_once: int = 64
     return LLM(PLAIN, default, over_client(client, model="m"), Threads(at_once)).stream
 
 
-def outcome(answer: Answered[str]) -> str:
+def outcome(answer: RowResult[str]) -> str:
     return fold(answer, lambda answers: answers[0].completion.text, kind)
 
 
 # A server that is killed and comes back
 
 
-def encode(word: str, answer: Answered[str]) -> Fields:
+def encode(word: str, answer: RowResult[str]) -> Fields:
     return fold(
         answer,
         lambda answers: {"word": word, "said": answers[0].completion.text},
@@ -78,8 +78,8 @@ def encode(word: str, answer: Answered[str]) -> Fields:
     )
 
 
-def decode(row: Fields) -> Result[tuple[str, Answered[str]], str]:
-    answer: Answered[str] = Failure(Fault("Old", "it failed")) if "error" in row else Success(())
+def decode(row: Fields) -> Result[tuple[str, RowResult[str]], str]:
+    answer: RowResult[str] = Failure(Raised("Old", "it failed")) if "error" in row else Success(())
     return Success((str(row["word"]), answer))
 
 

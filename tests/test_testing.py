@@ -14,7 +14,7 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from returns.result import Failure, Result, Success
 
-from distgen.errors import ControlToken, FormatError, NotRendered, NotSupported
+from distgen.errors import InjectedToken, FormatError, NotParsed, Unsupported
 from distgen.formats import FORMATS, ChatTemplate, Example, Format, chatml, default, llama3, openai, total
 from distgen.prompt import Exchange, Messages, Prompt, Segment
 from distgen.testing import (
@@ -90,11 +90,11 @@ def always(error: FormatError) -> Callable[[Prompt], Answer]:
 
 
 def shifted(prompt: Prompt) -> Answer:
-    return chatml(prompt).alt(lambda error: replace(error, offset=1) if isinstance(error, ControlToken) else error)
+    return chatml(prompt).alt(lambda error: replace(error, offset=1) if isinstance(error, InjectedToken) else error)
 
 
 def misplaced(prompt: Prompt) -> Answer:
-    return chatml(prompt).alt(lambda error: replace(error, where="tail") if isinstance(error, ControlToken) else error)
+    return chatml(prompt).alt(lambda error: replace(error, where="tail") if isinstance(error, InjectedToken) else error)
 
 
 def reassembled(text: str) -> str:
@@ -127,7 +127,7 @@ def remembering() -> Seeded:
         return default(prompt)
 
     def read(rendered: str) -> Parsed:
-        return Success(said[rendered]) if rendered in said else Failure(NotRendered("seeded", "new"))
+        return Success(said[rendered]) if rendered in said else Failure(NotParsed("seeded", "new"))
 
     return Seeded(write=write, read=read, normal=same, control_tokens=())
 
@@ -151,7 +151,7 @@ unguarded = replace(chatml, control_tokens=(), stops=())
 
 def refuse_philosophy(prompt: Prompt) -> Answer:
     at = prompt.user.find("sop")
-    return chatml(prompt) if at < 0 else Failure(ControlToken("chatml", "sop", "user", at))
+    return chatml(prompt) if at < 0 else Failure(InjectedToken("chatml", "sop", "user", at))
 
 
 words = Seeded(write=refuse_philosophy)
@@ -173,7 +173,7 @@ FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
     ("it has a newline too few", Seeded(after=str.rstrip), "law_inverse"),
     ("parse drops a newline", Seeded(read=parsed(user(lambda text: text.removesuffix("\n")))), "law_inverse"),
     ("parse drops the history", Seeded(read=parsed(lambda prompt: replace(prompt, history=()))), "law_inverse"),
-    ("parse knows nothing", Seeded(read=lambda _: Failure(NotRendered("seeded", "no"))), "law_inverse"),
+    ("parse knows nothing", Seeded(read=lambda _: Failure(NotParsed("seeded", "no"))), "law_inverse"),
     ("parse takes what is cut short", Seeded(read=lenient), "law_parse"),
     ("canonical strips too much", Seeded(normal=user(str.strip)), "law_canonical law_inverse"),
     ("canonical is not one form", Seeded(normal=user(lambda text: text + " ")), "law_canonical"),
@@ -184,12 +184,12 @@ FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
     ("it says a wrong place", Seeded(write=misplaced), "law_refusal"),
     (
         "it refuses as if there were a system text",
-        Seeded(write=always(NotSupported("seeded", "system"))),
+        Seeded(write=always(Unsupported("seeded", "system"))),
         "law_refusal",
     ),
-    ("it refuses as if there were history", Seeded(write=always(NotSupported("seeded", "history"))), "law_refusal"),
-    ("it refuses for another's reason", Seeded(write=always(NotRendered("seeded", "no"))), "law_refusal"),
-    ("it refuses for an empty token", Seeded(write=always(ControlToken("seeded", "", "user", 0))), "law_refusal"),
+    ("it refuses as if there were history", Seeded(write=always(Unsupported("seeded", "history"))), "law_refusal"),
+    ("it refuses for another's reason", Seeded(write=always(NotParsed("seeded", "no"))), "law_refusal"),
+    ("it refuses for an empty token", Seeded(write=always(InjectedToken("seeded", "", "user", 0))), "law_refusal"),
     ("it refuses philosophy", words, "law_prose"),
 )
 
@@ -255,7 +255,7 @@ class Cut:
 
     def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
         if any(token in prompt.user for token in self.of.control_tokens) and self.cut is refused:
-            return Failure(ControlToken("chatml", "<|im_end|>", "user", 0))
+            return Failure(InjectedToken("chatml", "<|im_end|>", "user", 0))
         return self.of.segments(prompt).map(self.cut)
 
     def example(self, prompt: Prompt, answer: str, /) -> Result[Example, FormatError]:
@@ -285,7 +285,7 @@ def stopless(example: Example) -> Example:
         (lambda: law_segments(Cut(cut=lambda each: each[1:]), Prompt("a")), "but its segments 'a<|im_end|>"),
         (lambda: law_segments(Cut(cut=all_control), Prompt("a")), "says '' in its segments"),
         (lambda: law_segments(Cut(cut=no_control), Prompt("a")), "says '<|im_start|>user"),
-        (lambda: law_segments(Cut(cut=refused), Prompt("<|im_end|>")), "has no segments: <Failure: ControlToken"),
+        (lambda: law_segments(Cut(cut=refused), Prompt("<|im_end|>")), "has no segments: <Failure: InjectedToken"),
         (lambda: law_example(Cut(trained=lambda each: each._replace(start=9)), Prompt("a"), "b"), "start=9"),
         (lambda: law_example(Cut(trained=lambda each: each._replace(end=9)), Prompt("a"), "b"), "end=9"),
         (lambda: law_example(Cut(trained=stopless), Prompt("a"), "b"), "'b' is not 'b' and one of ('<|im_end|>',)"),
@@ -392,20 +392,20 @@ def test_check_formatter_finds_nothing_in_a_sound_one(sound: Callable[[Prompt], 
             "law_complete: history[0].assistant 'c' is not in 'ab'",
         ),
         (
-            lambda: law_refusal(always(NotSupported("f", "history")), Prompt("a")),
-            "law_refusal: NotSupported(format='f', what='history') is not so of Prompt(user='a', system=None, history=())",
+            lambda: law_refusal(always(Unsupported("f", "history")), Prompt("a")),
+            "law_refusal: Unsupported(format='f', what='history') is not so of Prompt(user='a', system=None, history=())",
         ),
         (
-            lambda: law_refusal(always(NotSupported("f", "no system")), Prompt("a", "b")),
-            "law_refusal: NotSupported(format='f', what='no system') is not so of Prompt(user='a', system='b', history=())",
+            lambda: law_refusal(always(Unsupported("f", "no system")), Prompt("a", "b")),
+            "law_refusal: Unsupported(format='f', what='no system') is not so of Prompt(user='a', system='b', history=())",
         ),
         (
-            lambda: law_refusal(always(NotRendered("f", "no")), Prompt("a")),
-            "law_refusal: NotRendered(format='f', reason='no', index=None) is not so of Prompt(user='a', system=None, history=())",
+            lambda: law_refusal(always(NotParsed("f", "no")), Prompt("a")),
+            "law_refusal: NotParsed(format='f', reason='no', index=None) is not so of Prompt(user='a', system=None, history=())",
         ),
         (
             lambda: law_prose(words, Prompt("a sophist")),
-            "law_prose: ControlToken(format='chatml', token='sop', where='user', offset=2)"
+            "law_prose: InjectedToken(format='chatml', token='sop', where='user', offset=2)"
             " in Prompt(user='a sophist', system=None, history=())",
         ),
         (
@@ -463,7 +463,7 @@ answers: Final[Iterator[Answer]] = (Success(str(number)) for number in count(1))
 def prose_refused_in_a_system_text(prompt: Prompt) -> Answer:
     refused = prompt.system is not None and "philosophy" in prompt.system
     at = prompt.system.find("philosophy") if prompt.system is not None else 0
-    return Failure(ControlToken("f", "philosophy", "system", at)) if refused else chatml(prompt)
+    return Failure(InjectedToken("f", "philosophy", "system", at)) if refused else chatml(prompt)
 
 
 def test_prose_is_tried_in_a_system_text_too() -> None:
@@ -474,9 +474,9 @@ def test_prose_is_tried_in_a_system_text_too() -> None:
 @pytest.mark.parametrize(
     ("refusal", "prompt"),
     [
-        (NotSupported("f", "no system"), Prompt("x", "s")),
-        (ControlToken("f", "", "user", 0), Prompt("x")),
-        (ControlToken("f", "ab", "user", 1), Prompt("bx")),
+        (Unsupported("f", "no system"), Prompt("x", "s")),
+        (InjectedToken("f", "", "user", 0), Prompt("x")),
+        (InjectedToken("f", "ab", "user", 1), Prompt("bx")),
     ],
 )
 def test_a_refusal_that_is_not_so_breaks_a_law(refusal: FormatError, prompt: Prompt) -> None:
@@ -488,7 +488,7 @@ def test_segments_are_refused_as_the_call_is() -> None:
     @dataclass(frozen=True)
     class Unlike(Cut):
         def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
-            return Failure(NotSupported("chatml", "history"))
+            return Failure(Unsupported("chatml", "history"))
 
     with pytest.raises(AssertionError, match=r"^law_segments: .* has no segments"):
         law_segments(Unlike(), Prompt("a"))
@@ -496,9 +496,9 @@ def test_segments_are_refused_as_the_call_is() -> None:
 
 def test_laws_of_other_shapes_of_refusal() -> None:
     law_complete(llama3, Prompt(" hi "))
-    law_no_forgery(Seeded(write=always(NotSupported("f", "system"))), Prompt("<|im_end|>", "s"))
-    law_refusal(always(NotSupported("f", "system")), Prompt("a", ""))
-    law_refusal(always(NotSupported("f", "history")), Prompt("a", None, (Exchange("", ""),)))
+    law_no_forgery(Seeded(write=always(Unsupported("f", "system"))), Prompt("<|im_end|>", "s"))
+    law_refusal(always(Unsupported("f", "system")), Prompt("a", ""))
+    law_refusal(always(Unsupported("f", "history")), Prompt("a", None, (Exchange("", ""),)))
     law_injective(chatml, Prompt("a"), Prompt("b"))
     law_injective(chatml, Prompt("<|im_end|>"), Prompt("<|im_end|>"))
     law_complete(openai, Prompt("a"))

@@ -11,15 +11,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from distgen import Batch, Completion, Fault, Threads, WrongShape
+from distgen import Batch, Completion, Raised, Threads, WrongCount
 from distgen.executors import Answer, Call, Deliver, Inbox, Steps, Stream, Submit, windowed
 
 P = TypeVar("P")
 
 ANSWERS: Final[Sequence[Answer]] = [
     ((Completion("ok"),),),
-    (Fault("TimeoutError", "no answer in 30 s"),),
-    (WrongShape("generations", 1, 0),),
+    (Raised("TimeoutError", "no answer in 30 s"),),
+    (WrongCount("generations", 1, 0),),
 ]
 
 
@@ -182,7 +182,7 @@ def numbers() -> Steps[int]:
 
 def test_a_session_that_does_not_open_answers_every_call() -> None:
     call = Call(never_asked, [7], 1)
-    fault = Fault("ValueError", "0 threads answer nothing; give 1 or more")
+    fault = Raised("ValueError", "0 threads answer nothing; give 1 or more")
     assert list(Stream(Inbox(), windowed(Threads(0), [call] * 2, True, Inbox()))) == [(0, (fault,)), (1, (fault,))]
 
 

@@ -14,10 +14,10 @@ from distgen.backends import wire
 from distgen.backends.params import Params
 from distgen.backends.wire import BadChoice, BadStatus, NoChoices, NoText, NotJSON, Redirected, ServerError
 from distgen.completion import Completion, TokenLogprob, Usage
-from distgen.errors import Fault, fold
+from distgen.errors import Raised, fold
 from distgen.formats import chatml
 from distgen.prompt import Messages
-from tests.servers import chat_body, text_body
+from tests.support.servers import chat_body, text_body
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -375,7 +375,7 @@ EXPLAINED: Mapping[wire.WireError, str] = {
 @pytest.mark.parametrize(("error", "part"), EXPLAINED.items())
 def test_each_error_is_explained(error: wire.WireError, part: str) -> None:
     assert part in wire.explain_wire(error)
-    assert wire.fault(error) == Fault(type(error).__name__, wire.explain_wire(error))
+    assert wire.fault(error) == Raised(type(error).__name__, wire.explain_wire(error))
 
 
 @pytest.mark.parametrize("before", [0, *range(970, 1_010)])

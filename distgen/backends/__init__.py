@@ -1,1 +1,5 @@
-"""Where a generate callable comes from; each backend is a module of its own, imported by whoever uses it."""
+"""Backends: what answers prompts. A backend is any function of the type `Generate`."""
+
+from distgen.backends.generate import Batch, Generate, Row, each
+
+__all__ = ["Batch", "Generate", "Row", "each"]

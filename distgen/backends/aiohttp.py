@@ -33,7 +33,7 @@ from distgen.backends.loops import PerLoop
 from distgen.backends.params import Params
 from distgen.backends.server import LONGEST_ANSWER, Server, asked_again, server
 from distgen.backends.server import RETRIES as RETRIES
-from distgen.completion import Batch
+from distgen.backends.generate import Batch
 from distgen.prompt import Messages
 
 P = TypeVar("P")

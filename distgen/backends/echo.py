@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distgen.completion import Batch, Completion
+from distgen.backends.generate import Batch
+from distgen.completion import Completion
 from distgen.prompt import Messages
 
 

@@ -12,7 +12,7 @@ from threading import RLock
 from typing import Final, Literal, TypeGuard, final
 
 from distgen.completion import Completion, Usage
-from distgen.errors import Fault
+from distgen.errors import Raised
 from distgen.prompt import Rendered, Segment
 
 ONE_AT_A_TIME: Final = RLock()
@@ -62,11 +62,11 @@ def sampling(params: Mapping[str, object] | None, also: Collection[str] = ()) ->
     )
 
 
-def encoded(prompt: Rendered, encode: Callable[[str, bool], list[int]], context: int) -> list[int] | Fault:
+def encoded(prompt: Rendered, encode: Callable[[str, bool], list[int]], context: int) -> list[int] | Raised:
     """The tokens of a prompt, or why a model with room for `context` of them cannot answer it; never raises.
 
     `encode(text, is_control)` gives the tokens of a piece. A prompt of no token is an `EmptyPrompt`, one that leaves no
-    room for an answer is `PromptTooLong`; what `encode` raises is its Fault, as a UnicodeEncodeError for a lone surrogate.
+    room for an answer is `PromptTooLong`; what `encode` raises is its Raised, as a UnicodeEncodeError for a lone surrogate.
 
     >>> encoded((Segment("ab", True), Segment("c", False)), lambda text, is_control: [*map(ord, text)], 4)
     [97, 98, 99]
@@ -78,12 +78,12 @@ def encoded(prompt: Rendered, encode: Callable[[str, bool], list[int]], context:
         for text, is_control in (Segment(prompt, True),) if isinstance(prompt, str) else prompt:
             tokens += encode(text, is_control)
     except Exception as error:
-        return Fault.of(error)
+        return Raised.of(error)
     if not tokens:
-        return Fault("EmptyPrompt", "the prompt is no token at all, and a model needs one to go on from")
+        return Raised("EmptyPrompt", "the prompt is no token at all, and a model needs one to go on from")
     if len(tokens) >= context:
         reason = f"its {len(tokens):,} tokens leave no room for an answer in the {context:,} that the model takes"
-        return Fault("PromptTooLong", f"{reason}; shorten the prompt")
+        return Raised("PromptTooLong", f"{reason}; shorten the prompt")
     return tokens
 
 

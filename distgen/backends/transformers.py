@@ -17,8 +17,8 @@ from returns.result import Failure
 
 from distgen.backends.in_process import ONE_AT_A_TIME, Answer, Reader, Sampling, encoded, sampling
 from distgen.backends.params import Params
-from distgen.completion import Batch
-from distgen.errors import Fault
+from distgen.backends.generate import Batch
+from distgen.errors import Raised
 from distgen.prompt import Rendered
 
 _ENDLESS: Final = 2**31  # tokens
@@ -120,9 +120,9 @@ class InProcess:
         """One row a prompt, all of them generated together."""
         with ONE_AT_A_TIME:
             read = [encoded(prompt, self.encode, self._plan.context) for prompt in prompts]
-            asked = [each if isinstance(each, Fault) else self._opened(each, num_generations) for each in read]
-            self._generate([answer for each in asked if not isinstance(each, Fault) for answer in each])
-            return [Failure(each) if isinstance(each, Fault) else self._plan.reader.row(each) for each in asked]
+            asked = [each if isinstance(each, Raised) else self._opened(each, num_generations) for each in read]
+            self._generate([answer for each in asked if not isinstance(each, Raised) for answer in each])
+            return [Failure(each) if isinstance(each, Raised) else self._plan.reader.row(each) for each in asked]
 
     def __repr__(self) -> str:
         """Without the layers of the model."""

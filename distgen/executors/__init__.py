@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, final
 
-from distgen.completion import Batch
+from distgen.backends.generate import Batch
 from distgen.executors.calls import Answer as Answer
 from distgen.executors.calls import Call as Call
 from distgen.executors.calls import RowAnswer as RowAnswer

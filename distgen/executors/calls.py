@@ -10,13 +10,14 @@ from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from returns.result import Failure, Result
 
-from distgen.completion import Batch, Completion, Generate, Row
-from distgen.errors import Fault, WrongShape
+from distgen.backends.generate import Batch, Generate, Row
+from distgen.completion import Completion
+from distgen.errors import Raised, WrongCount
 
 P = TypeVar("P")
 _R_co = TypeVar("_R_co", covariant=True)
 
-RowAnswer: TypeAlias = tuple[Completion, ...] | Fault | WrongShape
+RowAnswer: TypeAlias = tuple[Completion, ...] | Raised | WrongCount
 """What became of one prompt: as many completions as were asked for, or why there are none. Plain data, cheap to pickle."""
 
 Answer: TypeAlias = tuple[RowAnswer, ...]
@@ -30,7 +31,7 @@ class Call(NamedTuple, Generic[P, _R_co]):
     prompts: Sequence[P]  # a backend gets a list of its own, to pad, sort or empty as it likes
     num_generations: int
 
-    def failed(self, fault: Fault) -> Answer:
+    def failed(self, fault: Raised) -> Answer:
         """The answer when there is none: the same fault for each row."""
         return (fault,) * len(self.prompts)
 
@@ -40,7 +41,7 @@ class Call(NamedTuple, Generic[P, _R_co]):
 
 
 def attempt(call: Call[P, Batch]) -> Answer:
-    """Calls the backend where this runs; what it raises becomes a Fault, KeyboardInterrupt alone excepted.
+    """Calls the backend where this runs; what it raises becomes a Raised, KeyboardInterrupt alone excepted.
 
     Where the call as a whole fails, or its rows are not as many as its prompts, each row is asked again alone, so that
     only the guilty one fails.
@@ -49,13 +50,13 @@ def attempt(call: Call[P, Batch]) -> Answer:
     ((Completion(text='42', finish_reason=None, usage=None),),)
     """
     backend, prompts, num_generations = call
-    answer: Answer | Fault | WrongShape
+    answer: Answer | Raised | WrongCount
     try:
         answer = shaped(backend([*prompts], num_generations), len(prompts), num_generations)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit and GeneratorExit too: a backend must not end a run of a million rows
-        answer = Fault.of(error)
+        answer = Raised.of(error)
     if isinstance(answer, tuple):
         return answer
     if len(prompts) == 1:
@@ -63,12 +64,12 @@ def attempt(call: Call[P, Batch]) -> Answer:
     return tuple(attempt(row)[0] for row in call.rows())
 
 
-def shaped(batch: Batch, expected: int, num_generations: int) -> Answer | WrongShape:
+def shaped(batch: Batch, expected: int, num_generations: int) -> Answer | WrongCount:
     """The answer that a batch gives to `expected` prompts; raises what reading it raises."""
     answers: list[RowAnswer] = []
     for row in batch:  # no comprehension: in Python 3.11 it costs a call, and one row is common
         answers.append(_completions(row, num_generations))
-    return tuple(answers) if len(answers) == expected else WrongShape("rows", expected, len(answers))
+    return tuple(answers) if len(answers) == expected else WrongCount("rows", expected, len(answers))
 
 
 def _completions(row: Row, expected: int) -> RowAnswer:
@@ -85,16 +86,16 @@ def _completions(row: Row, expected: int) -> RowAnswer:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a row may be lazy, and the backend's code run only here
-        return Fault.of(error)
+        return Raised.of(error)
     got = len(completions)
-    return completions if got == expected else WrongShape("generations", expected, got)
+    return completions if got == expected else WrongCount("generations", expected, got)
 
 
-def _fault(error: object) -> Fault:
+def _fault(error: object) -> Raised:
     """Untyped code may answer the Failure of another kind, such as an exception that `safe` caught."""
-    if isinstance(error, Fault):
+    if isinstance(error, Raised):
         return error
-    return Fault.of(error) if isinstance(error, BaseException) else Fault(type(error).__name__, str(error))
+    return Raised.of(error) if isinstance(error, BaseException) else Raised(type(error).__name__, str(error))
 
 
 def warn(message: str) -> None:

@@ -9,7 +9,7 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Final, Generic, NamedTuple, TypeVar, final
 
-from distgen.errors import Fault
+from distgen.errors import Raised
 from distgen.executors.calls import Answer, Call
 from distgen.executors.window import Delivery, Submit
 
@@ -17,8 +17,8 @@ _T = TypeVar("_T")
 _P = TypeVar("_P")
 _R = TypeVar("_R")
 
-_CANCELLED: Final = Fault("CancelledError", "the submitter was left by an exception before this was asked")
-_ENDED: Final = Fault("RuntimeError", "submitted after the end of the submitter's block")
+_CANCELLED: Final = Raised("CancelledError", "the submitter was left by an exception before this was asked")
+_ENDED: Final = Raised("RuntimeError", "submitted after the end of the submitter's block")
 
 
 class _Waiting(NamedTuple, Generic[_T]):
@@ -68,7 +68,7 @@ class Desk(Generic[_T]):
             else:
                 self.deliver((index, ()))
         except BaseException as error:  # KeyboardInterrupt; leaving would wait for a future that nobody has
-            self.deliver((index, call.failed(Fault.of(error))))
+            self.deliver((index, call.failed(Raised.of(error))))
             raise
 
     def _hear(self, index: int, done: Future[_T]) -> None:

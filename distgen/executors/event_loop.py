@@ -10,8 +10,8 @@ from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar, final
 from weakref import finalize
 
-from distgen.completion import Batch
-from distgen.errors import Fault, WrongShape
+from distgen.backends.generate import Batch
+from distgen.errors import Raised, WrongCount
 from distgen.executors.calls import Answer, Call, shaped
 from distgen.executors.window import Deliver, Submit
 
@@ -126,7 +126,7 @@ async def _shut_down(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[An
 async def _attempt(call: Call[_P, Awaitable[Batch]], timeout: float | None, is_over: Callable[[], bool]) -> Answer:
     """`attempt`, awaited; each request to the backend has `timeout` seconds in all."""
     backend, prompts, num_generations = call
-    answer: Answer | Fault | WrongShape
+    answer: Answer | Raised | WrongCount
     try:
         batch = await (backend([*prompts], num_generations) if timeout is None else _within(timeout, call))
         answer = shaped(batch, len(prompts), num_generations)
@@ -135,7 +135,7 @@ async def _attempt(call: Call[_P, Awaitable[Batch]], timeout: float | None, is_o
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and is_over():
             raise
-        answer = Fault.of(error)  # a CancelledError too, which a client may raise of its own accord
+        answer = Raised.of(error)  # a CancelledError too, which a client may raise of its own accord
     if isinstance(answer, tuple):
         return answer
     if len(prompts) == 1 or is_over():  # what a client made of its cancellation is no reason to ask again

@@ -20,8 +20,8 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, final
 
-from distgen.completion import Batch
-from distgen.errors import Fault, Part
+from distgen.backends.generate import Batch
+from distgen.errors import Raised, Stage
 from distgen.executors.calls import Answer, Call, RowAnswer, attempt
 from distgen.executors.window import Deliver, Submit, nothing
 
@@ -76,7 +76,7 @@ class ThreadsSession:
             except RuntimeError as error:
                 if not self._workers:  # pragma: no branch  (it may be a worker that was refused the next)
                     job.clear()
-                    self._deliver((index, call.failed(Fault.of(error))))
+                    self._deliver((index, call.failed(Raised.of(error))))
         return job.clear
 
     def _hire(self) -> None:
@@ -111,7 +111,7 @@ class ThreadsSession:
             except KeyboardInterrupt as interrupt:
                 is_open = deliver((index, interrupt))
             except BaseException as error:  # of a callback of the row's future; the thread is still needed
-                is_open = deliver((index, call.failed(Fault.of(error))))
+                is_open = deliver((index, call.failed(Raised.of(error))))
             if not is_open and self._jobs.empty():  # an idle thread takes as long to be woken and to end as to start
                 return
         self._jobs.put(None)  # for the next
@@ -201,7 +201,7 @@ class PoolSession:
     def _mending(self) -> None:
         for asked, error in iter(self._broken.get, None):
             if self._leaving:
-                self._deliver((asked.key, asked.call.failed(Fault.of(error))))
+                self._deliver((asked.key, asked.call.failed(Raised.of(error))))
             elif asked.times > 1:
                 self._deliver((asked.key, tuple([self._alone(row) for row in asked.call.rows()])))
             else:
@@ -212,7 +212,7 @@ class PoolSession:
             if asked.pool is self._pool:
                 self._pool = self._stack.enter_context(self._open())
         except Exception as error:
-            self._deliver((asked.key, asked.call.failed(Fault.of(error))))
+            self._deliver((asked.key, asked.call.failed(Raised.of(error))))
         else:
             self._ask(asked._replace(times=asked.times + 1, pool=self._pool))
 
@@ -222,7 +222,7 @@ class PoolSession:
             with self._open() as pool:
                 answers += self._hand_over(pool, row).result()
         except BaseException as error:
-            answers.append(Fault.of(error))
+            answers.append(Raised.of(error))
         return answers[0]
 
     def _cancel(self) -> None:
@@ -235,12 +235,12 @@ def _attempt_as(call: Call[Any, Batch], _identity: tuple[bytes, int]) -> Answer:
     return attempt(call)
 
 
-def _lost(call: Call[Any, Batch], error: BaseException) -> Fault:
+def _lost(call: Call[Any, Batch], error: BaseException) -> Raised:
     """Why a pool brought no answer; where a part of the call does not pickle, that part is named."""
-    fault = Fault.of(error)
+    fault = Raised.of(error)
     if not any(word in f"{fault.kind} {fault.message}".lower() for word in ("pickl", "serializ")):
         return fault
-    parts: tuple[tuple[Part, object], ...] = (("backend", call.backend), ("prompt", call.prompts))
+    parts: tuple[tuple[Stage, object], ...] = (("backend", call.backend), ("prompt", call.prompts))
     stuck = [part for part, value in parts if not _pickles(value)]
     if len(stuck) != 1:
         return fault

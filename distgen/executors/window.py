@@ -13,7 +13,7 @@ from threading import get_ident
 from time import monotonic
 from typing import Final, Generic, Protocol, TypeAlias, TypeVar, final
 
-from distgen.errors import Fault, explain
+from distgen.errors import Raised, explain
 from distgen.executors.calls import Answer, Call, warn
 
 _T = TypeVar("_T")
@@ -277,7 +277,7 @@ def opened(executor: Executor[_R], deliver: Deliver, may_wait: Callable[[], bool
         session = executor.session(deliver)
         submit = session.__enter__()
     except Exception as error:
-        yield partial(_refuse, Fault.of(error), deliver)
+        yield partial(_refuse, Raised.of(error), deliver)
         return
     try:
         yield submit
@@ -288,7 +288,7 @@ def opened(executor: Executor[_R], deliver: Deliver, may_wait: Callable[[], bool
             _leave_in_a_thread(session)
 
 
-def _refuse(fault: Fault, deliver: Deliver, index: int, call: Call[_P, _R]) -> Callable[[], None]:
+def _refuse(fault: Raised, deliver: Deliver, index: int, call: Call[_P, _R]) -> Callable[[], None]:
     deliver((index, call.failed(fault)))
     return nothing
 
@@ -303,7 +303,7 @@ def _leave(session: AbstractContextManager[object]) -> None:
     try:
         session.__exit__(None, None, None)
     except Exception as error:  # all rows have their answers
-        warn(f"{explain(Fault.of(error))} That was on closing its pool; every row has its answer.")
+        warn(f"{explain(Raised.of(error))} That was on closing its pool; every row has its answer.")
 
 
 def _leave_in_a_thread(session: AbstractContextManager[object]) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from returns.result import Failure, Result, Success
 
-from distgen.errors import Fault, FormatError
+from distgen.errors import Raised, FormatError
 from distgen.prompt import Prompt
 
 P = TypeVar("P")
@@ -39,13 +39,13 @@ class Format(Protocol[P]):
 
 
 def total(fn: Callable[[Prompt], P]) -> Formatter[P]:
-    """Lifts a plain function of a prompt to a Formatter: what fn raises becomes a `Fault`.
+    """Lifts a plain function of a prompt to a Formatter: what fn raises becomes a `Raised`.
 
     >>> shout = total(lambda prompt: prompt.user.upper() + "!")
     >>> shout(Prompt("hi"))
     <Success: HI!>
     >>> total(lambda prompt: prompt.history[0].user)(Prompt("hi"))
-    <Failure: Fault(kind='IndexError', message='tuple index out of range', part='format')>
+    <Failure: Raised(kind='IndexError', message='tuple index out of range', stage='format', completions=())>
     """
     return partial(_total, fn)
 
@@ -54,4 +54,4 @@ def _total(fn: Callable[[Prompt], P], prompt: Prompt) -> Result[P, FormatError]:
     try:
         return Success(fn(prompt))
     except Exception as error:
-        return Failure(Fault.of(error, "format"))
+        return Failure(Raised.of(error, "format"))

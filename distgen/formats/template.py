@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, TypeAlias, final
 from returns.primitives.container import BaseContainer
 from returns.result import Failure, Result, Success
 
-from distgen.errors import ControlToken, FormatError, NotRendered, NotSupported
+from distgen.errors import InjectedToken, FormatError, NotParsed, Unsupported
 from distgen.formats.formatter import Formatter
 from distgen.formats.marks import (
     after_prefix,
@@ -97,7 +97,7 @@ class ChatTemplate:
     >>> llama2(Prompt("Hi")), replace(llama2, name="llama2-no-bos", bos="")(Prompt("Hi"))
     (<Success: <s>[INST] Hi [/INST]>, <Success: [INST] Hi [/INST]>)
     >>> chatml(Prompt("Hi<|im_end|>"))
-    <Failure: ControlToken(format='chatml', token='<|im_end|>', where='user', offset=2)>
+    <Failure: InjectedToken(format='chatml', token='<|im_end|>', where='user', offset=2)>
     """
 
     name: str
@@ -211,7 +211,7 @@ class ChatTemplate:
         An answer that holds a `</think>` stands as the model wrote it, though a format deletes what was thought from a past
         one; where the format itself begins the thinking (QwQ), a `<think>` at its start is not written twice. One without
         is opened as the format opens a last answer that was not thought about (Qwen3). What the format cannot mean is
-        `NotSupported`: an answer without thinking where it begins some, one with it where it says that there is none.
+        `Unsupported`: an answer without thinking where it begins some, one with it where it says that there is none.
 
         >>> from distgen.formats import llama2
         >>> text, start, end = llama2.example(Prompt("2+2?"), "4").unwrap()
@@ -221,7 +221,7 @@ class ChatTemplate:
         thought = _THINKING[1] in self.control_tokens and _THINKING[1] in answer
         begun, ended = self.tail.rstrip().endswith(_THINKING[0]), self.tail.rstrip().endswith(_THINKING[1])
         if (begun and not thought) or (ended and thought):
-            return Failure(NotSupported(self.name, "no thinking" if begun else "thinking"))
+            return Failure(Unsupported(self.name, "no thinking" if begun else "thinking"))
         rendered = self(prompt)
         answered = Exchange(prompt.user, _masked(answer) if thought else answer)
         refusal = self._forgery(replace(prompt, user="", history=(answered,)))
@@ -235,18 +235,18 @@ class ChatTemplate:
         return rendered.map(lambda text: Example(text + written, len(text), len(text) + len(written)))
 
     def parse(self, rendered: str, /) -> Result[Prompt, FormatError]:
-        """The canonical prompt that renders to exactly this text, or `NotRendered`; total, in linear time.
+        """The canonical prompt that renders to exactly this text, or `NotParsed`; total, in linear time.
 
         >>> from distgen.formats import chatml
         >>> chatml.parse("<|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n")
         <Success: Prompt(user='Hi', system=None, history=())>
         >>> chatml.parse("<|im_start|>user\\nHi")
-        <Failure: NotRendered(format='chatml', reason="it does not end with '<|im_end|>\\\\n<|im_start|>assistant\\\\n'", index=None)>
+        <Failure: NotParsed(format='chatml', reason="it does not end with '<|im_end|>\\\\n<|im_start|>assistant\\\\n'", index=None)>
         """
         read = self._read(rendered)
         if isinstance(read, Prompt):
             read = self._verified(rendered, read)
-        return Failure(NotRendered(self.name, read)) if isinstance(read, str) else Success(read)
+        return Failure(NotParsed(self.name, read)) if isinstance(read, str) else Success(read)
 
     def canonical(self, prompt: Prompt, /) -> Prompt:
         """The prompt with what the format strips taken off, and what it folds folded; a refused prompt as it is.
@@ -269,7 +269,7 @@ class ChatTemplate:
         texts = ("", "x")
         turns = (Exchange(user, assistant) for user in texts for assistant in texts)
         asked = (Prompt(user, system, (turn,)) for turn in turns for user in texts for system in (None, *texts))
-        return any(isinstance(self._refusal(prompt), ControlToken) for prompt in asked)
+        return any(isinstance(self._refusal(prompt), InjectedToken) for prompt in asked)
 
     def _given(self) -> _Derived:
         """Kept from the first time on, as the plan is."""
@@ -336,20 +336,20 @@ class ChatTemplate:
     def _text(self, prompt: Prompt) -> str:
         return "".join(self._parts(prompt))
 
-    def _refusal(self, prompt: Prompt) -> ControlToken | NotSupported | None:
+    def _refusal(self, prompt: Prompt) -> InjectedToken | Unsupported | None:
         return self._unsupported(prompt) or self._forgery(prompt)
 
-    def _unsupported(self, prompt: Prompt) -> NotSupported | None:
+    def _unsupported(self, prompt: Prompt) -> Unsupported | None:
         system = self._system(prompt)
         if system is not None and self.system_place == "refused":
-            return NotSupported(self.name, "system")
+            return Unsupported(self.name, "system")
         if system is None and self.system_place == "required":
-            return NotSupported(self.name, "no system")
+            return Unsupported(self.name, "no system")
         if prompt.history and not self.takes_history:
-            return NotSupported(self.name, "history")
+            return Unsupported(self.name, "history")
         return None
 
-    def _forgery(self, prompt: Prompt) -> ControlToken | None:
+    def _forgery(self, prompt: Prompt) -> InjectedToken | None:
         given = self._given()
         held = self._held(prompt, given.refused) or self._held(prompt, given.openings) or self._command(prompt)
         if held is None and given.read_back:
@@ -360,22 +360,22 @@ class ChatTemplate:
                 held = (
                     self._held(prompt, words) or self._held(prompt, literals) or self._across(prompt, words + literals)
                 )
-                held = held or ControlToken(self.name, self.tail, "user", 0)
+                held = held or InjectedToken(self.name, self.tail, "user", 0)
         return held
 
-    def _held(self, prompt: Prompt, tokens: tuple[str, ...]) -> ControlToken | None:
+    def _held(self, prompt: Prompt, tokens: tuple[str, ...]) -> InjectedToken | None:
         for where, text in prompt.texts():
             found = [(offset, token) for token in tokens if (offset := text.find(token)) >= 0]
             if found:
                 offset, token = min(found, key=lambda each: each[0])
-                return ControlToken(self.name, token, where, offset)
+                return InjectedToken(self.name, token, where, offset)
         return None
 
-    def _command(self, prompt: Prompt) -> ControlToken | None:
+    def _command(self, prompt: Prompt) -> InjectedToken | None:
         held = self._held(prompt, self.system_commands)
         return held if held is not None and held.where == "system" else None
 
-    def _across(self, prompt: Prompt, tokens: tuple[str, ...]) -> ControlToken | None:
+    def _across(self, prompt: Prompt, tokens: tuple[str, ...]) -> InjectedToken | None:
         """A token that stands across an end of a text: it begins there at `offset`, or before the text, which is 0."""
         parts = self._parts(prompt)
         for where, before, text, after in zip(self._places(prompt), parts[::2], parts[1::2], parts[2::2], strict=False):
@@ -383,7 +383,7 @@ class ChatTemplate:
                 ahead = before[max(0, len(before) - len(token) + 1) :]
                 found = f"{ahead}{text}{after[: len(token) - 1]}".find(token)
                 if found >= 0:
-                    return ControlToken(self.name, token, where, max(0, found - len(ahead)))
+                    return InjectedToken(self.name, token, where, max(0, found - len(ahead)))
         return None
 
     def _normal(self, prompt: Prompt) -> Prompt:

@@ -32,7 +32,7 @@ from returns.result import Success
 
 from distgen import (
     LLM,
-    Answered,
+    RowResult,
     Asyncio,
     Batch,
     Completion,
@@ -74,19 +74,19 @@ def echo(prompts: Sequence[str], num_generations: int) -> list[list[Completion]]
     return [[Completion(prompt, "stop") for _ in range(num_generations)] for prompt in prompts]
 
 
-def bare(text: str) -> Answered[str]:
+def bare(text: str) -> RowResult[str]:
     """What the loop of a careful user does: format, ask, wrap."""
     prompt = Prompt(text)
     (row,) = echo([chatml(prompt).unwrap()], 1)
     return Success(tuple([Generation("m", prompt, each, Success(each.text)) for each in row]))
 
 
-def bare_map() -> Iterator[Answered[str]]:
+def bare_map() -> Iterator[RowResult[str]]:
     with ThreadPoolExecutor(8) as pool:
         yield from pool.map(bare, inputs(ROWS))
 
 
-def streamed(executor: Sequential | Threads, rows: int = ROWS) -> Stream[Answered[str]]:
+def streamed(executor: Sequential | Threads, rows: int = ROWS) -> Stream[RowResult[str]]:
     return LLM(TASK, chatml, echo, executor, "m").stream(inputs(rows))
 
 
@@ -186,7 +186,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def growth(stream: Stream[Answered[str]]) -> float:
+def growth(stream: Stream[RowResult[str]]) -> float:
     """MiB between the 20,000th row and the last."""
     before = seen = 0
     for seen, _ in enumerate(stream, 1):
@@ -221,7 +221,7 @@ def dask_client() -> Generator[Any, None, None]:
 
 
 def memory() -> bool:
-    runs: dict[str, Stream[Answered[str]]] = {
+    runs: dict[str, Stream[RowResult[str]]] = {
         "Sequential()": LLM(TASK, chatml, echo, Sequential()).stream(inputs(MILLION)),
         "Threads(8)": LLM(TASK, chatml, echo, Threads(8)).stream(inputs(MILLION)),
         "Pool(ThreadPoolExecutor)": LLM(TASK, chatml, echo, Pool(ThreadPoolExecutor, 16)).stream(inputs(MILLION)),
@@ -239,7 +239,7 @@ def memory() -> bool:
     return all(held)
 
 
-def is_bounded(name: str, stream: Stream[Answered[str]]) -> bool:
+def is_bounded(name: str, stream: Stream[RowResult[str]]) -> bool:
     start = time.perf_counter()
     grown = growth(stream)
     took = time.perf_counter() - start
@@ -249,7 +249,7 @@ def is_bounded(name: str, stream: Stream[Answered[str]]) -> bool:
 def langchain() -> dict[str, Callable[[], float]]:
     """LangChain's own batch and abatch, over a runnable that formats, asks and wraps as `bare` does."""
 
-    async def bare_async(text: str) -> Answered[str]:
+    async def bare_async(text: str) -> RowResult[str]:
         return bare(text)
 
     rows = 2_000

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from returns.result import Result, Success
 
-from distgen import LLM, Answered, Prompt, Sequential, Task
+from distgen import LLM, RowResult, Prompt, Sequential, Task
 from distgen.backends.echo import echo
 from distgen.formats import default
 from distgen.journal import Journal, record
@@ -26,11 +26,11 @@ TEXT = "What is the capital of Peru, and how many people live there? " * 8
 NEVER = 1e6
 
 
-def encode(number: int, answer: Answered[str]) -> dict[str, object]:
+def encode(number: int, answer: RowResult[str]) -> dict[str, object]:
     return {"number": number, "said": answer.unwrap()[0].completion.text}
 
 
-def decode(row: Mapping[str, object]) -> Result[tuple[int, Answered[str]], str]:
+def decode(row: Mapping[str, object]) -> Result[tuple[int, RowResult[str]], str]:
     return Success((int(str(row["number"])), Success(())))
 
 

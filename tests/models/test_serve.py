@@ -20,7 +20,8 @@ from distgen import LLM, Prompt, Task, Threads
 from distgen.backends import http
 from distgen.backends.params import Params
 from distgen.backends.transformers import InProcess
-from distgen.completion import Completion, Row
+from distgen.backends.generate import Row
+from distgen.completion import Completion
 from distgen.formats import chatml, openai
 from distgen.prompt import Messages
 from tests.models import tiny

@@ -22,7 +22,8 @@ from distgen import LLM, Exchange, Prompt, Segment, Sequential, Task
 from distgen.backends.in_process import encoded
 from distgen.backends.params import Params
 from distgen.backends.transformers import InProcess, load
-from distgen.completion import Completion, Row, Usage
+from distgen.backends.generate import Row
+from distgen.completion import Completion, Usage
 from distgen.formats import FORMATS, ChatTemplate, chatml
 from distgen.formats.marks import is_markup
 from distgen.prompt import Rendered
@@ -265,7 +266,7 @@ def test_rows_are_generated_together(speller: Pair) -> None:
     assert [isinstance(answer, Success) for answer in answers] == [True, True, False, True]
     answers = LLM(length, chatml, backend, Sequential(), batch_size=3).generate(asked)
     assert [type(answer.swap().value_or(None)).__name__ for answer in answers] == [
-        *("NoneType", "ControlToken", "Fault", "NoneType")
+        *("NoneType", "InjectedToken", "Raised", "NoneType")
     ]
 
 

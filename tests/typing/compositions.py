@@ -16,12 +16,12 @@ from returns.result import Result, Success, safe
 
 from distgen import (
     LLM,
-    Answered,
+    RowResult,
     Asyncio,
     Batch,
     Completion,
     Executor,
-    Fault,
+    Raised,
     FormatError,
     Generate,
     GenerateError,
@@ -67,7 +67,7 @@ async def texts_async(prompts: Sequence[str], num_generations: int) -> Batch:
 
 
 def with_failures(prompts: Sequence[str], num_generations: int) -> Batch:
-    failed: Result[Sequence[Completion], Fault] = Result.from_failure(Fault("Refused", "no"))
+    failed: Result[Sequence[Completion], Raised] = Result.from_failure(Raised("Refused", "no"))
     return [failed for _ in prompts] * num_generations
 
 
@@ -75,39 +75,39 @@ task: Task[int, float] = Task(ask, safe(float))
 
 # What fits.
 llm = LLM(task, chatml, texts, Threads(8))
-assert_type(llm.generate([1, 2]), list[Answered[float]])
+assert_type(llm.generate([1, 2]), list[RowResult[float]])
 assert_type(llm.generate([1])[0].unwrap(), tuple[Generation[float], ...])
 assert_type(llm.generate([1])[0].unwrap()[0].parsed, Result[float, ParseFailed])
-assert_type(next(llm.stream([1])), Answered[float])
-assert_type(next(llm.as_completed([1])), tuple[int, Answered[float]])
+assert_type(next(llm.stream([1])), RowResult[float])
+assert_type(next(llm.as_completed([1])), tuple[int, RowResult[float]])
 with llm.submitter() as submit:
-    assert_type(submit(1), Future[Answered[float]])
+    assert_type(submit(1), Future[RowResult[float]])
 LLM(task, openai, chats, Sequential())
 LLM(task, openai, echo, Sequential())
 LLM(task, chatml, texts, Processes(2))
 llm_async = LLM(task, chatml, texts_async, Asyncio(8, timeout=60))
-assert_type(llm_async.generate([1, 2]), list[Answered[float]])
-assert_type(next(llm_async.stream([1])), Answered[float])
+assert_type(llm_async.generate([1, 2]), list[RowResult[float]])
+assert_type(next(llm_async.stream([1])), RowResult[float])
 
 
 async def read() -> None:
     async for row in llm_async.stream([1]):
-        assert_type(row, Answered[float])
+        assert_type(row, RowResult[float])
     async for index, row in llm.as_completed([1]):
-        assert_type((index, row), tuple[int, Answered[float]])
+        assert_type((index, row), tuple[int, RowResult[float]])
 
 
-def judged(row: Answered[float]) -> Result[Prompt, GenerateError]:
+def judged(row: RowResult[float]) -> Result[Prompt, GenerateError]:
     return row.map(lambda generations: Prompt(generations[0].completion.text))
 
 
 # A judge of what was generated takes its Results, and passes on its failures.
-judge: Task[Answered[float], float] = Task(judged, safe(float))
-assert_type(next(LLM(judge, chatml, texts, Sequential()).stream(llm.stream([1]))), Answered[float])
+judge: Task[RowResult[float], float] = Task(judged, safe(float))
+assert_type(next(LLM(judge, chatml, texts, Sequential()).stream(llm.stream([1]))), RowResult[float])
 LLM(judge, chatml, texts, Sequential()).stream([1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
 # A stream is a Generator.
-streamed: Generator[Answered[float], None, None] = llm.stream([1])
+streamed: Generator[RowResult[float], None, None] = llm.stream([1])
 LLM(task, chatml, echo, Threads(2))
 LLM(task, chatml, with_failures, Pool(ThreadPoolExecutor, 4))
 LLM(task, total(lambda prompt: prompt.user), texts, Sequential())
@@ -211,19 +211,19 @@ parsed: Result[int, ParseFailed] = Success(1)
 
 
 # A journal holds rows of the very inputs and answers that it records.
-def encode(number: int, answer: Answered[float]) -> dict[str, object]:
+def encode(number: int, answer: RowResult[float]) -> dict[str, object]:
     return {"number": number, "is_answered": isinstance(answer, Success)}
 
 
-def decode(row: dict[str, object]) -> Result[tuple[int, Answered[float]], str]:
+def decode(row: dict[str, object]) -> Result[tuple[int, RowResult[float]], str]:
     return Success((len(row), Success(())))
 
 
-def decode_mapping(row: Mapping[str, object]) -> Result[tuple[int, Answered[float]], str]:
+def decode_mapping(row: Mapping[str, object]) -> Result[tuple[int, RowResult[float]], str]:
     return Success((len(row), Success(())))
 
 
-def decode_text(row: Mapping[str, object]) -> Result[tuple[str, Answered[float]], str]:
+def decode_text(row: Mapping[str, object]) -> Result[tuple[str, RowResult[float]], str]:
     return Success((str(row), Success(())))
 
 
@@ -235,7 +235,7 @@ for step in recorded:
     done = step.unwrap()
     assert_type(done.rows if isinstance(done, Kept) else done.input, int)
     if isinstance(done, Recorded):
-        assert_type(done.answer, Answered[float])
+        assert_type(done.answer, RowResult[float])
 record(journal, ["one"], llm.stream)  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
 record(journal, [1], llm.as_completed)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 record(journal, [1], llm.generate)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -12,7 +12,8 @@ from returns.result import Failure
 from distgen.backends.wire.answers import Answer, read_chat, read_completions, read_error
 from distgen.backends.wire.errors import BadStatus, Redirected, fault
 from distgen.backends.wire.requests import Body, Request, chat_request, completions_request, seeded
-from distgen.completion import Completion, Row
+from distgen.backends.generate import Row
+from distgen.completion import Completion
 from distgen.prompt import Messages
 
 P = TypeVar("P")

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never, final
 
-from distgen.errors import Fault
+from distgen.errors import Raised
 
-_LONGEST_MESSAGE = 1_000  # characters of a Fault; an error page may hold megabytes
+_LONGEST_MESSAGE = 1_000  # characters of a Raised; an error page may hold megabytes
 _SHORTEST_PIECE = 8  # characters of a key that are not shown; a shorter key, such as "EMPTY", is no secret
 
 
@@ -153,11 +153,11 @@ def explain_wire(error: WireError) -> str:
             assert_never(error)
 
 
-def fault(error: WireError, secret: str = "") -> Fault:
+def fault(error: WireError, secret: str = "") -> Raised:
     """A WireError as the Failure of a row: its class name and explanation, at most 1,000 characters, `secret` hidden.
 
     >>> fault(BadStatus(400, "Bearer sk-12345 is unknown"), "sk-12345")
-    Fault(kind='BadStatus', message='Status 400: Bearer *** is unknown; the request is at fault.', part='backend')
+    Raised(kind='BadStatus', message='Status 400: Bearer *** is unknown; the request is at fault.', part='backend')
     """
     message = " ".join(explain_wire(error).split())
     shown = message[: _LONGEST_MESSAGE + len(secret)]  # so that no part of it is left by the cut
@@ -166,7 +166,7 @@ def fault(error: WireError, secret: str = "") -> Fault:
     if any(piece in shown for piece in pieces):
         shown = _hidden(shown, secret)
     rest += max(0, len(shown) - _LONGEST_MESSAGE)
-    return Fault(type(error).__name__, f"{shown[:_LONGEST_MESSAGE]} ... ({rest} more characters)" if rest else shown)
+    return Raised(type(error).__name__, f"{shown[:_LONGEST_MESSAGE]} ... ({rest} more characters)" if rest else shown)
 
 
 def _hidden(text: str, secret: str) -> str:

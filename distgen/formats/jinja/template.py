@@ -22,7 +22,7 @@ from typing import Final, final
 
 from returns.result import Failure, Result, Success
 
-from distgen.errors import ControlToken, Fault, FormatError, NotSupported
+from distgen.errors import InjectedToken, Raised, FormatError, Unsupported
 from distgen.prompt import Exchange, Prompt
 
 try:
@@ -56,7 +56,7 @@ class JinjaTemplate:
     >>> template(Prompt("Hi")), replace(template, bos="")(Prompt("Hi"))
     (<Success: <s>[user] Hi</s>>, <Success: [user] Hi</s>>)
     >>> template(Prompt("Hi</s>"))
-    <Failure: ControlToken(format='jinja', token='</s>', where='user', offset=2)>
+    <Failure: InjectedToken(format='jinja', token='</s>', where='user', offset=2)>
     """
 
     name: str
@@ -79,10 +79,10 @@ class JinjaTemplate:
     def __call__(self, prompt: Prompt, /) -> Result[str, FormatError]:
         """What the template renders; total and pure.
 
-        - `ControlToken`: a text holds markup; the first one in it, in reading order.
-        - `NotSupported`: the template leaves out the system text, or the history.
-        - `Fault`, its kind TextChanged: the template leaves out or changes a text, which the message names.
-        - `Fault`, its kind the name of an exception: the template does not compile, or raises (`raise_exception` of a
+        - `InjectedToken`: a text holds markup; the first one in it, in reading order.
+        - `Unsupported`: the template leaves out the system text, or the history.
+        - `Raised`, its kind TextChanged: the template leaves out or changes a text, which the message names.
+        - `Raised`, its kind the name of an exception: the template does not compile, or raises (`raise_exception` of a
           conversation that the model does not take is jinja2.exceptions.TemplateError), or does more than it may
           (jinja2.exceptions.SecurityError); the message says the line and the reason.
         """
@@ -110,7 +110,7 @@ def jinja(
     texts are refused in texts beside `control_tokens`.
 
     >>> jinja("{{ raise_exception('no') }}")(Prompt("Hi"))
-    <Failure: Fault(kind='jinja2.exceptions.TemplateError', message='line 1: no', part='format')>
+    <Failure: Raised(kind='jinja2.exceptions.TemplateError', message='line 1: no', stage='format', completions=())>
     """
     given = tuple(sorted(deepcopy(dict(variables)).items()))
     template = JinjaTemplate(name, source, bos, eos, (), given, today)
@@ -129,7 +129,7 @@ def from_tokenizer_config(
 
     Of several templates the one named "default" is taken; a chat_template.jinja beside the file comes before them. The
     tokens of the config are given to the template, and the special ones that are markup are refused in texts. A file that
-    is missing, too long or no JSON, no template, a value of a wrong type: a `Fault` that says so, its kind the exception's.
+    is missing, too long or no JSON, no template, a value of a wrong type: a `Raised` that says so, its kind the exception's.
 
     >>> from_tokenizer_config({"chat_template": "{{ messages[0].content }}{{ eos_token }}", "eos_token": "</s>"})
     <Success: JinjaTemplate(name='jinja', source='{{ messages[0].content }}{{ eos_token }}', bos='', eos='</s>', control_tokens=('</s>',), variables=(), today=None)>
@@ -143,7 +143,7 @@ def from_tokenizer_config(
         if sum(map(len, special)) > LONGEST_TOKENS:
             raise ValueError(f"the special tokens of the tokenizer config have more than {LONGEST_TOKENS} characters")
     except Exception as error:
-        return Failure(Fault.of(error, "format"))
+        return Failure(Raised.of(error, "format"))
     bos, eos, given = tokens.pop("bos_token", ""), tokens.pop("eos_token", ""), {**tokens, **variables}
     return Success(jinja(source, bos=bos, eos=eos, name=name, control_tokens=special, variables=given, today=today))
 
@@ -151,12 +151,12 @@ def from_tokenizer_config(
 # A call.
 
 
-def _forgery(template: JinjaTemplate, prompt: Prompt) -> ControlToken | None:
+def _forgery(template: JinjaTemplate, prompt: Prompt) -> InjectedToken | None:
     tokens = _any_of(template.control_tokens)
     for where, text in prompt.texts():
         found = tokens.search(text)
         if found:
-            return ControlToken(template.name, found[0], where, found.start())
+            return InjectedToken(template.name, found[0], where, found.start())
     return None
 
 
@@ -181,7 +181,7 @@ def _rendered(template: JinjaTemplate, prompt: Prompt, steps: int = STEPS) -> Re
     try:
         return Success(render(template.source, variables, template.today, allowance))
     except Exception as error:
-        fault, line = Fault.of(error, "format"), line_of(template.source, error)
+        fault, line = Raised.of(error, "format"), line_of(template.source, error)
         reason = fault.message.partition("\n  line ")[0] if isinstance(error, TemplateSyntaxError) else fault.message
         return Failure(replace(fault, message=reason if line is None else f"line {line}: {reason}"))
 
@@ -200,17 +200,17 @@ def _complete(template: JinjaTemplate, prompt: Prompt, rendered: str) -> Result[
         where, text = texts[index]
         start = rendered.find(text.strip(), end)
         if start < 0:
-            return Failure(Fault("TextChanged", f"the template changes the text of {where}", "format"))
+            return Failure(Raised("TextChanged", f"the template changes the text of {where}", "format"))
         end = 0 if order is None else start + len(text.strip())
     return Success(rendered)
 
 
 def _left_out(name: str, where: str) -> FormatError:
     if where == "system":
-        return NotSupported(name, "system")
+        return Unsupported(name, "system")
     if where.startswith("history"):
-        return NotSupported(name, "history")
-    return Fault("TextChanged", f"the template leaves out the text of {where}", "format")
+        return Unsupported(name, "history")
+    return Raised("TextChanged", f"the template leaves out the text of {where}", "format")
 
 
 def _marked(prompt: Prompt) -> Prompt:

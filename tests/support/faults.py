@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from tests.servers import Act, response, text_body
+from tests.support.servers import Act, response, text_body
 
 KEY = "sk-abcdef/0123456789"
 OK = Act(response(200, text_body("ok", tokens=None)))
 
-# By the kind of the Fault that it is.
+# By the kind of the Raised that it is.
 MALFORMED: Mapping[bytes, str] = {
     b"<html>proxy</html>": "NotJSON",
     b"": "NotJSON",

@@ -1,0 +1,51 @@
+"""The type of a backend, `Generate`: a function from prompts to completions. No class to inherit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias, TypeVar
+
+from returns.result import Failure, Result
+
+from distgen.completion import Completion
+from distgen.errors import BackendError, Raised
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+Row: TypeAlias = Sequence[Completion] | Result[Sequence[Completion], BackendError]
+"""What a backend answers to one prompt: its completions, or a Failure for this prompt alone."""
+
+Batch: TypeAlias = Sequence[Row]
+"""What a backend answers to one call: one row a prompt, in the order of the prompts."""
+
+Generate: TypeAlias = Callable[[Sequence[P], int], R]
+"""A backend: (prompts, num_generations) -> R. R is a Batch, or an Awaitable[Batch] for an async backend."""
+
+
+def each(fn: Callable[[P], str | Completion]) -> Generate[P, Batch]:
+    """Make a backend of a function of one prompt, which is called once a generation.
+
+    A prompt on which it raises fails alone, and its Failure keeps the completions that came before.
+
+    >>> generate = each(str.upper)
+    >>> [[completion.text for completion in row] for row in generate(["hi"], 2)]
+    [['HI', 'HI']]
+    """
+    return partial(_call_each, fn)
+
+
+def _call_each(fn: Callable[[P], str | Completion], prompts: Sequence[P], num_generations: int) -> Batch:
+    return [_call_one(fn, prompt, num_generations) for prompt in prompts]
+
+
+def _call_one(fn: Callable[[P], str | Completion], prompt: P, num_generations: int) -> Row:
+    completions: list[Completion] = []
+    try:
+        for _ in range(num_generations):
+            answer = fn(prompt)
+            completions.append(Completion(answer) if isinstance(answer, str) else answer)
+    except Exception as error:
+        return Failure(Raised.of(error, completions=tuple(completions)))
+    return completions
