@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import given
@@ -109,17 +108,19 @@ def test_reasoning_and_images_of_a_message_are_never_dropped(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("made", "arguments", "message"),
     [
-        (lambda: Prompt(["part"]), "Prompt.user must be str, got list"),
-        (lambda: Prompt(None), "Prompt.user must be str, got NoneType"),
-        (lambda: Prompt("hi", 7), "Prompt.system must be str, got int"),
-        (lambda: Prompt("hi", history=[]), "Prompt.history must be tuple, got list"),
-        (lambda: Prompt("hi", history=(("q", "a"),)), "Prompt.history must be Exchange, got tuple"),
-        (lambda: Exchange(b"q", "a"), "Exchange.user must be str, got bytes"),
-        (lambda: Exchange("q", None), "Exchange.assistant must be str, got NoneType"),
+        (Prompt, (["part"],), "Prompt.user must be str, got list"),
+        (Prompt, (None,), "Prompt.user must be str, got NoneType"),
+        (Prompt, ("hi", 7), "Prompt.system must be str, got int"),
+        (Prompt, ("hi", None, []), "Prompt.history must be tuple, got list"),
+        (Prompt, ("hi", None, (("q", "a"),)), "Prompt.history must be Exchange, got tuple"),
+        (Exchange, (b"q", "a"), "Exchange.user must be str, got bytes"),
+        (Exchange, ("q", None), "Exchange.assistant must be str, got NoneType"),
     ],
 )
-def test_what_is_not_text_is_a_type_error(make: Any, message: str) -> None:
+def test_what_is_not_text_is_a_type_error(
+    made: Callable[..., object], arguments: tuple[object, ...], message: str
+) -> None:
     with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
-        make()
+        made(*arguments)
