@@ -107,18 +107,18 @@ def test_reasoning_and_images_of_a_message_are_never_dropped(key: str) -> None:
     assert failure == Failure(NotParsed("openai", f"a Prompt cannot hold {key!r}", 1))
 
 
-@pytest.mark.parametrize(
-    ("made", "arguments", "message"),
-    [
-        (Prompt, (["part"],), "Prompt.user must be str, got list"),
-        (Prompt, (None,), "Prompt.user must be str, got NoneType"),
-        (Prompt, ("hi", 7), "Prompt.system must be str, got int"),
-        (Prompt, ("hi", None, []), "Prompt.history must be tuple, got list"),
-        (Prompt, ("hi", None, (("q", "a"),)), "Prompt.history must be Exchange, got tuple"),
-        (Exchange, (b"q", "a"), "Exchange.user must be str, got bytes"),
-        (Exchange, ("q", None), "Exchange.assistant must be str, got NoneType"),
-    ],
-)
+NOT_TEXT: list[tuple[Callable[..., object], tuple[object, ...], str]] = [
+    (Prompt, (["part"],), "Prompt.user must be str, got list"),
+    (Prompt, (None,), "Prompt.user must be str, got NoneType"),
+    (Prompt, ("hi", 7), "Prompt.system must be str, got int"),
+    (Prompt, ("hi", None, []), "Prompt.history must be tuple, got list"),
+    (Prompt, ("hi", None, (("q", "a"),)), "Prompt.history must be Exchange, got tuple"),
+    (Exchange, (b"q", "a"), "Exchange.user must be str, got bytes"),
+    (Exchange, ("q", None), "Exchange.assistant must be str, got NoneType"),
+]
+
+
+@pytest.mark.parametrize(("made", "arguments", "message"), NOT_TEXT)
 def test_what_is_not_text_is_a_type_error(
     made: Callable[..., object], arguments: tuple[object, ...], message: str
 ) -> None:
