@@ -1,6 +1,6 @@
 """Code blocks of the README. As a program, it writes each to a file of its own, for the type checkers.
 
-    python -m tests.support.readme FOLDER
+python -m tests.support.readme FOLDER
 """
 
 from __future__ import annotations
