@@ -54,15 +54,21 @@ class SupportsGenerate(Protocol[In, Out]):
 
     def generate(
         self, inputs: Iterable[In], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
-    ) -> Sequence[RowResult[Out]]: ...  # noqa: D102
+    ) -> Sequence[RowResult[Out]]:
+        """Return all results, in the order of the inputs."""
+        ...
 
     def stream(
         self, inputs: Iterable[In], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
-    ) -> Iterator[RowResult[Out]]: ...  # noqa: D102
+    ) -> Iterator[RowResult[Out]]:
+        """Yield the results in the order of the inputs."""
+        ...
 
     def as_completed(
         self, inputs: Iterable[In], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
-    ) -> Iterator[tuple[int, RowResult[Out]]]: ...  # noqa: D102
+    ) -> Iterator[tuple[int, RowResult[Out]]]:
+        """Yield the results as they come, each with the index of its input."""
+        ...
 
 
 def single(row: RowResult[Out]) -> Result[Out, GenerateError | ParseFailed | NoText]:

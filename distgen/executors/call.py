@@ -55,7 +55,8 @@ def call_backend(call: Call[P, Batch]) -> CallResult:
     result: CallResult | BackendError
     try:
         # The backend gets a list of its own, which it may sort, pad or empty.
-        result = check_batch(call, call.backend([*call.prompts], call.num_generations))
+        batch = call.backend([*call.prompts], call.num_generations)
+        result = call.failed(_IS_ASYNC) if _is_async(batch) else check_batch(call, batch)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit and GeneratorExit too: one row must not end a run of a million
@@ -67,12 +68,15 @@ def call_backend(call: Call[P, Batch]) -> CallResult:
     return tuple(call_backend(row)[0] for row in call.rows())
 
 
+def _is_async(batch: object) -> bool:
+    """Tell by its answer whether a backend is async, and close the coroutine."""
+    if isinstance(batch, Coroutine):
+        batch.close()  # or Python warns that it was never awaited
+    return isinstance(batch, Awaitable)
+
+
 def check_batch(call: Call[P, object], batch: Batch) -> CallResult | WrongCount:
     """Return one answer a prompt, or a WrongCount if the batch has more or fewer rows. Raise what reading it raises."""
-    if isinstance(batch, Awaitable):
-        if isinstance(batch, Coroutine):
-            batch.close()  # or Python warns that it was never awaited
-        return call.failed(_IS_ASYNC)
     answers = tuple([_check_row(row, call.num_generations) for row in batch])
     if len(answers) == len(call.prompts):
         return answers

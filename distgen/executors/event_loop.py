@@ -103,7 +103,7 @@ async def _call_backend(call: Call[_P, Awaitable[Batch]], is_over: Callable[[], 
     """Do as `call_backend`, for an async backend."""
     result: CallResult | BackendError
     try:
-        batch = call.backend([*call.prompts], call.num_generations)
+        batch: object = call.backend([*call.prompts], call.num_generations)
         if not isinstance(batch, Awaitable):
             return call.failed(_NOT_ASYNC)
         result = check_batch(call, await batch)
