@@ -60,7 +60,3 @@ def test_each_side_is_changed_alone() -> None:
     assert task.parse("21") == Success(42)
     assert task.parse("-1") == Failure("-2 is not positive")
     assert isinstance(task.parse("x").failure(), ValueError)
-
-
-def test_the_repr_is_of_names() -> None:
-    assert repr(Task(Prompt, safe(int))) == "Task(prompt=Prompt, parse=int)"

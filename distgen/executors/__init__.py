@@ -1,8 +1,7 @@
 """Where and how many calls run at once: frozen values that open a pool for one run and close it after.
 
-An executor knows nothing of tasks or formats. It takes calls and delivers an `Answer` for each, whatever breaks:
-`calls` holds what is asked and the laws of a backend's shape, `window` the one engine under every executor, `sessions`
-and `event_loop` the pools behind them. Distribution over machines is another library's work, through `Pool`.
+`Executor` is the protocol behind them. A custom one takes a `Call` through its `Submit` and hands a `CallResult` to
+`Deliver`; `call_backend` makes one from a call of a synchronous backend.
 """
 
 from __future__ import annotations
@@ -10,27 +9,30 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar, final
 
 from distgen.backends.generate import Batch
-from distgen.executors.calls import Answer as Answer
-from distgen.executors.calls import Call as Call
-from distgen.executors.calls import RowAnswer as RowAnswer
-from distgen.executors.calls import attempt as attempt
-from distgen.executors.calls import warn as warn
-from distgen.executors.window import Deliver as Deliver
-from distgen.executors.window import Delivery as Delivery
-from distgen.executors.window import Executor as Executor
-from distgen.executors.window import Inbox as Inbox
-from distgen.executors.window import Steps as Steps
-from distgen.executors.window import Stream as Stream
-from distgen.executors.window import Submit as Submit
-from distgen.executors.window import nothing as nothing
-from distgen.executors.window import opened as opened
-from distgen.executors.window import windowed as windowed
+from distgen.executors.call import Call, CallResult, call_backend
+from distgen.executors.engine import Deliver, Executor, Stream, Submit, do_nothing
 
 if TYPE_CHECKING:  # concurrent.futures imports logging: a sixth of the import time of distgen
     from concurrent.futures import Executor as FuturesExecutor
+
+__all__ = [
+    "Asyncio",
+    "Call",
+    "CallResult",
+    "Deliver",
+    "Executor",
+    "Pool",
+    "Processes",
+    "Sequential",
+    "Stream",
+    "Submit",
+    "Threads",
+    "call_backend",
+]
 
 _P = TypeVar("_P")
 
@@ -51,7 +53,7 @@ class Sequential:
 
     @property
     def buffer(self) -> int:
-        """None: answers come in order."""
+        """No buffer: results come in order."""
         return 0
 
     @contextmanager
@@ -59,8 +61,8 @@ class Sequential:
         """See `Executor`; each call is answered when it is submitted."""
 
         def submit(index: int, call: Call[_P, Batch]) -> Callable[[], object]:
-            deliver((index, attempt(call)))
-            return nothing
+            deliver((index, call_backend(call)))
+            return do_nothing
 
         yield submit
 
@@ -68,25 +70,28 @@ class Sequential:
 @final
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """`n` calls at once, each in a thread: the executor for servers. `buffer` as in `Pool`.
+    """At most `max_workers` calls at once, each in a thread: for backends that wait. `buffer` as in `Pool`.
 
     >>> Threads(8)
-    Threads(n=8, buffer=4096)
+    Threads(max_workers=8, buffer=4096)
     """
 
-    n: int
+    max_workers: int
     buffer: int = 4096
 
     @property
     def in_flight(self) -> int:
-        """Twice n, so that a thread that finishes has its next call at hand."""
-        return 2 * self.n
+        """Twice max_workers, so that a thread that finishes has its next call ready."""
+        return 2 * self.max_workers
 
     def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[Batch]]:
         """See `Executor`."""
-        from distgen.executors.sessions import ThreadsSession
+        from concurrent.futures import ThreadPoolExecutor
 
-        return ThreadsSession(self.n, deliver)
+        from distgen.executors.pools import PoolSession
+
+        _check_at_least_one("max_workers", self.max_workers)
+        return PoolSession(partial(ThreadPoolExecutor, self.max_workers, "distgen"), deliver)
 
 
 @final
@@ -94,11 +99,11 @@ class Threads:
 class Pool:
     """Calls on any `concurrent.futures.Executor`: Dask's `client.get_executor`, loky, mpi4py, ipyparallel.
 
-    `open` gives a context manager over it, entered and left once a run: `Pool(client.get_executor, 64)`; for a pool
-    that is to stay open, `Pool(lambda: nullcontext(pool), 64)`. At most `limit` calls are handed over at once, and at most
-    `buffer` answered ones wait for a slower one before them: inputs are pulled at most limit + buffer calls ahead.
-    Where `open` raises, that is the Failure of every row. A pool that breaks, as when a worker is killed, is opened
-    anew: what was pending is then asked, and paid for, up to three times, the last time each row alone.
+    `open` gives a context manager over it, entered and left once a run: `Pool(client.get_executor, 64)`. For a pool that
+    is to stay open, write `Pool(lambda: nullcontext(pool), 64)`. At most `max_in_flight` calls are submitted at once, and at
+    most `buffer` answered ones wait for a slower one before them: inputs are pulled at most max_in_flight + buffer calls
+    ahead. If `open` raises, every row fails with that. If the pool breaks, as when a worker is killed, the rows in it fail
+    and it is opened anew for those that follow, until it has broken three times without an answer in between.
 
     >>> from concurrent.futures import ThreadPoolExecutor
     >>> Pool(ThreadPoolExecutor, 4).in_flight
@@ -106,73 +111,78 @@ class Pool:
     """
 
     open: Callable[[], AbstractContextManager[FuturesExecutor]]
-    limit: int
+    max_in_flight: int
     buffer: int = 4096
 
     @property
     def in_flight(self) -> int:
-        """The limit: what is beyond it waits here, where it can be cancelled."""
-        return self.limit
+        """As many as max_in_flight; later calls wait in the engine, where they can be cancelled."""
+        return self.max_in_flight
 
     def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[Batch]]:
         """See `Executor`."""
-        from distgen.executors.sessions import PoolSession
+        from distgen.executors.pools import PoolSession
 
-        if self.limit < 1:
-            raise ValueError(f"{self.limit} calls at once answer nothing; give 1 or more")
+        _check_at_least_one("max_in_flight", self.max_in_flight)
         return PoolSession(self.open, deliver)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """`n` calls at once, each in a process, spawned: for backends that compute in Python. `buffer` as in `Pool`.
+    """At most `max_workers` calls at once, each in a spawned process: for backends that compute in Python.
 
-    Backend and rendered prompts are pickled, and a script that runs it needs its `if __name__ == "__main__":`. What a
-    killed process costs is said of `Pool`.
+    Backend and rendered prompts are pickled, and a script that runs it needs its `if __name__ == "__main__":`. `buffer` and
+    the cost of a killed process are as in `Pool`.
 
     >>> Processes(2)
-    Processes(n=2, buffer=4096)
+    Processes(max_workers=2, buffer=4096)
     """
 
-    n: int
+    max_workers: int
     buffer: int = 4096
 
     @property
     def in_flight(self) -> int:
-        """Twice n, so that a process that finishes has its next call at hand."""
-        return 2 * self.n
+        """Twice max_workers, so that a process that finishes has its next call ready."""
+        return 2 * self.max_workers
 
     def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[Batch]]:
         """See `Executor`."""
-        from distgen.executors.sessions import PoolSession, spawned
+        from distgen.executors.pools import PoolSession, open_processes
 
-        return PoolSession(lambda: spawned(self.n), deliver)
+        _check_at_least_one("max_workers", self.max_workers)
+        return PoolSession(partial(open_processes, self.max_workers), deliver)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Asyncio:
-    """At most `limit` calls of an async backend at once, on an event loop in a thread of its own. `buffer` as in `Pool`.
+    """At most `max_in_flight` calls of an async backend at once, on an event loop in a thread of its own.
 
-    So it runs inside a running loop too, and a client that belongs to another loop is no backend for it. `timeout`
-    (seconds, in all) ends a call that takes longer, a slow drip too, with TimeoutError as its row's Failure.
+    So it works inside a running loop too; the backend must not use a client that belongs to another loop. `buffer` as in
+    `Pool`. Deadlines are the backend's: put `async with asyncio.timeout(60)` in your own.
 
-    >>> Asyncio(512, timeout=60)
-    Asyncio(limit=512, timeout=60, buffer=4096)
+    >>> Asyncio(512)
+    Asyncio(max_in_flight=512, buffer=4096)
     """
 
-    limit: int
-    timeout: float | None = None
+    max_in_flight: int
     buffer: int = 4096
 
     @property
     def in_flight(self) -> int:
-        """Twice the limit, so that the loop has the next call at hand when one ends."""
-        return 2 * self.limit
+        """Twice max_in_flight, so that the loop has the next call ready when one ends."""
+        return 2 * self.max_in_flight
 
     def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[Awaitable[Batch]]]:
         """See `Executor`."""
         from distgen.executors.event_loop import LoopSession
 
-        return LoopSession(self.limit, self.timeout, deliver)
+        _check_at_least_one("max_in_flight", self.max_in_flight)
+        return LoopSession(self.max_in_flight, deliver)
+
+
+def _check_at_least_one(name: str, number: int) -> None:
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, got {number}")

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from concurrent.futures import Executor as FuturesExecutor
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import psutil
 import pytest
-from returns.result import Result, Success
+from returns.result import Failure, Result, Success
 
-from distgen import Asyncio, Batch, Completion, Exchange, Executor, Pool, Prompt, Sequential, Task, Threads
+from distgen import (
+    Asyncio,
+    Batch,
+    Completion,
+    Exchange,
+    Executor,
+    GenerateError,
+    Pool,
+    Prompt,
+    RowResult,
+    Sequential,
+    Task,
+    Threads,
+    fold,
+)
 from distgen.executors import Call, Deliver, Submit
 
 P = TypeVar("P")
@@ -68,7 +83,7 @@ EXECUTORS: Final[Mapping[str, Executor[Batch]]] = {
     "threads without buffer": Threads(3, buffer=0),
     "pool": Pool(lambda: ThreadPoolExecutor(4), 5, buffer=2),
     "asyncio": Awaited(Asyncio(8)),
-    "asyncio with a deadline": Awaited(Asyncio(3, timeout=60, buffer=2)),
+    "asyncio with a small buffer": Awaited(Asyncio(3, buffer=2)),
 }
 
 
@@ -112,6 +127,8 @@ async def slow_echo_async(prompts: Sequence[str], num_generations: int) -> Batch
 
 def left_behind() -> list[str]:
     """The threads and child processes that are still there, by name; multiprocessing keeps a tracker of its own."""
+    import psutil
+
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     commands = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
     return [*threads, *(command for command in commands if command and "resource_tracker" not in command)]
@@ -143,3 +160,38 @@ def mounted(folder: Path, options: str) -> Generator[None]:
         yield
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+ROOT: Final = Path(__file__).parent.parent.parent
+Row = RowResult[str]
+
+
+def texts(row: Row) -> list[str]:
+    return fold(row, lambda generations: [one.completion.text for one in generations], lambda error: [repr(error)])
+
+
+def error_of(row: Row) -> GenerateError | None:
+    return row.failure() if isinstance(row, Failure) else None
+
+
+def count_threads() -> int:
+    return sum(thread.name.startswith(("distgen", "ThreadPoolExecutor")) for thread in threading.enumerate())
+
+
+def until(holds: Callable[[], bool], seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return holds()
+
+
+def own_pid(prompts: Sequence[str], num_generations: int) -> Batch:
+    """A backend that answers with the process that it runs in."""
+    time.sleep(0.02)
+    return [[Completion(f"{prompt} {os.getpid()}")] * num_generations for prompt in prompts]
+
+
+def loky_pool() -> AbstractContextManager[FuturesExecutor]:
+    loky = pytest.importorskip("loky")
+    pool: AbstractContextManager[FuturesExecutor] = loky.ProcessPoolExecutor(2)
+    return pool

@@ -17,9 +17,9 @@ import pytest
 from distgen import LLM, Batch, Pool
 from distgen.backends.echo import echo
 from distgen.formats import default
-from tests.support.parts import PLAIN, dask_cluster, slow_echo
-from tests.test_faults import own_pid, until
-from tests.test_llm import texts
+from tests.support.parts import PLAIN, dask_cluster, own_pid, slow_echo, texts, until
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -6,18 +6,16 @@ import gc
 from collections.abc import Iterable
 from itertools import chain
 
-import psutil
 import pytest
 from returns.result import Result
 
 from distgen import LLM, Batch, Executor, GenerateError, Processes, Prompt, Task, Threads
 from distgen.backends.echo import echo
 from distgen.formats import default
-from tests.support.parts import EXECUTORS, PLAIN, text_of
-from tests.test_llm import Row
+from tests.support.parts import EXECUTORS, PLAIN, Row, text_of
 
 ROWS = 50_000
-pytestmark = pytest.mark.no_cover
+pytestmark = [pytest.mark.no_cover, pytest.mark.slow]
 
 TABLE: dict[str, tuple[Executor[Batch], int]] = {
     **{name: (executor, 1) for name, executor in EXECUTORS.items()},
@@ -27,6 +25,7 @@ TABLE: dict[str, tuple[Executor[Batch], int]] = {
 
 def grown(rows: Iterable[object]) -> int:
     """Bytes between the 5,000th row and the last."""
+    psutil = pytest.importorskip("psutil")
     before = seen = 0
     for seen, _ in enumerate(rows, 1):
         if seen == 5_000:

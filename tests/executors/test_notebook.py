@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.test_faults import ROOT
+from tests.support.parts import ROOT
+
+pytestmark = pytest.mark.slow
 
 PREAMBLE = """
     import itertools

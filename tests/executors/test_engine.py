@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from distgen import Batch, Completion, Raised, Threads, WrongCount
-from distgen.executors import Answer, Call, Deliver, Inbox, Steps, Stream, Submit, windowed
+from distgen.executors import Call, CallResult, Deliver, Stream, Submit
+from distgen.executors.engine import Inbox, Steps, run_bounded
 
 P = TypeVar("P")
 
-ANSWERS: Final[Sequence[Answer]] = [
+ANSWERS: Final[Sequence[CallResult]] = [
     ((Completion("ok"),),),
     (Raised("TimeoutError", "no answer in 30 s"),),
     (WrongCount("generations", 1, 0),),
@@ -56,7 +57,7 @@ class Scheduled:
             self.answer(index, ANSWERS[0])
         return self.pending.clear
 
-    def answer(self, index: int, answer: Answer | KeyboardInterrupt) -> None:
+    def answer(self, index: int, answer: CallResult | KeyboardInterrupt) -> None:
         del self.pending[index]
         self.deliver((index, answer))
 
@@ -65,8 +66,8 @@ class Schedules(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.pulled = 0
-        self.yielded: dict[int, Answer] = {}
-        self.answered: dict[int, Answer] = {}
+        self.yielded: dict[int, CallResult] = {}
+        self.answered: dict[int, CallResult] = {}
         self.interrupted = self.over = False
 
     @initialize(
@@ -84,16 +85,16 @@ class Schedules(RuleBasedStateMachine):
         self.executor = Scheduled(limit, buffer, at_once)
         self.limit, self.buffer = max(1, limit), max(0, buffer)
         self.in_order, self.length, self.raises, self.empty = in_order, length, raises, empty
-        self.steps: Steps[tuple[int, Answer]] = windowed(self.executor, self.calls(), in_order, Inbox())
+        self.steps: Steps[tuple[int, int, CallResult]] = run_bounded(self.executor, self.calls(), in_order, Inbox())
 
-    def calls(self) -> Iterator[Call[int, Batch]]:
+    def calls(self) -> Iterator[tuple[int, Call[int, Batch]]]:
         for index in range(self.length):
             self.pulled += 1
             if index in self.empty:
                 self.answered[index] = ()
             elif index in self.executor.at_once:
                 self.answered[index] = ANSWERS[0]
-            yield Call(never_asked, [] if index in self.empty else [index], 1)
+            yield index, Call(never_asked, [] if index in self.empty else [index], 1)
         if self.raises:
             raise OSError("the disk is gone")
 
@@ -121,7 +122,8 @@ class Schedules(RuleBasedStateMachine):
                 room = self.limit - max(0, len(ready) - self.buffer)
                 assert self.pulled == self.length or len(self.executor.pending) >= room
             else:
-                index, answer = step
+                index, value, answer = step
+                assert value == index
                 assert index not in self.yielded
                 assert answer == self.answered[index]
                 assert index == due or not self.in_order
@@ -134,7 +136,7 @@ class Schedules(RuleBasedStateMachine):
 
     @precondition(lambda self: not self.over and self.executor.pending)
     @rule(which=st.integers(0), answer=st.sampled_from(ANSWERS))
-    def answer(self, which: int, answer: Answer) -> None:
+    def answer(self, which: int, answer: CallResult) -> None:
         index = list(self.executor.pending)[which % len(self.executor.pending)]
         self.answered[index] = answer
         self.executor.answer(index, answer)
@@ -168,27 +170,18 @@ TestSchedules = pytest.mark.no_cover(Schedules.TestCase)
 TestSchedules.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
 
 
-def test_a_stream_is_a_generator_that_nobody_sends_to() -> None:
-    stream = Stream(Inbox(), numbers())
-    assert (stream.send(None), next(stream)) == (1, 2)
-    with pytest.raises(LookupError, match="enough"):
-        stream.throw(LookupError("enough"))
-    assert list(stream) == []
-
-
-def numbers() -> Steps[int]:
-    yield from (1, 2, 3)
-
-
 def test_a_session_that_does_not_open_answers_every_call() -> None:
     call = Call(never_asked, [7], 1)
-    fault = Raised("ValueError", "0 threads answer nothing; give 1 or more")
-    assert list(Stream(Inbox(), windowed(Threads(0), [call] * 2, True, Inbox()))) == [(0, (fault,)), (1, (fault,))]
+    fault = Raised("ValueError", "max_workers must be at least 1, got 0")
+    assert list(Stream(Inbox(), run_bounded(Threads(0), [("a", call), ("b", call)], True, Inbox()))) == [
+        (0, "a", (fault,)),
+        (1, "b", (fault,)),
+    ]
 
 
 def test_at_the_end_of_the_interpreter_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     executor = Scheduled(1, 0)
-    steps = windowed(executor, [Call(never_asked, [7], 1)], True, Inbox())
+    steps = run_bounded(executor, [("a", Call(never_asked, [7], 1))], True, Inbox())
     assert next(steps) is None
     monkeypatch.setattr("sys.is_finalizing", lambda: True)
     steps.close()
@@ -197,19 +190,19 @@ def test_at_the_end_of_the_interpreter_nothing_is_waited_for(monkeypatch: pytest
 
 def test_a_loop_that_is_closed_is_no_longer_woken() -> None:
     inbox = Inbox()
-    waiting = inbox.ready()
+    waiting = inbox.wait_async()
 
     async def begin() -> None:
         waiting.send(None)
 
     asyncio.run(begin())
     inbox.put((0, ()))
-    assert inbox.take() == [(0, ())]
+    assert inbox.drain() == [(0, ())]
     waiting.close()
 
 
 def test_what_came_before_is_not_waited_for() -> None:
     inbox = Inbox()
     inbox.put((0, ()))
-    asyncio.run(inbox.ready())
-    assert inbox.take() == [(0, ())]
+    asyncio.run(inbox.wait_async())
+    assert inbox.drain() == [(0, ())]
