@@ -129,8 +129,8 @@ def test_a_stop_string_ends_only_the_rows_that_hold_it(alphabet: Pair) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 7), st.lists(st.tuples(st.integers(0, 40), st.integers(1, 6)), min_size=1, max_size=3))
 def test_an_answer_is_cut_where_a_stop_string_is_first_whole(prompt: int, places: list[tuple[int, int]]) -> None:
-    tokenizer, model = _random()
-    made = _greedy(prompt)
+    tokenizer, model = endless()
+    made = greedy_tokens(prompt)
     text = detokenize(tokenizer, made).replace("\ufffd", "")  # which stands for the bytes of no character, or of a part
     stops = [text[start % len(text) :][:length] for start, length in places]
     ends = [end for end in range(len(made) + 1) if any(stop in detokenize(tokenizer, made[:end]) for stop in stops)]
@@ -142,14 +142,14 @@ def test_an_answer_is_cut_where_a_stop_string_is_first_whole(prompt: int, places
 
 
 @cache
-def _random() -> tuple[tiny.ChatTokenizer, tiny.TinyModel]:
+def endless() -> tuple[tiny.ChatTokenizer, tiny.TinyModel]:
     tokenizer = tiny.tokenizer(merges=50)
-    return tokenizer, tiny.random_model(len(tokenizer))
+    return tokenizer, tiny.random_model(len(tokenizer), eos_token_id=[])  # no end but that of the stop strings
 
 
 @cache
-def _greedy(prompt: int) -> list[int]:
-    tokenizer, model = _random()
+def greedy_tokens(prompt: int) -> list[int]:
+    tokenizer, model = endless()
     return tiny.greedy(model, tokenize(tokenizer, EIGHT[prompt]), 40)
 
 
