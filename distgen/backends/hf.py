@@ -12,7 +12,6 @@ from functools import cached_property, partial
 from importlib import import_module  # torch and transformers have types only where they are installed
 from itertools import islice, takewhile
 from operator import methodcaller
-from sys import float_info
 from threading import RLock
 from typing import Any, Final, Literal, NamedTuple, Protocol, final
 
@@ -26,22 +25,20 @@ from distgen.prompt import Rendered, Segment
 
 _LOCK: Final = RLock()  # torch's random generators and the state of tokenizers are not thread-safe
 _UNBOUNDED: Final = 2**31  # tokens
-_INTERVAL: Final = 8  # steps from one search for stop strings to the next
+_INTERVAL: Final = 8  # steps from one search for stop strings to the next; a search may take longer than a step
 _MARGIN: Final = 8  # special tokens, which are no text, among the tokens that are searched
-
-_NUMBER, _WHOLE = (int, float), (int,)
 _RANGES: Final[Mapping[str, tuple[tuple[type, ...], float, float, str]]] = {
-    "temperature": (_NUMBER, 0, float_info.max, "a number, 0 or more"),
-    "top_p": (_NUMBER, float_info.min, 1, "a number above 0, at most 1"),
-    "max_tokens": (_WHOLE, 1, _UNBOUNDED, "a whole number, 1 or more"),
-    "max_completion_tokens": (_WHOLE, 1, _UNBOUNDED, "a whole number, 1 or more"),
-    "seed": (_WHOLE, 0, 2**31 - 1, "a whole number from 0 to 2,147,483,647"),
+    "temperature": ((int, float), 0, 1e300, "a number, 0 or more"),
+    "top_p": ((int, float), 1e-300, 1, "a number above 0, at most 1"),
+    "max_tokens": ((int,), 1, _UNBOUNDED, "a whole number, 1 or more"),
+    "max_completion_tokens": ((int,), 1, _UNBOUNDED, "a whole number, 1 or more"),
+    "seed": ((int,), 0, 2**31 - 1, "a whole number from 0 to 2,147,483,647"),
 }
-_FIXED: Final[Mapping[str, object]] = {"max_length": None, "pad_token_id": 0, "num_beams": 1, "num_return_sequences": 1}
-# Arguments of `generate` that no option may set: those that this module sets, and those that would hide why an answer ended.
-_RESERVED: Final = {*_FIXED, "temperature", "top_p", "do_sample", "max_new_tokens", "eos_token_id"} | {
-    *("stop_strings", "max_time", "return_dict_in_generate")
+_FIXED: Final[Mapping[str, object]] = {
+    **{"max_length": None, "pad_token_id": 0, "num_beams": 1, "num_return_sequences": 1},
+    **{"stop_strings": None, "max_time": None, "return_dict_in_generate": False},
 }
+_RESERVED: Final = {*_FIXED, "temperature", "top_p", "do_sample", "max_new_tokens", "eos_token_id"}
 
 
 class Tokenizer(Protocol):
@@ -91,8 +88,7 @@ def load(
 ) -> LocalModel:
     """Load a model and its tokenizer from a folder, or by their name on the Hub. Raises what transformers raises.
 
-    Without `device` the model is put on the accelerator (CUDA, MPS, XPU ...), or on the CPU where there is none. Without
-    `dtype` the weights keep the type that they have in their checkpoint.
+    Without `device`: on the accelerator (CUDA, MPS, XPU ...), or else on the CPU. Without `dtype`: as in the checkpoint.
     """
     _check_params(params or {})  # before minutes are spent on loading
     try:
@@ -111,14 +107,12 @@ class LocalModel:
     """A synchronous backend over a transformers model, on the device where the model is. One call runs at a time.
 
     - `params`: temperature (0 is greedy), top_p, max_tokens, stop and seed; a ValueError names any other. `options`: other
-      fields of a generation_config, such as top_k. The model's own generation_config decides the rest; without a limit on
-      new tokens there, an answer may fill the context.
-    - In a text, special tokens are read as such. In segments (`chatml.segments`) only those of the format's literals are;
-      tokens that were added to a tokenizer without being special (<think> of Qwen) are read in contents too.
-    - With a seed, the same call gives the same answers, and torch's random generators are left as they were. The samples of
-      a prompt depend on the whole call: the prompts beside it, their order, and num_generations.
-    - An answer ends before its stop string, and has no special tokens in its text. Its `finish_reason` is "stop" after a
-      stop string or an end-of-sequence token, else "length". The first completion of a row has the usage of all of them.
+      fields of a generation_config, such as top_k. The rest is as in the model's own generation_config.
+    - In a text, special tokens are read as such; in segments (`chatml.segments`), only those of the format's literals.
+      Tokens that a tokenizer has added without making them special (<think> of Qwen) are read in contents too.
+    - With a seed, the same call gives the same answers. The samples of a prompt depend on the prompts beside it, too.
+    - An answer ends before its stop string. `finish_reason` is "stop" after a stop string or an end-of-sequence token, else
+      "length". The first completion of a row has the usage of all of them.
     - A prompt that is empty, too long or cannot be encoded is a Failure of its row alone.
     """
 
@@ -173,11 +167,12 @@ class LocalModel:
         """Return one row a prompt."""
         with _LOCK:
             encoded = [self._try_encode(prompt) for prompt in prompts]
-            asked = [tokens for tokens in encoded if isinstance(tokens, list) for _ in range(num_generations)]
-            answers = iter(self._answer(asked))
+            answers = iter(
+                self._answer([ids for ids in encoded if isinstance(ids, list) for _ in range(num_generations)])
+            )
             return [
-                _row(len(tokens), [*islice(answers, num_generations)]) if isinstance(tokens, list) else Failure(tokens)
-                for tokens in encoded
+                _row(len(ids), [*islice(answers, num_generations)]) if isinstance(ids, list) else Failure(ids)
+                for ids in encoded
             ]
 
     def _try_encode(self, prompt: Rendered) -> list[int] | BackendError:
@@ -188,8 +183,9 @@ class LocalModel:
         if not tokens:
             return RequestFailed("not_sent", "the prompt is empty, and a model needs at least one token to continue")
         if len(tokens) >= self._context:
-            reason = f"it has {len(tokens):,} tokens, and the model takes {self._context:,}; shorten the prompt"
-            return RequestFailed("prompt_too_long", reason)
+            return RequestFailed(
+                "prompt_too_long", f"{len(tokens):,} tokens, of {self._context:,} that fit; shorten it"
+            )
         return tokens
 
     @cached_property
@@ -233,52 +229,44 @@ class LocalModel:
     def _generate(self, rows: list[list[int]], steps: int) -> list[list[int]]:
         """Return the tokens that continue each row. After the end of an answer, any tokens follow."""
         tensor = partial(import_module("torch").tensor, device=self.model.device)
-        stops, ends = self._stops
         width = max(map(len, rows))
         generate = methodcaller(
             "generate",
             input_ids=tensor([[0] * (width - len(row)) + row for row in rows]),  # masked, so that any token will do
             attention_mask=tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]),
             max_new_tokens=min(steps, self._context - width),
-            stopping_criteria=[partial(self._find_stops, width)] if stops else None,
-            eos_token_id=[*ends] or None,
-            return_dict_in_generate=False,
+            stopping_criteria=[partial(self._find_stops, width)] if self._stops[0] else None,
+            eos_token_id=[*self._stops[1]] or None,
             **_FIXED,
-            **_sampling(self.params),
-            **self.options,
+            **{**_sampling(self.params), **self.options},
         )
-        made: list[list[int]] = generate(self.model)[:, width:].tolist()
-        return made
+        return list(generate(self.model)[:, width:].tolist())
 
     def _find_stops(self, width: int, input_ids: Any, _scores: object, **_: object) -> object:
-        """Tell `generate`, which asks at every step, which rows hold a stop string. (Its own `stop_strings` read the prompt too.)
-
-        This only saves steps, since `_read` finds the end. So it looks at every eighth step, and at the newest tokens.
-        """
+        """Tell `generate` which rows hold a stop string. This only saves steps: `_read` finds where an answer ends."""
         rows, length = input_ids.shape
         torch = import_module("torch")
         if (length - width) % _INTERVAL:
             return torch.zeros(rows, dtype=torch.bool, device=input_ids.device)
         longest = max(len(stop.encode()) for stop in self._stops[0])  # a token that is not special has a byte or more
         newest = input_ids[:, max(width, length - longest - _INTERVAL - _MARGIN) :].tolist()
-        return torch.tensor([self._has_stop(tokens) for tokens in newest], device=input_ids.device)
+        return torch.tensor([self._has_stop(self._decode(tokens)) for tokens in newest], device=input_ids.device)
 
     def _read(self, tokens: list[int], room: int) -> _Answer:
         """Cut tokens where the answer ends: after a stop string, after an end token, or where there is no more room."""
         said = [*takewhile(lambda token: token not in self._stops[1], tokens[:room])]
-        if self._has_stop(said):
-            count = bisect_left(range(len(said)), True, key=lambda count: self._has_stop(said[:count]))
+        text = self._decode(said)
+        if self._has_stop(text):
+            count = bisect_left(range(len(said)), True, key=lambda count: self._has_stop(self._decode(said[:count])))
             text = self._decode(said[:count])
-            places = [text.index(stop) for stop in self._stops[0] if stop in text]
-            return _Answer(said[:count], text[: min(places)], "stop")
+            end = min(text.index(stop) for stop in self._stops[0] if stop in text)
+            return _Answer(said[:count], text[:end], "stop")
         if len(said) < min(len(tokens), room):
-            return _Answer(tokens[: len(said) + 1], self._decode(said), "stop")
-        return _Answer(said, self._decode(said), "length" if len(said) == room else None)
+            return _Answer(tokens[: len(said) + 1], text, "stop")
+        return _Answer(said, text, "length" if len(said) == room else None)
 
-    def _has_stop(self, tokens: list[int]) -> bool:
-        stops = self._stops[0]
-        text = self._decode(tokens) if stops else ""
-        return any(stop in text for stop in stops)
+    def _has_stop(self, text: str) -> bool:
+        return any(stop in text for stop in self._stops[0])
 
     def _decode(self, tokens: list[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -286,9 +274,7 @@ class LocalModel:
 
 def _row(prompt_tokens: int, answers: Sequence[_Answer]) -> list[Completion]:
     usage = Usage(prompt_tokens, sum(len(answer.tokens) for answer in answers))
-    return [
-        Completion(each.text, each.finish_reason, usage if place == 0 else None) for place, each in enumerate(answers)
-    ]
+    return [Completion(answer.text, answer.finish_reason, None if n else usage) for n, answer in enumerate(answers)]
 
 
 def _sampling(params: Params) -> dict[str, object]:
@@ -308,8 +294,7 @@ def _check_params(params: Params) -> None:
         elif name not in _RANGES:
             raise ValueError(f"params[{name!r}] is not supported by this backend; leave it out.")
         else:
-            types, low, high, text = _RANGES[name]
-            # type() too, since True is an int
+            types, low, high, text = _RANGES[name]  # type() is compared too, since True is an int
             if not isinstance(value, int | float) or type(value) not in types or not low <= value <= high:
                 raise ValueError(f"params[{name!r}] is {value!r}; it must be {text}.")
     if "max_tokens" in params and "max_completion_tokens" in params:

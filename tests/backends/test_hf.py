@@ -184,9 +184,7 @@ def test_a_prompt_that_cannot_be_asked_fails_alone(alphabet: Pair) -> None:
     assert [error_kind(failure(row)) for row in refused] == [
         *("not_sent", "prompt_too_long", "UnicodeEncodeError", "UnicodeEncodeError")
     ]
-    assert failure(refused[1]) == RequestFailed(
-        "prompt_too_long", "it has 64 tokens, and the model takes 64; shorten the prompt"
-    )
+    assert failure(refused[1]) == RequestFailed("prompt_too_long", "64 tokens, of 64 that fit; shorten it")
     assert last == [Completion("bc", "length", Usage(tiny.CONTEXT - 2, 2))]
 
 
@@ -263,6 +261,7 @@ def test_the_model_decides_what_params_do_not_say() -> None:
     assert LocalModel(model, tokenizer, {"temperature": 1.5, "top_p": 1})(["Hi"], 1) != [cold]
     assert LocalModel(model, tokenizer, {"temperature": 1.5, "top_p": 1e-6})(["Hi"], 1) == [cold]
     assert LocalModel(model, tokenizer, {"temperature": 1.5}, {"top_k": 1})(["Hi"], 1) == [cold]
+    assert LocalModel(model, tokenizer, {"temperature": 0}, {"top_k": 1})(["Hi"], 1) == [cold]
 
 
 def test_options_reach_the_model(random: Pair) -> None:

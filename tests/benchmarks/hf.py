@@ -17,21 +17,25 @@ import cProfile
 import pstats
 import time
 from collections.abc import Callable
+from importlib import import_module
 from itertools import product
 from statistics import median
 from string import ascii_lowercase
 from typing import Any, Final
 
-import tokenizers
-import torch
-import transformers
-
 from distgen.backends.hf import LocalModel
 from distgen.backends.params import Params
 
+tokenizers: Any = import_module("tokenizers")
+torch: Any = import_module("torch")
+transformers: Any = import_module("transformers")
+
 LARGE: Final = {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14}
 SMALL: Final = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-WORDS: Final = {True: 150_000, False: 2_000}  # with an accelerator, and without: sampling 150,000 logits a row would hide the rest
+WORDS: Final = {
+    True: 150_000,
+    False: 2_000,
+}  # with an accelerator, and without: sampling 150,000 logits a row would hide the rest
 PROMPT: Final = "Write a question about rivers, and nothing else."
 
 
@@ -75,7 +79,8 @@ def bare(model: Any, tokenizer: Any, prompts: list[str], tokens: int) -> list[st
         eos_token_id=1,
         pad_token_id=0,
     )
-    return tokenizer.decode(made[:, batch["input_ids"].shape[1] :].tolist(), skip_special_tokens=True)
+    texts: list[str] = tokenizer.decode(made[:, batch["input_ids"].shape[1] :].tolist(), skip_special_tokens=True)
+    return texts
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -89,7 +94,7 @@ def main() -> None:
     for name, default in (("batch", 256), ("tokens", 128), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    on_accelerator = torch.accelerator.is_available()
+    on_accelerator: bool = torch.accelerator.is_available()
     tokenizer = make_tokenizer(WORDS[on_accelerator])
     model = make_model(len(tokenizer), on_accelerator)
     params: Params = {"temperature": 1, "max_tokens": options.tokens, "stop": "<|im_end|>"}
@@ -115,9 +120,9 @@ def main() -> None:
     profile = cProfile.Profile()
     profile.runcall(searched, prompts, 1)
     print("searched, profiled:")
-    for (path, _, name), (_, count, _, total, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
-        if path.endswith("backends/hf.py") and name in ("_find_stops", "_read", "_generate"):
-            print(f"  {name:12} {count:5} calls, {1000 * total / options.tokens:7.3f} ms a step")
+    for name, cost in pstats.Stats(profile).get_stats_profile().func_profiles.items():
+        if name in ("_find_stops", "_read", "_generate"):
+            print(f"  {name:12} {cost.ncalls:>5} calls, {1000 * cost.cumtime / options.tokens:7.3f} ms a step")
 
 
 if __name__ == "__main__":
