@@ -34,11 +34,9 @@ _RANGES: Final[Mapping[str, tuple[tuple[type, ...], float, float, str]]] = {
     "max_completion_tokens": ((int,), 1, _UNBOUNDED, "a whole number, 1 or more"),
     "seed": ((int,), 0, 2**31 - 1, "a whole number from 0 to 2,147,483,647"),
 }
-_FIXED: Final[Mapping[str, object]] = {
-    **{"max_length": None, "pad_token_id": 0, "num_beams": 1, "num_return_sequences": 1},
-    **{"stop_strings": None, "max_time": None, "return_dict_in_generate": False},
-}
-_RESERVED: Final = {*_FIXED, "temperature", "top_p", "do_sample", "max_new_tokens", "eos_token_id"}
+_FIXED: Final = {"pad_token_id": 0, "num_beams": 1, "num_return_sequences": 1, "return_dict_in_generate": False}
+_OFF: Final = {"max_length": None, "max_time": None, "stop_strings": None}  # these end answers, and do not say which
+_RESERVED: Final = {*_FIXED, *_OFF, "temperature", "top_p", "do_sample", "max_new_tokens", "eos_token_id"}
 
 
 class Tokenizer(Protocol):
@@ -238,6 +236,7 @@ class LocalModel:
             stopping_criteria=[partial(self._find_stops, width)] if self._stops[0] else None,
             eos_token_id=[*self._stops[1]] or None,
             **_FIXED,
+            **_OFF,
             **{**_sampling(self.params), **self.options},
         )
         return list(generate(self.model)[:, width:].tolist())

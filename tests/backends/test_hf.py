@@ -264,6 +264,14 @@ def test_the_model_decides_what_params_do_not_say() -> None:
     assert LocalModel(model, tokenizer, {"temperature": 0}, {"top_k": 1})(["Hi"], 1) == [cold]
 
 
+def test_an_answer_ends_by_params_alone() -> None:
+    tokenizer = tiny.tokenizer()
+    model = tiny.alphabet_model(tokenizer, max_time=1e-9, stop_strings=["b"], num_beams=2, return_dict_in_generate=True)
+    assert answer((model, tokenizer), ["a"], 2, max_tokens=3, stop="z") == [
+        [Completion("bcd", "length", Usage(1, 6)), Completion("bcd", "length")]
+    ]
+
+
 def test_options_reach_the_model(random: Pair) -> None:
     params: Params = {"temperature": 0, "max_tokens": 40}
     [plain], [varied] = (LocalModel(*random, params, each)(["a"], 1) for each in ({}, {"repetition_penalty": 1e9}))
