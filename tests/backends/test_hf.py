@@ -86,10 +86,12 @@ def test_an_answer_ends_at_the_end_of_sequence(alphabet: Pair) -> None:
     ]
 
 
-def test_a_model_without_an_end_token_takes_that_of_its_tokenizer() -> None:
+def test_a_model_that_names_no_end_token_takes_that_of_its_tokenizer() -> None:
     tokenizer = tiny.tokenizer()
     model = tiny.alphabet_model(tokenizer, eos_token_id=None)
     assert answer((model, tokenizer), ["x"]) == [[Completion("yz", "stop", Usage(1, 3))]]
+    endless = tiny.alphabet_model(tokenizer, eos_token_id=[])
+    assert answer((endless, tokenizer), ["x"], max_tokens=5) == [[Completion("yz", "length", Usage(1, 5))]]
 
 
 def test_an_answer_that_is_cut_says_so(alphabet: Pair) -> None:
