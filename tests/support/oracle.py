@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Final, NotRequired, TypedDict
@@ -70,7 +70,7 @@ DAYS: Final = (
 class Generation(Extension):
     """Writes the body of `{% generation %}`, which marks the answers in a template for training."""
 
-    tags = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 (a variable of the class in jinja2 too)
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
@@ -119,40 +119,54 @@ def render(template: str, variables: Mapping[str, object], today: str, cases: Se
     return rendered
 
 
-def entry_of(source: Source, template: str, prompts: Sequence[Case]) -> Entry:
-    """Return an entry of those prompts, rendered on the day of the source."""
-    cases = render(template, source["variables"], source.get("today", DAYS[0]), prompts)
-    return {"format": source["format"], "source": source["source"], "authority": source["authority"], "cases": cases}
+def edges_of(source: Source) -> Entry:
+    """Return the format's entry in edges.json, or a new one."""
+    known = next((entry for entry in EDGES if entry["format"] == source["format"]), None)
+    new: Entry = {
+        "format": source["format"],
+        "source": source["source"],
+        "authority": source["authority"],
+        "cases": EDGES[0]["cases"],
+    }
+    return known or new
 
 
-def days_of(source: Source, template: str) -> Iterator[Dated]:
-    """Yield an entry for each day, and for each effort of reasoning, that the format is rendered with."""
-    known = [(day["date"], day["reasoning"]) for day in DATED if day["format"] == source["format"]]
-    for today, effort in known or [(day, None) for day in DAYS]:
-        printed = {name: date.fromisoformat(today).strftime(form) for name, form in source["dated"].items()}
-        asked = {**source["variables"], **printed} | ({"reasoning_effort": effort} if effort else {})
-        cases = render(template, asked, today, DATED[0]["cases"])
-        entry = entry_of(source, template, ())
-        yield {**entry, "cases": cases, "date": today, "reasoning": effort}
+def days_of(source: Source) -> list[Dated]:
+    """Return the format's entries in dated.json, or new ones."""
+    known = [day for day in DATED if day["format"] == source["format"]]
+    new: Dated = {**edges_of(source), "date": "", "reasoning": None, "cases": DATED[0]["cases"]}
+    return known or [{**new, "date": day} for day in DAYS if "dated" in source]
+
+
+def render_day(source: Source, template: str, day: Dated) -> Dated:
+    printed = {name: date.fromisoformat(day["date"]).strftime(form) for name, form in source["dated"].items()}
+    effort = {} if day["reasoning"] is None else {"reasoning_effort": day["reasoning"]}
+    variables = {**source["variables"], **printed, **effort}
+    return {**day, "cases": render(template, variables, day["date"], day["cases"])}
 
 
 def main(folder: Path) -> None:
     """Render every format whose template is in the folder, and write the three files."""
+    oracle = {entry["format"]: entry for entry in ORACLE}
     edges = {entry["format"]: entry for entry in EDGES}
     dated = {(day["format"], day["date"], day["reasoning"]): day for day in DATED}
-    for source in ORACLE:
+    for name, source in oracle.items():
         if "template" not in source:
             continue
         template = (folder / source["template"]).read_text("utf-8")
-        source["cases"] = entry_of(source, template, source["cases"] or ORACLE[0]["cases"])["cases"]
-        edge = edges[source["format"]] = entry_of(source, template, EDGES[0]["cases"])
-        if "dated" in source:
-            dated |= {(day["format"], day["date"], day["reasoning"]): day for day in days_of(source, template)}
-        cases = [*source["cases"], *edge["cases"]]
-        refused = sum(case["expected"] is None for case in cases)
-        print(f"{source['format']:24} {source['template']:60} {len(cases)} cases, {refused} refused by the template")
-    for name, entries in (("oracle", ORACLE), ("edges", edges.values()), ("dated", dated.values())):
-        (DATA / f"{name}.json").write_text(to_json([*entries], indent=1), "utf-8")
+        variables, today, edge = source["variables"], source.get("today", DAYS[0]), edges_of(source)
+        cases = render(template, variables, today, source["cases"] or ORACLE[0]["cases"])
+        edge_cases = render(template, variables, today, edge["cases"])
+        oracle[name] = {**source, "cases": cases}
+        edges[name] = {**edge, "cases": edge_cases}
+        for day in days_of(source):
+            dated[name, day["date"], day["reasoning"]] = render_day(source, template, day)
+        refused = sum(case["expected"] is None for case in (*cases, *edge_cases))
+        print(
+            f"{name:24} {source['template']:60} {len(cases) + len(edge_cases)} cases, {refused} refused by the template"
+        )
+    for file, entries in (("oracle", oracle), ("edges", edges), ("dated", dated)):
+        (DATA / f"{file}.json").write_text(to_json([*entries.values()], indent=1), "utf-8")
 
 
 if __name__ == "__main__":
