@@ -1,6 +1,6 @@
-"""Ask again when an answer does not parse: the model sees its answer and the reason why it was not read.
+"""Ask again when an answer does not parse: the model sees its answer and the reason why it was refused.
 
-python tests/examples/ask_again.py http://127.0.0.1:8000/v1 my-model
+Run it with: python tests/examples/ask_again.py BASE_URL MODEL
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
-from returns.result import Result, Success, safe
+from returns.result import Result, safe
 
 from distgen import LLM, Asyncio, Exchange, Generation, Prompt, RowResult, SupportsGenerate, Task, explain, fold, single
 from distgen.backends.server import chat
@@ -19,24 +19,25 @@ from distgen.formats import openai
 Out = TypeVar("Out")
 
 
-def correct(generation: Generation[Out]) -> Prompt | None:
-    """Return the prompt that asks for a better answer, or None if there is no answer to correct."""
+def correction(generations: Sequence[Generation[Out]]) -> Prompt | None:
+    """Return the prompt that asks for a better answer, or None if there is nothing to correct."""
+    (generation,) = generations
+    asked = generation.prompt
 
     def ask(error: ParseFailed | NoText) -> Prompt | None:
         if isinstance(error, NoText):
             return None
-        asked = generation.prompt
         history = (*asked.history, Exchange(asked.user, generation.completion.text))
-        return Prompt(f"Your answer was not accepted: {explain(error)} Answer again.", asked.system, history)
+        return Prompt(f"This was not accepted: {explain(error)} Answer again.", asked.system, history)
 
     return fold(generation.parsed, lambda _: None, ask)
 
 
 def generate(llm: SupportsGenerate[Prompt, Out], prompts: Sequence[Prompt], attempts: int) -> list[RowResult[Out]]:
-    """Return a row of one generation for each prompt, the last one that was given."""
+    """Return a row of one generation for each prompt: the first that parses, or the last."""
     rows = dict(enumerate(llm.generate(prompts)))
     for _ in range(attempts - 1):
-        corrections = {index: fold(row, lambda got: correct(got[0]), lambda _: None) for index, row in rows.items()}
+        corrections = {index: fold(row, correction, lambda _: None) for index, row in rows.items()}
         again = {index: prompt for index, prompt in corrections.items() if prompt}
         rows.update(zip(again, llm.generate(list(again.values())), strict=True))
     return list(rows.values())

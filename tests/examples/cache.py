@@ -4,7 +4,7 @@ A row is found by its prompt, its number of generations, the settings, and how m
 that equal inputs keep samples of their own. Rows that failed or have a generation without text are asked again. Kept
 are text, finish_reason, usage and reasoning.
 
-    python tests/examples/cache.py http://127.0.0.1:8000/v1 my-model answers.sqlite
+Run it with: python tests/examples/cache.py BASE_URL MODEL FILE
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from returns.result import Result, Success
 
-from distgen import LLM, Batch, Completion, Generate, Prompt, Task, Threads, single
+from distgen import LLM, Batch, Completion, Generate, Prompt, Task, Threads
 from distgen.backends.generate import Row
 from distgen.backends.server import blocking, chat
 from distgen.completion import Usage
@@ -33,73 +33,50 @@ P = TypeVar("P")
 
 def cached(backend: Generate[P, Batch], db: sqlite3.Connection, settings: str) -> Generate[P, Batch]:
     """Return a backend that looks into `db` first. `settings` names all else that an answer depends on."""
-    lock, asked = Lock(), Counter[bytes]()
-    db.execute(
-        "CREATE TABLE IF NOT EXISTS saved (key BLOB, occurrence INTEGER, row TEXT, PRIMARY KEY (key, occurrence))"
-    )
-
-    def claim(prompt: P, num_generations: int) -> tuple[bytes, int]:
-        key = sha256(json.dumps([settings, num_generations, prompt]).encode()).digest()
-        asked[key] += 1
-        return key, asked[key]
-
-    def find(key: bytes, occurrence: int) -> Sequence[Completion] | None:
-        found = db.execute("SELECT row FROM saved WHERE key = ? AND occurrence = ?", (key, occurrence)).fetchone()
-        return from_json(found[0]) if found else None
+    lock, times_asked = Lock(), Counter[bytes]()
+    db.execute("CREATE TABLE IF NOT EXISTS saved (key BLOB, time INTEGER, row TEXT, PRIMARY KEY (key, time))")
 
     def ask(prompts: Sequence[P], num_generations: int) -> Batch:
+        asked: list[tuple[bytes, int]] = []
+        found: list[Sequence[Completion] | None] = []
         with lock:
-            keys = [claim(prompt, num_generations) for prompt in prompts]
-            rows = [find(*key) for key in keys]
-        missing = [index for index, row in enumerate(rows) if row is None]
+            for prompt in prompts:
+                key = sha256(json.dumps([settings, num_generations, prompt]).encode()).digest()
+                times_asked[key] += 1
+                asked.append((key, times_asked[key]))
+                saved = db.execute("SELECT row FROM saved WHERE key = ? AND time = ?", asked[-1]).fetchone()
+                found.append(from_json(saved[0]) if saved else None)
+        missing = [index for index, row in enumerate(found) if row is None]
         answers = backend([prompts[index] for index in missing], num_generations) if missing else ()
-        new = dict(zip(missing, answers, strict=True))
-        saved = [(*keys[index], to_json(row)) for index, row in new.items() if is_whole(row, num_generations)]
+        rows = dict(zip(missing, answers, strict=True))
+        new = [(*asked[index], text) for index, row in rows.items() if (text := to_json(row, num_generations))]
         with lock, db:
-            db.executemany("INSERT INTO saved VALUES (?, ?, ?)", saved)
-        return [new[index] if row is None else row for index, row in enumerate(rows)]
+            db.executemany("INSERT OR REPLACE INTO saved VALUES (?, ?, ?)", new)
+        return [rows[index] if row is None else row for index, row in enumerate(found)]
 
     return ask
 
 
-def completions_of(row: Row) -> Sequence[Completion]:
-    """Return the completions of a row, none of a failed one."""
-    return row.value_or(()) if isinstance(row, Result) else row
-
-
-def is_whole(row: Row, num_generations: int) -> bool:
-    """Return whether every generation of a row came, with text and without an error."""
-    texts = [completion.text for completion in completions_of(row) if not completion.error]
-    return len(texts) == num_generations and all(texts)
-
-
-def to_json(row: Row) -> str:
-    """Write the completions of a row."""
-    return json.dumps(
-        [
-            (each.text, each.finish_reason, asdict(each.usage) if each.usage else None, each.reasoning)
-            for each in completions_of(row)
-        ]
-    )
+def to_json(row: Row, num_generations: int) -> str | None:
+    """Return the completions of a row as JSON, or None for a row that must be asked again."""
+    completions = row.value_or(()) if isinstance(row, Result) else row
+    kept = [completion for completion in completions if completion.text and not completion.error]
+    fields = [(it.text, it.finish_reason, it.usage and asdict(it.usage), it.reasoning) for it in kept]
+    return json.dumps(fields) if len(fields) == num_generations else None
 
 
 def from_json(text: str) -> list[Completion]:
-    """Read the completions of a row."""
-    saved: list[tuple[str, str | None, dict[str, int | None] | None, str | None]] = json.loads(text)
-    return [
-        Completion(text, reason, Usage(**usage) if usage else None, thoughts) for text, reason, usage, thoughts in saved
-    ]
+    """Return the completions that `to_json` wrote."""
+    fields: list[tuple[str, str | None, dict[str, int | None] | None, str | None]] = json.loads(text)
+    return [Completion(text, finish, Usage(**usage) if usage else None, why) for text, finish, usage, why in fields]
 
 
 def main(base_url: str, model: str, path: str, questions: Sequence[str]) -> list[list[str]]:
     """Return two answers to each question."""
     params = {"temperature": 1.0}
     with closing(sqlite3.connect(path, check_same_thread=False)) as db:
-        backend = cached(
-            blocking(chat(base_url, model=model, params=params)), db, json.dumps([base_url, model, params])
-        )
-        llm = LLM(Task(Prompt, Success), openai, backend, Threads(32))
-        rows = llm.generate(questions, num_generations=2)
+        backend = cached(blocking(chat(base_url, model=model, params=params)), db, json.dumps([model, params]))
+        rows = LLM(Task(Prompt, Success), openai, backend, Threads(32)).generate(questions, num_generations=2)
     return [[generation.completion.text for generation in row.value_or(())] for row in rows]
 
 

@@ -2,7 +2,7 @@
 
 Answers that do not parse and answers that came before a row failed were paid for, and are counted.
 
-    python tests/examples/cost.py https://api.openai.com/v1 gpt-5-mini
+Run it with: python tests/examples/cost.py BASE_URL MODEL
 """
 
 from __future__ import annotations

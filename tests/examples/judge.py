@@ -1,6 +1,6 @@
 """Generate answers, judge each, and keep the good ones, as streams: memory does not grow with the number of questions.
 
-python tests/examples/judge.py http://127.0.0.1:8000/v1 my-model
+Run it with: python tests/examples/judge.py BASE_URL MODEL
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Ray joins the cluster of RAY_ADDRESS, or starts one here. distgen has to be installed on its machines.
 
-    python tests/examples/on_ray.py
+Run it with: python tests/examples/on_ray.py
 """
 
 from __future__ import annotations

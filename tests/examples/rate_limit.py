@@ -3,7 +3,7 @@
 Requests start evenly, without bursts. Before a request its tokens are an estimate of yours; after it they are counted by
 the server. Retries within the backend are not counted.
 
-    python tests/examples/rate_limit.py http://127.0.0.1:8000/v1 my-model
+Run it with: python tests/examples/rate_limit.py BASE_URL MODEL
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Get answers as values of a pydantic model: one class gives the schema that the server enforces and the parser.
 
-python tests/examples/structured.py http://127.0.0.1:8000/v1 my-model
+Run it with: python tests/examples/structured.py BASE_URL MODEL
 """
 
 from __future__ import annotations
