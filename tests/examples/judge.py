@@ -6,7 +6,7 @@ Run it with: python tests/examples/judge.py BASE_URL MODEL
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from itertools import tee
 from typing import NamedTuple
 
@@ -24,7 +24,9 @@ class Draft(NamedTuple):
     answer: str
 
 
-def write(writer: SupportsGenerate[str, str], questions: Iterable[str], num_generations: int) -> Iterator[Draft]:
+def write(
+    writer: SupportsGenerate[str, str], questions: Iterable[str], num_generations: int
+) -> Generator[Draft, None, None]:
     """Yield the answers of a writer; what failed is left out."""
     for row in writer.stream(questions, num_generations):
         for generation in row.value_or(()):
@@ -33,7 +35,7 @@ def write(writer: SupportsGenerate[str, str], questions: Iterable[str], num_gene
                 yield Draft(generation.prompt.user, text)
 
 
-def keep(judge: SupportsGenerate[Draft, int], drafts: Iterable[Draft], least: int) -> Iterator[Draft]:
+def keep(judge: SupportsGenerate[Draft, int], drafts: Iterable[Draft], least: int) -> Generator[Draft, None, None]:
     """Yield the drafts that the judge gives at least so many points."""
     judged, drafts = tee(drafts)  # holds no more than the judge has in flight
     for draft, row in zip(drafts, judge.stream(judged), strict=True):
@@ -48,7 +50,7 @@ def ask(draft: Draft) -> Prompt:
     )
 
 
-def main(base_url: str, model: str, questions: Iterable[str]) -> Iterator[Draft]:
+def main(base_url: str, model: str, questions: Iterable[str]) -> Generator[Draft, None, None]:
     """Yield the good ones of two answers a question."""
     writer = LLM(Task(Prompt, Success), openai, chat(base_url, model=model), Asyncio(64))
     judge = LLM(Task(ask, safe(int)), openai, chat(base_url, model=model, params={"temperature": 0}), Asyncio(64))
