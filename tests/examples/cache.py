@@ -33,8 +33,8 @@ P = TypeVar("P")
 
 def cached(backend: Generate[P, Batch], db: sqlite3.Connection, settings: str) -> Generate[P, Batch]:
     """Return a backend that looks into `db` first. `settings` names all else that an answer depends on."""
-    lock, times_asked = Lock(), Counter[bytes]()
-    db.execute("CREATE TABLE IF NOT EXISTS saved (key BLOB, time INTEGER, row TEXT, PRIMARY KEY (key, time))")
+    lock, occurrences = Lock(), Counter[bytes]()
+    db.execute("CREATE TABLE IF NOT EXISTS saved (key, occurrence, row, PRIMARY KEY (key, occurrence))")
 
     def ask(prompts: Sequence[P], num_generations: int) -> Batch:
         asked: list[tuple[bytes, int]] = []
@@ -42,9 +42,9 @@ def cached(backend: Generate[P, Batch], db: sqlite3.Connection, settings: str) -
         with lock:
             for prompt in prompts:
                 key = sha256(json.dumps([settings, num_generations, prompt]).encode()).digest()
-                times_asked[key] += 1
-                asked.append((key, times_asked[key]))
-                saved = db.execute("SELECT row FROM saved WHERE key = ? AND time = ?", asked[-1]).fetchone()
+                occurrences[key] += 1
+                asked.append((key, occurrences[key]))
+                saved = db.execute("SELECT row FROM saved WHERE key = ? AND occurrence = ?", asked[-1]).fetchone()
                 found.append(from_json(saved[0]) if saved else None)
         missing = [index for index, row in enumerate(found) if row is None]
         answers = backend([prompts[index] for index in missing], num_generations) if missing else ()
@@ -60,15 +60,18 @@ def cached(backend: Generate[P, Batch], db: sqlite3.Connection, settings: str) -
 def to_json(row: Row, num_generations: int) -> str | None:
     """Return the completions of a row as JSON, or None for a row that must be asked again."""
     completions = row.value_or(()) if isinstance(row, Result) else row
-    kept = [completion for completion in completions if completion.text and not completion.error]
-    fields = [(it.text, it.finish_reason, it.usage and asdict(it.usage), it.reasoning) for it in kept]
+    whole = [completion for completion in completions if completion.text and not completion.error]
+    fields = [(kept.text, kept.finish_reason, kept.usage and asdict(kept.usage), kept.reasoning) for kept in whole]
     return json.dumps(fields) if len(fields) == num_generations else None
 
 
 def from_json(text: str) -> list[Completion]:
     """Return the completions that `to_json` wrote."""
     fields: list[tuple[str, str | None, dict[str, int | None] | None, str | None]] = json.loads(text)
-    return [Completion(text, finish, Usage(**usage) if usage else None, why) for text, finish, usage, why in fields]
+    return [
+        Completion(text, finish_reason, Usage(**usage) if usage else None, reasoning)
+        for text, finish_reason, usage, reasoning in fields
+    ]
 
 
 def main(base_url: str, model: str, path: str, questions: Sequence[str]) -> list[list[str]]:
