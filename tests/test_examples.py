@@ -292,14 +292,15 @@ class TestCost:
         assert 0 < cost.price(Usage(1000, 0, cached_tokens=900), "gpt-5-mini") < cost.price(Usage(1000), "gpt-5-mini")
 
 
-@pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+@pytest.fixture(scope="module")
+def ray() -> Iterator[ModuleType]:
     """Ray, with a local cluster of one CPU."""
     ray = pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", token_hex(32))  # Ray would else write one to the home directory
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield ray
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN", token_hex(32))  # Ray would else write one to the home directory
+        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+        yield ray
+        ray.shutdown()
 
 
 @pytest.mark.slow

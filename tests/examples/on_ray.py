@@ -23,12 +23,20 @@ A = ParamSpec("A")
 T = TypeVar("T")
 
 
+def call(fn: Callable[A, T], /, *args: A.args, **kwargs: A.kwargs) -> T:
+    """Call a function; Ray takes plain functions only, and this one calls any."""
+    return fn(*args, **kwargs)
+
+
+remote_call = ray.remote(call)
+
+
 class RayExecutor(Executor):
-    """Run each call as a Ray task. A call whose worker dies is run again by Ray, 3 times by default."""
+    """Run each call as a Ray task. If its worker dies, Ray runs the call again, 3 times by default."""
 
     def submit(self, fn: Callable[A, T], /, *args: A.args, **kwargs: A.kwargs) -> Future[T]:
-        """Return the future of a call. A future that is cancelled cancels its task, which Ray alone does not do."""
-        task = ray.remote(fn).remote(*args, **kwargs)
+        """Return the future of a call. Cancelling it cancels the task too, which Ray does not do by itself."""
+        task = remote_call.remote(fn, *args, **kwargs)
         future: Future[T] = task.future()
         future.add_done_callback(lambda done: ray.cancel(task) if done.cancelled() else None)
         return future
