@@ -36,7 +36,7 @@ def ask(url: str, proxy: str = "") -> str:
 
 def ask_trusting(certificates: Path, url: str, proxy: str = "") -> str:
     """The same in a process of its own, since certificates are read once in a process."""
-    program = "import sys; from tests.test_proxies import ask; print(ask(*sys.argv[1:]))"
+    program = "import sys; from tests.backends.test_proxies import ask; print(ask(*sys.argv[1:]))"
     environment = {**os.environ, "SSL_CERT_FILE": str(certificates)}
     return subprocess.check_output([sys.executable, "-c", program, url, proxy], text=True, env=environment)
 

@@ -412,3 +412,22 @@ def test_a_server_that_is_killed_and_back_costs_no_row() -> None:
                 return await rows
 
         assert [shown(row) for row in asyncio.run(main())] == [[word] for word in words]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("places", [5, 20])
+def test_a_server_of_few_places_loses_no_row(server: Server, places: int) -> None:
+    server.script(delay=0.05, places=places)
+    words = [f"row {number}" for number in range(600)]
+    backend = completions(server.url, model="m")
+
+    async def main() -> Batch:
+        places = asyncio.Semaphore(512)
+
+        async def one(word: str) -> Row:
+            async with places:
+                return (await backend([word], 1))[0]
+
+        return await asyncio.gather(*map(one, words))
+
+    assert [shown(row) for row in asyncio.run(main())] == [[word] for word in words]
