@@ -94,7 +94,7 @@ def test_each_case_is_read_over_a_socket(server: Server, case: Case) -> None:
     if isinstance(row, Failure):
         assert row.failure() == right
     else:
-        assert isinstance(right, list)
+        assert isinstance(row, list)
         assert [plain(completion) for completion in row] == right
 
 

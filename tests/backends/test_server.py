@@ -47,7 +47,9 @@ def ask(backend: Completions, *prompts: str, n: int = 1) -> Batch:
 
 
 def shown(row: Row) -> list[str] | str:
-    return row.failure().reason if isinstance(row, Failure) else [completion.text for completion in row]  # type: ignore[union-attr]
+    if not isinstance(row, list):
+        return failure(row).reason
+    return [completion.text for completion in row]
 
 
 def failure(row: Row) -> RequestFailed:
@@ -105,7 +107,8 @@ def test_choices_beyond_n_are_dropped_and_counted(server: Server) -> None:
     server.script(Act(response(200, text_body("a", "b", "c", tokens=(3, 15)))))
     (row,) = ask(completions(server.url, model="m"), "x", n=2)
     assert shown(row) == ["a", "b"]
-    assert [completion.usage for completion in row] == [Usage(3, 15), None]  # type: ignore[union-attr]
+    assert isinstance(row, list)
+    assert [completion.usage for completion in row] == [Usage(3, 15), None]
 
 
 # Faults

@@ -43,6 +43,12 @@ served_model=None, error=None),)
     answer = _read(status, fields, body)
     if isinstance(answer, RequestFailed):
         return Failure(_redact_failure(answer, secrets))
+    # Most answers hold no piece of a secret: one look at the whole is cheaper than one at each field. A backslash or an
+    # encoding may hide a piece.
+    is_hidden = b"\\" in body or "content-encoding" in fields
+    said = f"{body.decode(errors='replace')} {_request_id(fields)}"
+    if not is_hidden and redact(said, secrets) is said:
+        return Success(answer)
     return Success(tuple(_redact_completion(completion, secrets, words) for completion in answer))
 
 
@@ -104,7 +110,9 @@ def _read_choices(root: object, headers: Mapping[str, str]) -> tuple[Completion,
     error, usage = read_error(root.get("error")), _usage(root.get("usage"))
     choices = root.get("choices")
     found = _in_order(choices) if is_array(choices) else []
-    completions = tuple(_completion(choice, root, error, headers, place) for place, choice in enumerate(found))
+    completions = tuple(
+        _completion(choice, root, error, headers, None if place else usage, place) for place, choice in enumerate(found)
+    )
     if error and not any(map(_says_something, completions)):
         return _failure("error_object", error.message, 200, headers, error.code, usage)
     if not completions:
@@ -128,10 +136,14 @@ def _in_order(choices: list[object]) -> list[object]:
 
 
 def _completion(
-    choice: object, root: Mapping[str, object], error: ServiceError | None, headers: Mapping[str, str], place: int
+    choice: object,
+    root: Mapping[str, object],
+    error: ServiceError | None,
+    headers: Mapping[str, str],
+    usage: Usage | None,
+    place: int,
 ) -> Completion:
     """Read a choice; what is not read into a field of its own, or is malformed, goes into `extra`."""
-    usage = None if place else _usage(root.get("usage"))
     if not is_object(choice):
         return Completion("", error=f"the choice is {json_type(choice)}", usage=usage)
     rest = _flat(choice)
@@ -269,8 +281,6 @@ def _redact_failure(error: RequestFailed, secrets: tuple[str, ...]) -> RequestFa
 
 
 def _redact_completion(completion: Completion, secrets: tuple[str, ...], words: tuple[str, ...]) -> Completion:
-    if not secrets:
-        return completion
     calls = tuple(
         ToolCall(*(redact_whole(part, words) for part in (c.id, c.name, c.arguments))) for c in completion.tool_calls
     )
