@@ -25,7 +25,7 @@ from distgen.formats import openai
 from tests.examples import ask_again, cache, judge, rate_limit
 from tests.support.servers import Act, Server, chat_body, response, serving
 
-REFUSED = Act(response(400, b'{"error": {"message": "No", "type": "invalid_request_error", "code": null}}'))
+REFUSED = Act(response(404, b'{"error": {"message": "No such model", "code": "model_not_found"}}'))
 
 
 @pytest.fixture(scope="module")

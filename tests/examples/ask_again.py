@@ -45,7 +45,7 @@ def generate(llm: SupportsGenerate[Prompt, Out], prompts: Sequence[Prompt], atte
 
 def main(base_url: str, model: str, questions: Sequence[str]) -> list[Result[int, str]]:
     """Answer each question with a number, in at most three attempts."""
-    task = Task[Prompt, int](lambda prompt: prompt, safe(int))
+    task: Task[Prompt, int] = Task(lambda prompt: prompt, safe(int))
     llm = LLM(task, openai, chat(base_url, model=model), Asyncio(64))
     prompts = [Prompt(question, system="Answer with a number only.") for question in questions]
     return [single(row).alt(explain) for row in generate(llm, prompts, attempts=3)]

@@ -24,7 +24,7 @@ from returns.result import Result, Success
 
 from distgen import LLM, Batch, Completion, Generate, Prompt, Task, Threads
 from distgen.backends.generate import Row
-from distgen.backends.server import blocking, chat
+from distgen.backends.server import Params, blocking, chat
 from distgen.completion import Usage
 from distgen.formats import openai
 
@@ -76,7 +76,7 @@ def from_json(text: str) -> list[Completion]:
 
 def main(base_url: str, model: str, path: str, questions: Sequence[str]) -> list[list[str]]:
     """Return two answers to each question."""
-    params = {"temperature": 1.0}
+    params: Params = {"temperature": 1.0}
     with closing(sqlite3.connect(path, check_same_thread=False)) as db:
         backend = cached(blocking(chat(base_url, model=model, params=params)), db, json.dumps([model, params]))
         rows = LLM(Task(Prompt, Success), openai, backend, Threads(32)).generate(questions, num_generations=2)
