@@ -60,8 +60,9 @@ class Layout:
     generation_prompt: str
     tokens: tuple[str, ...]
     """The special tokens and the stop strings."""
-    strip: Mapping[str, Strip]
-    """By role."""
+    strip_system: Strip
+    strip_user: Strip
+    strip_assistant: Strip
     drop: Mapping[str, tuple[str, str]]
     """By role: what an empty text drops of the literals before and after it."""
     empty_is_absent: bool
@@ -90,6 +91,15 @@ class Layout:
         if words and self._is_plain(self.before_system):
             words.add(self.before_system)
         return tuple(sorted(words, key=lambda word: (-len(word), word)))
+
+    @cached_property
+    def guards(self) -> str:
+        """Characters, few and rare in prose, of which each refused literal holds one: a text without them is safe."""
+        guards = ""
+        for literal in (*self.markup, *self.openings):
+            if not any(char in guards for char in literal):
+                guards += min(literal, key=lambda char: (char.isspace(), char.isalnum(), char not in _MARKUP))
+        return guards
 
     @cached_property
     def delimiters(self) -> tuple[str, ...]:
