@@ -24,7 +24,7 @@ from returns.result import Failure, Result, Success
 from distgen.errors import FormatError, Raised, Unsupported
 from distgen.formats.formatter import split_completion
 from distgen.formats.injection import find_token
-from distgen.formats.layout import is_markup
+from distgen.formats.layout import find_markup, is_markup
 from distgen.prompt import Exchange, Prompt
 
 try:
@@ -35,8 +35,6 @@ try:
 except ImportError as error:
     raise ImportError("chat templates need jinja2: pip install jinja2") from error
 
-# Markup as tokenizers write it: <|im_end|>, </s>, <<SYS>>, <｜User｜>, [INST]; not an address or a comparison.
-_MARKUP: Final = re.compile(r"<{1,2}[^\s<>]{1,80}>{1,2}|\[/?[A-Z][A-Z0-9_]+\]|\[\|[^\s\[\]|]{1,80}\|\]")
 # Private characters of Unicode, which no template treats in a way of its own.
 _PLACEHOLDER: Final = re.compile("\ue000\\d+\ue001")
 _NO_VARIABLES: Final[Mapping[str, object]] = {}
@@ -159,7 +157,7 @@ def _make_environment() -> ImmutableSandboxedEnvironment:
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
+    environment.globals.update(raise_exception=_raise_exception)
     return environment
 
 
@@ -268,7 +266,7 @@ def _find_markup(template: JinjaTemplate) -> Iterator[str]:
     past = (Exchange("x", "x"), Exchange("x", "x"))
     for shape in (Prompt("x"), Prompt("x", "x"), Prompt("x", None, past), Prompt("x", "x", past)):
         for literal in _PLACEHOLDER.split(_render(template, _replace_texts(shape)).value_or("")):
-            yield from _MARKUP.findall(literal)
+            yield from find_markup(literal)
 
 
 # Tokenizer configs. Source of the files and fields: transformers 5.23.0, tokenization_utils_base.py (_from_pretrained,

@@ -16,6 +16,19 @@ SystemPosition: TypeAlias = Literal["first", "last", "refused", "required"]
 _MARKUP: Final = frozenset("<>[]|")  # each special token that a tokenizer maps to one id has one of them
 
 
+# <|im_end|>, </s>, <<SYS>>, <｜User｜>, [INST], [|user|], but not an address or a comparison.
+_TOKEN: Final = re.compile(r"<{1,2}[^\s<>]{1,80}>{1,2}|\[/?[A-Z][A-Z0-9_]+\]|\[\|[^\s\[\]|]{1,80}\|\]")
+
+
+def find_markup(literal: str) -> list[str]:
+    """Return what looks like a special token in a literal of a template.
+
+    >>> find_markup("<|im_end|>\\n<s>[INST] Hi [1]")
+    ['<|im_end|>', '<s>', '[INST]']
+    """
+    return [found[0] for found in _TOKEN.finditer(literal)]
+
+
 def strip_trailing_spaces(text: str) -> str:
     """Return the text without spaces at its end; other white space stays."""
     return text.rstrip(" ")
@@ -118,7 +131,9 @@ class Layout:
         to_end = self.generation_prompt.removeprefix(after_user)
         next_user = self.after_assistant.removeprefix(after_assistant).removesuffix(user)
         first_user = self.after_system.removesuffix(user)
-        to_user = {self.opening.removesuffix(user), next_user} | (set() if self.folds_system else {first_user})
+        to_user = {self.opening.removesuffix(user), next_user}
+        if not self.folds_system:
+            to_user.add(first_user)
         found = (
             Junction(self.system_opening.removesuffix(system), system + after_system, first_user),
             *(Junction(before, user + after_user, after) for before in to_user for after in (to_assistant, to_end)),
