@@ -36,14 +36,13 @@ from distgen.backends.generate import each as each
 from distgen.formats import FORMATS as FORMATS
 from distgen.formats import ChatMessages as ChatMessages
 from distgen.formats import ChatTemplate as ChatTemplate
-from distgen.formats import Example as Example
 from distgen.formats import Format as Format
 from distgen.formats import Formatter as Formatter
 from distgen.formats import format_as as format_as
 from distgen.formats import lookup as lookup
-from distgen.formats import quoting as quoting
-from distgen.formats import total as total
-from distgen.formats import trusting as trusting
+from distgen.formats import segment_if_needed as segment_if_needed
+from distgen.formats import formatter_of as formatter_of
+from distgen.formats import allow_markup as allow_markup
 from distgen.task import Task as Task
 from distgen.executors import Asyncio as Asyncio
 from distgen.executors import Executor as Executor
