@@ -1,4 +1,4 @@
-"""What a client keeps for an event loop: opened in the loop that asks for it first, and closed when that loop ends."""
+"""A value for each event loop, such as its connections: opened in the loop, and closed when the loop ends."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ from typing import Generic, TypeVar, final
 T = TypeVar("T")
 
 
-# Connections belong to one event loop and have to be closed in it, before it ends; but a backend is a value that outlives
-# the loops that use it, several at once, and nobody tells it of their end. An async generator is told: a loop that is shut
-# down, by asyncio.run, by `Asyncio` or by loop.shutdown_asyncgens(), closes those that were begun in it, and one that
-# nobody holds any more is closed by its loop too (PEP 525, "Finalization"). So what is kept lives in a generator that
-# yields once. It holds no other generator, as asynccontextmanager is one, since a loop closes all of them at once; and it
-# does not know its PerLoop, since of a cycle any part may be collected first.
+# Connections belong to one event loop and must be closed in it, before it ends. A backend outlives the loops that use it,
+# and nobody tells it when one ends. An async generator is told: a loop that shuts down (asyncio.run, `Asyncio`,
+# loop.shutdown_asyncgens()) closes the generators that began in it, and closes those that nobody holds any more (PEP 525,
+# "Finalization"). So each value lives in a generator that yields once. The generator must hold no other async generator
+# (an asynccontextmanager is one), since a loop closes all of them at once, and no reference to its PerEventLoop, since
+# the parts of a cycle are finalized in any order.
 @final
-class PerLoop(Generic[T]):
-    """What `open` yields first, once for each running event loop. It must not wait before, lest two calls open two."""
+class PerEventLoop(Generic[T]):
+    """Keeps one value for each running event loop."""
 
-    __slots__ = ("_kept", "_open")
+    __slots__ = ("_values",)
 
-    def __init__(self, open: Callable[[], AsyncGenerator[T, None]]) -> None:  # noqa: D107  (the class says it)
-        self._open = open
-        # By no weak keys: what is kept knows its loop, so that none would ever go.
-        self._kept: dict[asyncio.AbstractEventLoop, tuple[AsyncGenerator[T, None], T]] = {}
+    def __init__(self) -> None:  # noqa: D107  (the class says it)
+        # Not weak keys: a value holds its loop, so that no entry would ever go.
+        self._values: dict[asyncio.AbstractEventLoop, tuple[AsyncGenerator[T, None], T]] = {}
 
-    async def here(self) -> T:
-        """That of this loop."""
+    async def get(self, open: Callable[[], AsyncGenerator[T, None]]) -> T:
+        """Return the value of the running loop. `open` yields it first; it must not await before, lest two be opened."""
         loop = asyncio.get_running_loop()
-        if (kept := self._kept.get(loop)) is not None:
-            return kept[1]
-        for ended in [each for each in list(self._kept) if each.is_closed()]:
-            self._kept.pop(ended, None)  # which another thread may have done
-        life = self._open()
-        opened = await anext(life)
-        self._kept[loop] = life, opened
-        return opened
+        if (found := self._values.get(loop)) is not None:
+            return found[1]
+        for ended in [known for known in list(self._values) if known.is_closed()]:
+            self._values.pop(ended, None)  # another thread may have done that
+        generator = open()
+        value = await anext(generator)
+        self._values[loop] = generator, value
+        return value

@@ -1,4 +1,4 @@
-"""How answers are sampled, in the words of the OpenAI-compatible protocol: one vocabulary for every backend."""
+"""Sampling parameters, in the words of the OpenAI-compatible protocol."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import TypedDict
 
 # Source: OpenAI API reference, "Create chat completion" and "Create completion", request body.
 class Params(TypedDict, total=False):
-    """The parameters of a request; what is left out is for the model's server, or its own configuration, to choose.
+    """The parameters of a request. The server chooses those that are left out.
 
-    A format's `stops` go in here: `{"stop": chatml.stops}`. A backend refuses, by a ValueError, what it has no way to heed;
-    what it can heed beyond these has an argument of its own.
+    A parameter that a backend does not know is a ValueError; other parameters of a server go into `extra_body`.
 
     >>> params: Params = {"temperature": 0.7, "max_tokens": 100, "stop": ("<|im_end|>",), "seed": 7}
     """
@@ -28,3 +27,17 @@ class Params(TypedDict, total=False):
     logprobs: bool | int
     top_logprobs: int
     response_format: Mapping[str, object]
+    reasoning_effort: str
+    verbosity: str
+    tools: Sequence[Mapping[str, object]]
+    tool_choice: str | Mapping[str, object]
+    parallel_tool_calls: bool
+    service_tier: str
+    store: bool
+    metadata: Mapping[str, str]
+    user: str
+    safety_identifier: str
+    prompt_cache_key: str
+    best_of: int
+    echo: bool
+    suffix: str

@@ -1,0 +1,76 @@
+"""An async backend as a synchronous one, on an event loop in the background: for Threads, Processes and Pool."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar, final
+
+from distgen.backends.generate import Batch, Generate
+
+P = TypeVar("P")
+
+# By process id: a forked child finds the loop of its parent here, whose thread it does not have. No lock, which a fork
+# could copy while it is held.
+_LOOPS: Final[dict[int, asyncio.AbstractEventLoop]] = {}
+_SHUTDOWN: Final = 2.0  # seconds at the end of the process
+
+
+def blocking(backend: Generate[P, Awaitable[Batch]]) -> Blocking[P]:
+    """Return a synchronous backend of an async one.
+
+    All backends of a process share one event loop, in a thread that stays until the process ends. An interrupted call
+    is cancelled.
+
+    >>> async def shout(prompts, num_generations):
+    ...     return [[Completion(prompt.upper())] for prompt in prompts]
+    >>> from distgen.completion import Completion
+    >>> blocking(shout)(["hi"], 1)[0][0].text
+    'HI'
+    """
+    return Blocking(backend)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Blocking(Generic[P]):
+    """A synchronous backend that runs an async one on the background event loop of the process."""
+
+    backend: Generate[P, Awaitable[Batch]]
+
+    def __call__(self, prompts: Sequence[P], num_generations: int) -> Batch:
+        """Wait for the answer of the async backend."""
+        future = asyncio.run_coroutine_threadsafe(self._ask(prompts, num_generations), _background_loop())
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # after KeyboardInterrupt
+
+    async def _ask(self, prompts: Sequence[P], num_generations: int) -> Batch:
+        return await self.backend(prompts, num_generations)
+
+
+def _background_loop() -> asyncio.AbstractEventLoop:
+    pid = os.getpid()
+    if (running := _LOOPS.get(pid)) is not None:
+        return running
+    loop = asyncio.new_event_loop()
+    if (first := _LOOPS.setdefault(pid, loop)) is not loop:  # another thread was faster
+        loop.close()
+        return first
+    thread = threading.Thread(target=loop.run_forever, name="blocking backends", daemon=True)
+    thread.start()
+    atexit.register(_shut_down, pid, loop, thread)
+    return loop
+
+
+def _shut_down(pid: int, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    """Close the connections, which would be reported as left open."""
+    if pid == os.getpid():
+        closing = asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop)
+        closing.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
+        thread.join(_SHUTDOWN)

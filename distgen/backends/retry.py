@@ -1,0 +1,146 @@
+"""When a request is made again: `Retry`, a value with a pure decision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, TypeAlias, final
+
+from distgen.errors import RequestFailed
+
+Fault: TypeAlias = Literal["rate_limit", "overload", "refused", "transient", "billed", "final"]
+"""How a request failed, as far as asking again goes.
+
+"refused": no connection was made. "billed": the service may have answered, and charged for it. "final": asking again
+would not help.
+"""
+
+_FIRST_WAIT: Final = 0.5  # seconds; doubled each time
+_LONGEST_BACKOFF: Final = 16.0  # seconds, where the server does not say how long to wait
+_REFUSED_FOR: Final = 15.0  # seconds for which a refused connection is tried again
+_REFUSED_WAIT: Final = 2.0
+
+
+class Outcome(NamedTuple):
+    """A failed request: the `fault`, the seconds that the server asks to wait, and when it was, by the row's clock."""
+
+    fault: Fault
+    hint: float | None = None
+    at: float = 0.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a request is made, and how long a row waits for that.
+
+    At most `attempts` requests that the server failed to answer. A rate limit does not count as one: it is waited for, up
+    to `patience` seconds a row, of which no single wait is longer than `longest_wait`. With `attempts=1` every request is
+    made once.
+    """
+
+    attempts: int = 6
+    patience: float = 90.0
+    longest_wait: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"attempts must be at least 1, got {self.attempts}")
+        if not (self.patience >= 0 and self.longest_wait >= 0):  # NaN is neither
+            raise ValueError("patience and longest_wait must be 0 seconds or more")
+
+    def decide(self, history: Sequence[Outcome], outcome: Outcome, now: float, jitter: float) -> float | None:
+        """Return the seconds to wait before the next request, or None to give up.
+
+        `history` are the earlier outcomes of this request, oldest first. `now` and their `at` are of one clock; the
+        backends count the seconds that the row waited, without those that it stood in a queue. `jitter` is in [0, 1).
+
+        >>> Retry().decide([], Outcome("rate_limit", hint=7.3), now=0, jitter=0)
+        7.3
+        >>> Retry().decide([], Outcome("final"), now=0, jitter=0)
+        """
+        fault = outcome.fault
+        if fault == "final" or self.attempts == 1:
+            return None
+        same = [past for past in history if past.fault == fault]
+        waited = now - same[0].at if same else 0.0
+        backoff = min(_FIRST_WAIT * 2 ** min(len(same), 30), _LONGEST_BACKOFF, self.longest_wait) * (1 - jitter / 2)
+        wait = backoff if outcome.hint is None else min(outcome.hint * (1 + jitter / 10), self.longest_wait)
+        match fault:
+            case "rate_limit":
+                left = self.patience - waited
+                wait = min(wait, left) if outcome.hint is None else wait
+                return wait if 0 < left and wait <= left else None
+            case "refused":
+                wait = min(backoff, _REFUSED_WAIT)
+                return wait if waited + wait <= _REFUSED_FOR else None
+            case "billed" if same:
+                return None
+            case _:
+                counted = sum(past.fault not in ("rate_limit", "refused") for past in history) + 1
+                return wait if counted < self.attempts else None
+
+
+# Sources: OpenAI API, "Error codes"; Moonshot API, "Errors" (exceeded_current_quota_error); Alibaba Model Studio, "Error
+# messages" (Arrearage); New API's and One API's gateways (insufficient_user_quota).
+_QUOTA: Final = frozenset(
+    {
+        "insufficient_quota",
+        "insufficient_user_quota",
+        "insufficient_balance",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "exceeded_current_quota_error",
+        "arrearage",
+    }
+)
+# Codes of error objects that come with status 200, beside numbers, which are HTTP statuses (OpenRouter, "Errors").
+# Sources: OpenAI API, "Error codes"; Anthropic API, "Errors" (overloaded_error, api_error).
+_CODES: Final[dict[str, Fault]] = {
+    "rate_limit_exceeded": "rate_limit",
+    "rate_limit_error": "rate_limit",
+    "too_many_requests": "rate_limit",
+    "overloaded_error": "overload",
+    "service_unavailable": "overload",
+    "server_overloaded": "overload",
+    "server_error": "transient",
+    "internal_server_error": "transient",
+    "internal_error": "transient",
+    "api_error": "transient",
+}
+
+
+def fault_of(error: RequestFailed) -> Fault:
+    """Say how an answer of a server failed.
+
+    >>> fault_of(RequestFailed("status", "slow down", status=429)), fault_of(RequestFailed("status", "no", status=401))
+    ('rate_limit', 'final')
+    >>> fault_of(RequestFailed("error_object", "upstream died", status=200, code="502"))
+    'billed'
+    """
+    code = (error.code or "").lower()
+    if code in _QUOTA:
+        return "final"
+    match error.reason:
+        case "status":
+            return _fault_of_status(error.status or 0)
+        case "error_object":
+            return _fault_of_status(int(code)) if code.isascii() and code.isdigit() else _CODES.get(code, "final")
+        case _:
+            return "final"
+
+
+# Sources: RFC 9110, 15.5 and 15.6; RFC 6585, 4 (429); Anthropic API, "Errors" (529); Cloudflare, "5xx errors" (524: the
+# origin took the request and did not answer in time, as 504).
+def _fault_of_status(status: int) -> Fault:
+    match status:
+        case 429:
+            return "rate_limit"
+        case 503 | 529:
+            return "overload"
+        case 502 | 504 | 524:
+            return "billed"
+        case 408 | 409 | 425:
+            return "transient"
+        case _:
+            return "transient" if 500 <= status < 600 and status != 501 else "final"
