@@ -183,7 +183,7 @@ def run(
         raise TypeError(f"mode must be 'new', 'resume' or 'overwrite', got {mode!r}")
     with suppress(OSError):
         path = path.resolve()  # a link stays a link, and two links to one file share one lock
-    rows = _Rows(path, decode, mode, {**settings, "num_generations": num_generations}, params)
+    rows = _Rows(path, decode, mode, {**settings, "num_generations": num_generations}, dict(params))
     return _run(llm, inputs, rows, encode, num_generations)
 
 
@@ -364,8 +364,10 @@ class _Rows(Generic[_In]):
         """Return the row's number, its input and the number of its texts, or why it is not a row."""
         try:
             fields: object = json.loads(line)
-            row = fields.get("row") if _is_object(fields) else None
-            if not _is_object(fields) or not isinstance(row, int) or row < 1:
+            if not _is_object(fields):
+                return "it is not a JSON object"
+            row = fields.get("row")
+            if not isinstance(row, int) or row < 1:
                 return 'it has no "row"'
             found = self._decode(fields)
             return str(found.failure()) if isinstance(found, Failure) else (row, *found.unwrap())
