@@ -97,7 +97,7 @@ class RequestFailed:
     that came before the failure, and `usage` counts the tokens that `completions` do not already count.
 
     >>> explain(RequestFailed("status", "No key given", status=401))
-    'status 401: No key given; pass api_key=..., or set OPENAI_API_KEY.'
+    'status 401: No key given; pass api_key, or set OPENAI_API_KEY.'
     """
 
     reason: RequestReason
@@ -226,7 +226,7 @@ _UNSUPPORTED: Final[Mapping[Feature, str]] = {
     "no thinking": "opens an answer with <think>; give all that the model wrote, its </think> included",
 }
 _STATUS_HINTS: Final[Mapping[int, str]] = {
-    401: "pass api_key=..., or set OPENAI_API_KEY",
+    401: "pass api_key, or set OPENAI_API_KEY",
     403: "the key has no access to this model",
     404: "check the model's name, and base_url, which usually ends in /v1",
     429: "ask with less concurrency, or check your quota",

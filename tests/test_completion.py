@@ -1,49 +1,37 @@
-"""`each` lifts a function of one prompt, and isolates its rows by itself."""
+"""Completions are plain values; `split_reasoning` takes a thinking block off a text."""
 
 from __future__ import annotations
 
 import pickle
 
 import pytest
-from returns.result import Failure
 
-from distgen import Completion, Raised, Usage, each
-
-
-def answer(prompt: str) -> str:
-    return {"one": "1", "two": "2"}[prompt]
+from distgen.completion import Completion, ToolCall, Usage, split_reasoning
 
 
-def test_each_asks_once_a_generation() -> None:
-    asked: list[str] = []
-
-    def fn(prompt: str) -> Completion:
-        asked.append(prompt)
-        return Completion(str(len(asked)), "stop", Usage(1, 2))
-
-    assert each(fn)(["a", "b"], 2) == [
-        [Completion("1", "stop", Usage(1, 2)), Completion("2", "stop", Usage(1, 2))],
-        [Completion("3", "stop", Usage(1, 2)), Completion("4", "stop", Usage(1, 2))],
-    ]
-    assert asked == ["a", "a", "b", "b"]
-    assert each(fn)([], 3) == []
-
-
-def test_a_prompt_on_which_it_raises_fails_alone() -> None:
-    assert each(answer)(["one", "three", "two"], 1) == [
-        [Completion("1")],
-        Failure(Raised("KeyError", "'three'")),
-        [Completion("2")],
-    ]
+@pytest.mark.parametrize(
+    ("text", "reasoning", "answer"),
+    [
+        ("<think>2 and 2</think>\n4", "2 and 2", "4"),
+        ("<think>\n2 and 2\n</think>\n\n4", "2 and 2", "4"),
+        ("\n<think>a</think>b</think>c", "a", "b</think>c"),
+        ("<think></think>4", "", "4"),
+        ("<think>2 and", "2 and", ""),
+        ("4", None, "4"),
+        ("", None, ""),
+        ("Say <think>4</think>", None, "Say <think>4</think>"),
+    ],
+)
+def test_reasoning_is_split_off_the_start_of_a_text(text: str, reasoning: str | None, answer: str) -> None:
+    assert split_reasoning(text) == (reasoning, answer)
 
 
-def test_an_interrupt_is_no_answer() -> None:
-    def interrupted(_: str) -> str:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        each(interrupted)(["a"], 1)
-
-
-def test_what_it_gives_can_go_to_another_process() -> None:
-    assert pickle.loads(pickle.dumps(each(answer)))(["one"], 1) == [[Completion("1")]]
+def test_a_completion_is_hashed_without_its_extra() -> None:
+    completion = Completion(
+        "4", "stop", Usage(9, 12), tool_calls=(ToolCall("1", "add", "{}"),), extra={"id": "chatcmpl-7", "list": []}
+    )
+    copy = pickle.loads(pickle.dumps(completion))
+    assert copy == completion
+    assert hash(copy) == hash(completion)
+    assert "chatcmpl-7" not in repr(completion)
+    assert Completion("4", extra={"id": "a"}) != Completion("4")

@@ -5,84 +5,103 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Callable
+from typing import TypeAlias, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from returns.result import Failure, Success
 
-from distgen import (
-    InjectedToken,
-    Raised,
-    FormatError,
+from distgen.errors import (
     GenerateError,
+    InjectedToken,
     InvalidArgument,
+    NoText,
     NotParsed,
-    Unsupported,
     ParseFailed,
+    Raised,
+    RequestFailed,
+    RequestReason,
     UnknownFormat,
+    Unsupported,
     WrongCount,
+    error_kind,
     explain,
     fold,
-    error_kind,
 )
 
-FAULT = Raised("TimeoutError", "no answer in 30 s")
-# Each error, what its explanation must name, and what it is counted as.
-ERRORS: list[tuple[FormatError | GenerateError | ParseFailed | Raised, list[str], str]] = [
-    (FAULT, ["TimeoutError", "no answer in 30 s"], "TimeoutError"),
+RAISED = Raised("TimeoutError", "no answer in 30 s")
+AnyError: TypeAlias = GenerateError | ParseFailed | NoText
+
+# Each error, what its explanation must name, and its short name.
+ERRORS: list[tuple[AnyError, list[str], str]] = [
+    (RAISED, ["TimeoutError", "no answer in 30 s"], "TimeoutError"),
     (Raised("KeyboardInterrupt", ""), ["KeyboardInterrupt"], "KeyboardInterrupt"),
     (
         InjectedToken("chatml", "<|im_end|>", "history[1].user", 7),
-        ["chatml", "<|im_end|>", "history[1].user", "character 7", "take it out"],
-        "InjectedToken",
+        ["chatml", "<|im_end|>", "history[1].user", "character 7", "remove it"],
+        "injected_token",
     ),
-    (Unsupported("gemma", "system"), ["gemma", "user text"], "Unsupported"),
-    (Unsupported("mistral-v7-tekken", "no system"), ["mistral-v7-tekken", "give one"], "Unsupported"),
-    (Unsupported("qwen3-nothink", "thinking"), ["qwen3-nothink", "take the thinking out"], "Unsupported"),
-    (Unsupported("qwq", "no thinking"), ["qwq", "</think>"], "Unsupported"),
-    (Unsupported("alpaca", "history"), ["alpaca", "without history"], "Unsupported"),
-    (NotParsed("llama3", "it does not begin with its BOS"), ["llama3", "BOS"], "NotParsed"),
-    (NotParsed("openai", "role 'user' where 'assistant' is due", 2), ["at 2", "'assistant'"], "NotParsed"),
-    (NotParsed("openai", "there is no user message"), ["openai", "no user message"], "NotParsed"),
-    (UnknownFormat("lama", ("llama2", "llama3")), ["'lama'", "'llama2' or 'llama3'", "FORMATS"], "UnknownFormat"),
-    (UnknownFormat("?", ()), ["'?'", "FORMATS"], "UnknownFormat"),
-    (Raised("TimeoutError", "no answer in 30 s", "format"), ["The format", "no answer in 30 s"], "TimeoutError"),
-    (
-        Raised("TimeoutError", "no answer in 30 s", "prompt"),
-        ["The prompt function", "no answer in 30 s"],
-        "TimeoutError",
-    ),
-    (Raised("TimeoutError", "no answer in 30 s", "backend"), ["The backend", "no answer in 30 s"], "TimeoutError"),
-    (Raised("ValueError", "no bar", "progress"), ["The progress callback", "no bar"], "ValueError"),
+    (Unsupported("gemma", "system"), ["gemma", "user text"], "unsupported"),
+    (Unsupported("mistral-v7-tekken", "no system"), ["mistral-v7-tekken", "needs a system text"], "unsupported"),
+    (Unsupported("qwen3-nothink", "thinking"), ["qwen3-nothink", "leave the thinking out"], "unsupported"),
+    (Unsupported("qwq", "no thinking"), ["qwq", "</think>"], "unsupported"),
+    (Unsupported("alpaca", "history"), ["alpaca", "without history"], "unsupported"),
+    (NotParsed("llama3", "it does not begin with its BOS"), ["llama3", "BOS"], "not_parsed"),
+    (NotParsed("openai", "role is 'user' where 'assistant' must follow", 2), ["at 2", "'assistant'"], "not_parsed"),
+    (UnknownFormat("lama", ("llama2", "llama3")), ["'lama'", "'llama2' or 'llama3'", "FORMATS"], "unknown_format"),
+    (UnknownFormat("?", ()), ["'?'", "FORMATS"], "unknown_format"),
+    (Raised("TimeoutError", "no answer in 30 s", "format"), ["the format", "no answer in 30 s"], "TimeoutError"),
+    (Raised("TimeoutError", "no answer", "prompt"), ["the prompt function", "no answer"], "TimeoutError"),
+    (Raised("TimeoutError", "no answer in 30 s", "backend"), ["the backend", "no answer in 30 s"], "TimeoutError"),
+    (Raised("ValueError", "no bar", "progress"), ["the progress callback", "no bar"], "ValueError"),
     (Raised("TimedOut", "No answer; wait."), ["TimedOut: No answer; wait."], "TimedOut"),
-    (ParseFailed(Raised("ValueError", "No number.")), ["ValueError: No number; its text"], "ParseFailed"),
-    (WrongCount("generations", 3, 1), ["1 generations", "3 were asked"], "WrongCount"),
+    (WrongCount("generations", 3, 1), ["1 generations", "3 were asked"], "wrong_count"),
     (
-        InvalidArgument("num_generations", 0, "it must be 1 or more"),
-        ["num_generations=0", "1 or more"],
-        "InvalidArgument",
+        InvalidArgument("num_generations", 0, "it must be at least 1"),
+        ["num_generations=0", "at least 1"],
+        "invalid_argument",
     ),
-    (ParseFailed(FAULT), ["TimeoutError", "completion.text"], "ParseFailed"),
-    (ParseFailed(Raised("KeyError", "")), ["parse: KeyError; its text"], "ParseFailed"),
-    (ParseFailed("no JSON"), ["no JSON", "completion.text"], "ParseFailed"),
+    (ParseFailed(RAISED), ["does not parse: TimeoutError: no answer in 30 s."], "parse_failed"),
+    (ParseFailed(Raised("KeyError", "")), ["does not parse: KeyError."], "parse_failed"),
+    (ParseFailed("no JSON"), ["no JSON"], "parse_failed"),
+    (NoText("max_tokens", "max_tokens was used up by reasoning"), ["max_tokens was used up"], "no_text"),
+    (RequestFailed("status", "No key.", status=401), ["status 401: No key;", "OPENAI_API_KEY"], "status 401"),
+    (RequestFailed("status", "", status=500), ["status 500", "(no message)"], "status 500"),
+    (RequestFailed("status", "slow down", status=429), ["status 429", "concurrency"], "status 429"),
+    (RequestFailed("error_object", "upstream", code="502"), ["with an error: upstream"], "error_object"),
+    (RequestFailed("timeout", "no answer within 600 s"), ["600 s", "raise timeout"], "timeout"),
+    (RequestFailed("connection", "refused"), ["refused", "base_url"], "connection"),
+    (RequestFailed("redirect", "status 302 to http://b"), ["http://b", "trust it"], "redirect"),
+    (RequestFailed("too_long", "longer than 64 MiB"), ["64 MiB", "fewer tokens"], "too_long"),
+    (RequestFailed("not_json", "it begins <html>"), ["<html>", "base_url"], "not_json"),
+    (RequestFailed("no_choices", "'choices' is empty"), ["'choices' is empty"], "no_choices"),
+    (RequestFailed("bad_choice", "'message' is null"), ["'message' is null"], "bad_choice"),
+    (RequestFailed("not_sent", "no such proxy"), ["no such proxy"], "not_sent"),
+    (RequestFailed("prompt_too_long", "9,000 of 8,192 tokens"), ["no room", "9,000"], "prompt_too_long"),
+    (RequestFailed("stopped", "it waited for a retry"), ["stopped", "retry"], "stopped"),
+    (RequestFailed("other", "the queue is full"), ["the queue is full"], "other"),
 ]
 
 
+def test_each_reason_has_its_explanation_tested() -> None:
+    shown = {error.reason for error, _, _ in ERRORS if isinstance(error, RequestFailed)}
+    assert shown == set(get_args(RequestReason))
+
+
 @pytest.mark.parametrize(("error", "named", "counted"), ERRORS)
-def test_every_error_explains_itself(
-    error: FormatError | GenerateError | ParseFailed | Raised, named: list[str], counted: str
-) -> None:
+def test_every_error_explains_itself(error: AnyError, named: list[str], counted: str) -> None:
     sentence = explain(error)
     assert [name for name in named if name not in sentence] == []
     assert "\n" not in sentence
     assert ".." not in sentence
     assert ".;" not in sentence
+    assert sentence.endswith(".")
     assert error_kind(error) == counted
 
 
 @pytest.mark.parametrize("error", [error for error, _, _ in ERRORS])
-def test_every_error_pickles_and_compares(error: FormatError | GenerateError | ParseFailed | Raised) -> None:
+def test_every_error_pickles_and_compares(error: AnyError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert copy == error
     assert hash(copy) == hash(error)
@@ -106,41 +125,41 @@ def raised_by(fn: Callable[[], object]) -> BaseException:
     raise AssertionError("it did not raise")
 
 
-def test_a_fault_names_the_frames_it_came_through() -> None:
+def test_an_exception_names_the_frames_it_came_through() -> None:
     def inner() -> None:
         raise KeyError("k")
 
-    fault = Raised.of(raised_by(inner))
-    assert fault == Raised("KeyError", "'k'")
-    assert fault.trace.splitlines()[-1].endswith("in inner")
-    assert __file__ in fault.trace
+    raised = Raised.of(raised_by(inner))
+    assert raised == Raised("KeyError", "'k'")
+    assert raised.trace.splitlines()[-1].endswith("in inner")
+    assert __file__ in raised.trace
 
 
-def test_a_fault_is_small_whatever_was_raised() -> None:
+def test_an_exception_is_small_whatever_was_raised() -> None:
     def dive(depth: int) -> None:
         if depth:
             dive(depth - 1)
         raise ValueError("x" * 10_000_000)
 
-    fault = Raised.of(raised_by(lambda: dive(500)))
-    assert fault.message.endswith("... (9998000 more characters)")
-    assert len(fault.message) < 2_100
-    assert len(fault.trace.splitlines()) == 12
+    raised = Raised.of(raised_by(lambda: dive(500)))
+    assert raised.message.endswith("... (9998000 more characters)")
+    assert len(raised.message) < 2_100
+    assert len(raised.trace.splitlines()) == 12
 
 
 @pytest.mark.parametrize("why", [ValueError("no words"), SystemExit(), asyncio.CancelledError()], ids=repr)
-def test_a_fault_of_an_exception_that_cannot_speak(why: BaseException) -> None:
+def test_an_exception_of_an_exception_that_cannot_speak(why: BaseException) -> None:
     assert Raised.of(Mute(why)) == Raised("tests.test_errors.Mute", f"<its __str__ raised {type(why).__name__}>")
     with pytest.raises(KeyboardInterrupt):
         Raised.of(Mute(KeyboardInterrupt()))
 
 
-def test_a_fault_of_code_that_is_in_no_module() -> None:
-    fault = Raised.of(raised_by(lambda: exec("1 / 0", {"__name__": None})))
-    assert fault.trace.endswith("<string>:1 in <module>")
+def test_an_exception_of_code_that_is_in_no_module() -> None:
+    raised = Raised.of(raised_by(lambda: exec("1 / 0", {"__name__": None})))
+    assert raised.trace.endswith("<string>:1 in <module>")
 
 
-def test_a_fault_names_its_causes_and_ends_in_a_circle_of_them() -> None:
+def test_an_exception_names_its_causes_and_ends_in_a_circle_of_them() -> None:
     outer, inner = RuntimeError("connection error"), OSError("refused")
     outer.__cause__, inner.__cause__ = inner, outer
     assert Raised.of(outer).message == (
@@ -151,10 +170,10 @@ def test_a_fault_names_its_causes_and_ends_in_a_circle_of_them() -> None:
 
 @given(st.text(), st.sampled_from([ValueError, OSError, SystemExit, StopIteration, GeneratorExit]))
 def test_any_text_of_any_exception_is_kept(text: str, made: type[BaseException]) -> None:
-    fault = Raised.of(made(text))
-    assert fault.kind == made.__name__
-    assert fault.message == str(made(text))
-    assert pickle.loads(pickle.dumps(fault)) == fault
+    raised = Raised.of(made(text))
+    assert raised.kind == made.__name__
+    assert raised.message == str(made(text))
+    assert pickle.loads(pickle.dumps(raised)) == raised
 
 
 def test_fold_takes_the_one_way_that_is_open() -> None:

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
-from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```$(?:\s*^```text\n(.*?)^```$)?", README, re.DOTALL | re.MULTILINE)
+from tests.support.readme import README, Block, blocks
+
+BLOCKS = blocks()
 
 
-@pytest.mark.parametrize(("code", "printed"), BLOCKS, ids=[f"block {n}" for n in range(len(BLOCKS))])
+@pytest.mark.parametrize("block", BLOCKS, ids=[f"block {n}" for n in range(len(BLOCKS))])
 @pytest.mark.no_cover
-def test_a_block_prints_what_it_says(code: str, printed: str) -> None:
+def test_a_block_prints_what_it_says(block: Block) -> None:
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
-        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
-    assert output.getvalue() == printed
+        exec(compile(block.code, "README.md", "exec"), {"__name__": "readme"})
+    assert output.getvalue() == block.printed
 
 
-def test_every_block_says_what_it_prints() -> None:
-    assert len(BLOCKS) == README.count("```python\n")
-    assert all(printed for _, printed in BLOCKS)
-
-
-def test_the_tour_names_every_file() -> None:
-    package = Path(__file__).parent.parent / "distgen"
-    files = {path.name for path in package.iterdir() if path.suffix == ".py" and path.name != "__init__.py"}
-    assert set(re.findall(r"^\| `distgen/(\w+\.py)`", README, re.MULTILINE)) == files
+def test_no_block_is_overlooked() -> None:
+    text = README.read_text("utf-8")
+    assert len(BLOCKS) == text.count("```python")
+    assert sum(1 for block in BLOCKS if block.printed) == text.count("```text")

@@ -1,4 +1,4 @@
-"""A backend without a model: every prompt is answered with itself, for tests, dry runs and examples."""
+"""A backend without a model: it answers each prompt with the prompt, for tests, rehearsals and examples."""
 
 from __future__ import annotations
 
@@ -10,17 +10,12 @@ from distgen.prompt import Messages
 
 
 def echo(prompts: Sequence[str] | Sequence[Messages], num_generations: int) -> Batch:
-    """Answers a text with itself and messages with the content of the last one, `num_generations` times.
+    """Answer a text with itself, and messages with the content of the last one, `num_generations` times.
 
-    >>> echo(["Hello"], 1)
-    [[Completion(text='Hello', finish_reason='stop', usage=None)]]
-    >>> echo([[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]], 1)
-    [[Completion(text='Hi', finish_reason='stop', usage=None)]]
+    >>> [completion.text for completion in echo(["Hello"], 2)[0]]
+    ['Hello', 'Hello']
     """
-    return [[Completion(_said(prompt), "stop") for _ in range(num_generations)] for prompt in prompts]
-
-
-def _said(prompt: str | Messages) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    return prompt[-1]["content"] if prompt else ""
+    texts = [
+        prompt if isinstance(prompt, str) else "".join(last["content"] for last in prompt[-1:]) for prompt in prompts
+    ]
+    return [[Completion(text, "stop") for _ in range(num_generations)] for text in texts]

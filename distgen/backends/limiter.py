@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from typing import Final, final
 
-_WINDOW: Final = (
+_WINDOW: Final = 4  # answers for each place before one more place is tried
+_LONGEST_WINDOW: Final = 64
     4  # answers for each place, before more places are tried: 1 rejected request in about 4 times the bound
 )
 
@@ -24,6 +25,7 @@ class Limiter:
         self._most = most
         self._step = 1
         self._answers = 0
+        self._window = _WINDOW
         self._paused_until = 0.0
         self._is_stopped = False
         self._waiting: deque[asyncio.Future[bool]] = deque()  # for a place
@@ -36,7 +38,7 @@ class Limiter:
         if not self._waiting and self._has_room():
             self.under_way += 1
             return True
-        place = asyncio.get_running_loop().create_future()
+        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         try:
             return await place
@@ -45,24 +47,27 @@ class Limiter:
                 self.leave()
             raise
 
-    def leave(self) -> None:
-        """Give a place back."""
+    def leave(self, is_rejected: bool = False) -> None:
+        """Give a place back. If its request was rejected, as many as are still under way are the bound."""
         self.under_way -= 1
+        if is_rejected:
+            self.limit = max(1, min(self.limit, self.under_way))
+            if self._step == 2:  # a single place more was too much: wait longer before the next try
+                self._window = min(2 * self._window, _LONGEST_WINDOW)
+            self._step = 1
+            self._answers = 0
         self._hand_out()
 
     def answered(self) -> None:
         """Try more places after a while of answers."""
         self._answers += 1
-        if self.limit < self._most and self._answers >= _WINDOW * self.limit:
+        window = self._window if self._step == 1 else 1
+        if self.limit < self._most and self._answers >= window * self.limit:
             self.limit = min(self._most, self.limit + self._step)
+            if self._step > 1:
+                self._window = _WINDOW
             self._step *= 2
             self._answers = 0
-
-    def rejected(self) -> None:
-        """Take the number of requests under way, without the one that was rejected, as the bound."""
-        self.limit = max(1, min(self.limit, self.under_way))
-        self._step = 1
-        self._answers = 0
 
     def pause(self, seconds: float) -> None:
         """Hand out no place for some seconds."""

@@ -70,7 +70,7 @@ class Retry:
             case "rate_limit":
                 left = self.patience - waited
                 wait = min(wait, left) if outcome.hint is None else wait
-                return wait if 0 < left and wait <= left else None
+                return wait if left > 0 and wait <= left else None
             case "refused":
                 wait = min(backoff, _REFUSED_WAIT)
                 return wait if waited + wait <= _REFUSED_FOR else None

@@ -16,6 +16,7 @@ import random
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, Generic, TypeAlias, TypeVar, final
 from urllib.parse import urlsplit
 
@@ -47,6 +48,8 @@ _Answer: TypeAlias = Result[tuple[Completion, ...], RequestFailed]
 
 _REFUSES_N: Final = (400, 422)  # statuses with which servers refuse n > 1; a validator, as FastAPI's, answers 422
 _STOP_CHECK: Final = 0.1  # seconds
+_RETRY: Final = Retry()
+_BUSY: Final = ("rate_limit", "overload")
 
 
 @dataclass(slots=True)
@@ -105,7 +108,7 @@ class Server(Generic[P]):
 
     def read(self, status: int, headers: Mapping[str, str], body: bytes) -> _Answer:
         """Read an answer: its completions, at least one, or a RequestFailed."""
-        own = {} if callable(self.headers) else self.headers
+        own: Mapping[str, str] = {} if callable(self.headers) else self.headers
         return self._read(status, headers, body, own)
 
     def _read(self, status: int, headers: Mapping[str, str], body: bytes, own: Mapping[str, str]) -> _Answer:
@@ -117,7 +120,8 @@ class Server(Generic[P]):
         return await _all([self._row(prompt, num_generations) for prompt in prompts])
 
     async def _row(self, prompt: P, num_generations: int) -> Row:
-        state = await self._states.get(self._open)
+        open_state = partial(_open, self.max_connections, self.timeout, self.proxy, self.stop)
+        state = await self._states.get(open_state)
         n = 1 if state.refuses_n else num_generations
         first = await self._ask(state, self.body(prompt, n))
         if n > 1 and isinstance(first, Failure) and _may_refuse_n(first.failure()):
@@ -135,10 +139,11 @@ class Server(Generic[P]):
         waited, spent = 0.0, None
         failed = RequestFailed("stopped", "this row had not been asked")
         while await limiter.enter():
+            fault: Fault = "transient"
             try:
                 answer, fault = await self._once(state, body)
             finally:
-                limiter.leave()
+                limiter.leave(is_rejected=fault in _BUSY)
             if isinstance(answer, Success):
                 limiter.answered()
                 return answer
@@ -147,7 +152,8 @@ class Server(Generic[P]):
             failed = replace(failed, usage=spent)
             outcome = Outcome(fault, failed.retry_after, waited)
             wait = self.retry.decide(history, outcome, waited, random.random())
-            self._slow_down(limiter, outcome, wait)
+            if fault in _BUSY:
+                self._pause(limiter, outcome, wait)
             if wait is None:
                 return Failure(failed)
             history.append(outcome)
@@ -178,25 +184,12 @@ class Server(Generic[P]):
             ours["Authorization"] = f"Bearer {self.api_key}"
         return {**{name: value for name, value in ours.items() if name.lower() not in names}, **own}
 
-    def _slow_down(self, limiter: Limiter, outcome: Outcome, wait: float | None) -> None:
-        """Ask less at once after a rate limit or an overload, and nothing for a while if the server says so."""
-        if outcome.fault not in ("rate_limit", "overload"):
-            return
-        limiter.rejected()
+    def _pause(self, limiter: Limiter, outcome: Outcome, wait: float | None) -> None:
+        """Ask nothing for a while if the server says so, or answers nobody."""
         if outcome.fault == "rate_limit" and outcome.hint is not None:
             limiter.pause(min(outcome.hint, self.retry.longest_wait))
         elif limiter.under_way == 0 and wait is not None:  # else it is still answering others
             limiter.pause(wait)
-
-    async def _open(self) -> AsyncGenerator[_State, None]:
-        limiter = Limiter(self.max_connections)
-        async with open_session(self.timeout, self.proxy) as session:
-            watch = asyncio.create_task(_watch(self.stop, limiter)) if self.stop else None
-            try:
-                yield _State(session, limiter)
-            finally:
-                if watch:
-                    watch.cancel()
 
 
 Chat: TypeAlias = Server[Messages]
@@ -215,7 +208,7 @@ def chat(
     extra_body: Mapping[str, object] | None = None,
     headers: Headers | None = None,
     timeout: float = 600.0,
-    retry: Retry = Retry(),
+    retry: Retry = _RETRY,
     max_connections: int = 512,
     proxy: str | None = None,
     stop: threading.Event | None = None,
@@ -245,7 +238,7 @@ def completions(
     extra_body: Mapping[str, object] | None = None,
     headers: Headers | None = None,
     timeout: float = 600.0,
-    retry: Retry = Retry(),
+    retry: Retry = _RETRY,
     max_connections: int = 512,
     proxy: str | None = None,
     stop: threading.Event | None = None,
@@ -263,6 +256,19 @@ def completions(
 
 async def _all(coroutines: Sequence[Coroutine[object, object, _T]]) -> list[_T]:
     return await asyncio.gather(*coroutines)
+
+
+async def _open(
+    most: int, timeout: float, proxy: str | None, stop: threading.Event | None
+) -> AsyncGenerator[_State, None]:
+    limiter = Limiter(most)
+    watch = asyncio.create_task(_watch(stop, limiter)) if stop else None
+    try:
+        async with open_session(timeout, proxy) as session:
+            yield _State(session, limiter)
+    finally:
+        if watch:
+            watch.cancel()
 
 
 async def _watch(stop: threading.Event, limiter: Limiter) -> None:

@@ -131,41 +131,39 @@ def _completion(
     choice: object, root: Mapping[str, object], error: ServiceError | None, headers: Mapping[str, str], place: int
 ) -> Completion:
     """Read a choice; what is not read into a field of its own, or is malformed, goes into `extra`."""
+    usage = None if place else _usage(root.get("usage"))
     if not is_object(choice):
-        return Completion(
-            "", error=f"the choice is {json_type(choice)}", usage=None if place else _usage(root.get("usage"))
-        )
-    message = choice.get("message")
-    rest = {**(message if is_object(message) else {}), **{name: choice[name] for name in choice if name != "message"}}
-    if not is_object(message) and message is not None:
-        rest["message"] = message
+        return Completion("", error=f"the choice is {json_type(choice)}", usage=usage)
+    rest = _flat(choice)
+    finish_reason, refusal = _take_text(rest, "finish_reason"), _take_text(rest, "refusal")
     text, reasoning = _content(rest)
-    finish_reason = _take_text(rest, "finish_reason")
-    refusal, own = _take_text(rest, "refusal"), read_error(rest.pop("error", None)) or error
+    logprobs, calls = read_logprobs(rest.get("logprobs")), _tool_calls(rest.get("tool_calls"))
+    own = read_error(rest.get("error")) or error
     broken = (
         f"the service broke the answer off: {finish_reason}" if (finish_reason or "").lower() in _BROKEN_OFF else None
     )
-    logprobs, calls = read_logprobs(rest.get("logprobs")), _tool_calls(rest.get("tool_calls"))
-    for name, is_read in (
-        ("logprobs", logprobs is not None),
-        ("tool_calls", bool(calls)),
-        ("index", True),
-        ("role", True),
-    ):
-        if is_read:
-            rest.pop(name, None)
+    read = {"index", "role", "error", *(("logprobs",) if logprobs else ()), *(("tool_calls",) if calls else ())}
+    extra = {name: value for name, value in rest.items() if value is not None and name not in read}
     return Completion(
         text,
         finish_reason,
-        None if place else _usage(root.get("usage")),
+        usage,
         reasoning,
         refusal,
         calls,
-        served_model if isinstance(served_model := root.get("model"), str) else None,
+        model if isinstance(model := root.get("model"), str) else None,
         (own.message or own.code) if own else broken,
         logprobs,
-        {**_rest_of_answer(root, headers, place), **{name: value for name, value in rest.items() if value is not None}},
+        {**_rest_of_answer(root, headers, place), **extra},
     )
+
+
+def _flat(choice: Mapping[str, object]) -> dict[str, object]:
+    """Put the fields of a choice and of its message side by side."""
+    message = choice.get("message")
+    if not is_object(message):
+        return dict(choice)
+    return {**message, **{name: value for name, value in choice.items() if name != "message"}}
 
 
 def _take_text(rest: dict[str, object], name: str) -> str | None:
@@ -201,7 +199,8 @@ def _content(rest: dict[str, object]) -> tuple[str, str | None]:
 # {"type": "thinking", "thinking": [{"type": "text", "text": string}]}.
 def _parts(parts: list[object]) -> tuple[str | None, str]:
     """Join the text and the thinking of content parts; the text is None if a part is of another kind."""
-    texts, thoughts = [], []
+    texts: list[str] = []
+    thoughts: list[str] = []
     for part in parts:
         inner = part if not is_object(part) else part.get("thinking", part.get("text"))
         said = "".join(filter(None, (_parts(inner)[0],))) if is_array(inner) else inner

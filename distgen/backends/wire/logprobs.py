@@ -39,7 +39,9 @@ def read_logprobs(value: object) -> tuple[TokenLogprob, ...] | None:
 
 
 def _entry(value: object) -> tuple[object, object, object]:
-    return (value.get("token"), value.get("logprob"), value.get("top_logprobs")) if is_object(value) else (None,) * 3
+    if not is_object(value):
+        return None, None, None
+    return value.get("token"), value.get("logprob"), value.get("top_logprobs")
 
 
 def _tops(value: object) -> tuple[TokenLogprob, ...] | None:

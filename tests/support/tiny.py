@@ -1,6 +1,6 @@
-"""Tiny models that the tests make themselves, in a second and without a download: transformers' own classes, real weights.
+"""Tiny models made in a second, without a download: the classes of transformers, with real weights.
 
-Nothing here is typed by torch or transformers, which most who run the tests do not have.
+Nothing here has types of torch or transformers, so that it type-checks where they are not installed.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 from string import ascii_lowercase, digits
 from typing import Any, Final, Protocol
 
-from distgen.backends.transformers import Model, Tokenizer
+from distgen.backends.hf import Model, Tokenizer
 
 CONTEXT: Final = 64
 SPECIAL: Final = ("<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
-# How Llama 3 and Qwen cut up a text first. Source: tokenizer.json of Qwen/Qwen2.5-7B-Instruct, pre_tokenizer.
+# How the tokenizers of Llama 3 and Qwen split a text into words. Source: tokenizer.json of Qwen/Qwen2.5-7B-Instruct, pre_tokenizer.
 _WORDS: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -24,7 +24,7 @@ PAD, BOS, EOS, START, END = range(5)
 
 
 class ChatTokenizer(Tokenizer, Protocol):
-    """A real one, with what the tests alone call."""
+    """A tokenizer of transformers, with the methods that only tests call."""
 
     padding_side: str
 
@@ -45,12 +45,18 @@ class ChatTokenizer(Tokenizer, Protocol):
     def save_pretrained(self, save_directory: Path) -> object: ...
 
 
-class SavedModel(Model, Protocol):
+class TinyModel(Model, Protocol):
+    """A model of transformers, with the methods that only tests call."""
+
+    def register_forward_hook(self, hook: Callable[..., None]) -> object: ...
+
     def save_pretrained(self, save_directory: Path) -> object: ...
+
+    def to(self, dtype: object) -> TinyModel: ...
 
 
 def tokenizer(merges: int = 0, special: Sequence[str] = SPECIAL) -> ChatTokenizer:
-    """Byte-level BPE, as most models have it, with so many merges learned from the README."""
+    """Make a byte-level BPE tokenizer, as most models have, with that many merges learned from this file."""
     tokenizers, transformers = import_module("tokenizers"), import_module("transformers")
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -67,16 +73,16 @@ def tokenizer(merges: int = 0, special: Sequence[str] = SPECIAL) -> ChatTokenize
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    bpe.train_from_iterator([(Path(__file__).parents[2] / "README.md").read_text()], trainer)
+    bpe.train_from_iterator([Path(__file__).read_text()], trainer)
     made: ChatTokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>", extra_special_tokens=[*special]
     )
-    made.padding_side = "right"  # as many tokenizers come
+    made.padding_side = "right"  # the default of many tokenizers
     return made
 
 
-def drawn(tokens: int, kind: str = "Llama", **generation: object) -> SavedModel:
-    """A model with weights drawn at random, the same each time, of that architecture."""
+def random_model(tokens: int, kind: str = "Llama", **generation: object) -> TinyModel:
+    """Make a model of that architecture with random weights, the same each time."""
     torch, transformers = import_module("torch"), import_module("transformers")
     sizes: dict[str, dict[str, int]] = {
         "Llama": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
@@ -92,8 +98,8 @@ def drawn(tokens: int, kind: str = "Llama", **generation: object) -> SavedModel:
         )
 
 
-def spelling(tokens: Tokenizer, **generation: object) -> SavedModel:
-    """A model that knows one thing, which token comes next: a to z and then EOS, 0 to 9, then <|im_end|> and then a.
+def alphabet_model(tokens: Tokenizer, **generation: object) -> TinyModel:
+    """Make a model that continues a to z, then EOS; 0 to 9, then <|im_end|>, then a.
 
     Its embeddings are the unit vectors, its layer adds nothing to them, and its head maps each to its successor.
     """
@@ -129,9 +135,9 @@ def spelling(tokens: Tokenizer, **generation: object) -> SavedModel:
 
 
 def greedy(model: Model, prompt: Sequence[int], steps: int) -> list[int]:
-    """What follows a prompt when the likeliest token is taken each time, by the bare network: no cache, no padding."""
+    """Continue a prompt with the likeliest token each time, by the bare network: no cache, no padding."""
     torch = import_module("torch")
-    forward: Callable[..., Any] = getattr(model, "forward")  # noqa: B009  # no part of what the backend calls
+    forward: Callable[..., Any] = getattr(model, "forward")  # noqa: B009  # the protocol does not have it
     tokens = [*prompt]
     with torch.no_grad():
         for _ in range(steps):
@@ -139,8 +145,8 @@ def greedy(model: Model, prompt: Sequence[int], steps: int) -> list[int]:
     return tokens[len(prompt) :]
 
 
-def _configured(model: Any, generation: Mapping[str, object]) -> SavedModel:
+def _configured(model: Any, generation: Mapping[str, object]) -> TinyModel:
     for name, value in generation.items():
         setattr(model.generation_config, name, value)
-    made: SavedModel = model.eval()
+    made: TinyModel = model.eval()
     return made

@@ -1,0 +1,227 @@
+"""Answers of servers: each case over a real socket, and bytes of any kind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from returns.result import Failure, Success
+
+from distgen.backends.generate import Batch, Row
+from distgen.backends.retry import Retry
+from distgen.backends.server import chat, completions
+from distgen.backends.wire import read_answer
+from distgen.completion import Completion, ToolCall, Usage
+from distgen.errors import RequestFailed
+from tests.support.servers import Act, Server, response, serving
+
+
+class Case(TypedDict):
+    name: str
+    n: int
+    status: int
+    headers: dict[str, str]
+    body: str
+
+
+CASES: list[Case] = [json.loads(line) for line in (Path(__file__).parent / "answers.jsonl").read_text().splitlines()]
+U = Usage(9, 12)
+# By the name of the case: the fields of each completion, or of the failure, and the number of requests.
+RIGHT: Mapping[str, tuple[object, int]] = {
+    "reasoning_content beside a text": ([Completion("4", reasoning="2 and 2", finish_reason="stop", usage=U)], 1),
+    "reasoning beside a text": ([Completion("4", reasoning="2 and 2", finish_reason="stop", usage=U)], 1),
+    "thinking ate max_tokens": ([Completion("", reasoning="2 and", finish_reason="length", usage=U)], 1),
+    "thinking ate max_tokens, empty text": ([Completion("", reasoning="2 and", finish_reason="length", usage=U)], 1),
+    "think block inside the text": ([Completion("<think>2 and 2</think>\n4", "stop", U)], 1),
+    "tool call, no text": (
+        [Completion("", "tool_calls", U, tool_calls=(ToolCall("call_1", "add", '{"a": 2}'),))],
+        1,
+    ),
+    "refusal": ([Completion("", "stop", U, refusal="I cannot.")], 1),
+    "content as text parts": ([Completion("The answer is 4.", "stop", U)], 1),
+    "content as thinking and text parts": ([Completion("4", "stop", U, reasoning="2 and 2")], 1),
+    "one of four choices without text": (
+        [Completion("a", "stop", Usage(9, 40)), *(Completion(text, "stop") for text in ("b", "", "d"))],
+        1,
+    ),
+    "cached and reasoning tokens, served model": ([Completion("4", "stop", Usage(900, 30, 640, 22))], 1),
+    "an error object in a 200 with a transient code": (
+        RequestFailed("error_object", "Upstream error from provider", 200, "502"),
+        2,
+    ),
+    "out of quota": (RequestFailed("status", "You exceeded your current quota.", 429, "insufficient_quota"), 1),
+    "JSON, then data: [DONE]": ([Completion("4", "stop", U)], 1),
+    "a lone surrogate": ([Completion("half \ud83d", "stop", U)], 1),
+    "a raw line break inside a JSON string": ([Completion("a\nb", "stop", U)], 1),
+    "usage without choices": (RequestFailed("no_choices", "'choices' is empty", 200, usage=U), 1),
+    "rate limit, OpenAI's headers": (
+        RequestFailed("status", "Rate limit reached. Please try again in 7.3s.", 429, "rate_limit_exceeded", 7.3),
+        1,
+    ),
+    "rate limit, float seconds": (RequestFailed("status", "slow down", 429, retry_after=2.5), 1),
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[Server]:
+    with serving() as server:
+        yield server
+
+
+def ask(url: str, n: int, retry: Retry) -> Row:
+    backend = chat(url, model="m", api_key="sk-0123456789", retry=retry)
+
+    async def main() -> Batch:
+        return await backend([[{"role": "user", "content": "Hi"}]], n)
+
+    return asyncio.run(main())[0]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_each_case_is_read_over_a_socket(server: Server, case: Case) -> None:
+    body = case["body"].encode("utf-8", "surrogatepass")
+    server.script(then_always=Act(response(case["status"], body, case["headers"])))
+    row = ask(server.url, case["n"], Retry(attempts=2, patience=0))
+    right, requests = RIGHT[case["name"]]
+    assert len(server.seen()) == requests
+    assert server.seen()[0].json()["stream"] is False
+    if isinstance(row, Failure):
+        assert row.failure() == right
+    else:
+        assert isinstance(right, list)
+        assert [plain(completion) for completion in row] == right
+
+
+def plain(completion: Completion) -> Completion:
+    """A completion without the model's name and `extra`, which every answer has."""
+    return Completion(
+        completion.text,
+        completion.finish_reason,
+        completion.usage,
+        completion.reasoning,
+        completion.refusal,
+        completion.tool_calls,
+        error=completion.error,
+    )
+
+
+def read(answer: object, headers: Mapping[str, str] | None = None) -> Sequence[Completion]:
+    return read_answer(200, headers or {}, json.dumps(answer).encode()).unwrap()
+
+
+def test_all_else_is_kept() -> None:
+    choice = {"index": 0, "text": "a", "finish_reason": 3, "stop_reason": "x", "logprobs": {"tokens": 1}}
+    answer = {"id": "c-1", "service_tier": "flex", "choices": [choice], "usage": {"cost": 0.5}, "model": "m"}
+    (completion,) = read(answer, {"X-Request-Id": "r-1"})
+    assert completion.extra == {
+        "id": "c-1",
+        "service_tier": "flex",
+        "usage": {"cost": 0.5},
+        "request_id": "r-1",
+        "finish_reason": 3,
+        "stop_reason": "x",
+        "logprobs": {"tokens": 1},
+    }
+    assert (completion.served_model, completion.usage, completion.finish_reason) == ("m", None, None)
+
+
+@pytest.mark.parametrize(
+    ("usage", "right"),
+    [
+        ({"prompt_tokens": None, "completion_tokens": 5}, Usage(None, 5)),
+        ({"prompt_tokens": 9.0, "completion_tokens": 1.5}, Usage(9)),
+        ({"prompt_tokens": True, "completion_tokens": -1}, None),
+        ({"prompt_tokens": 9, "prompt_cache_hit_tokens": 4}, Usage(9, cached_tokens=4)),
+    ],
+)
+def test_a_count_that_is_none_leaves_the_others(usage: object, right: Usage | None) -> None:
+    assert read({"choices": [{"text": "a"}], "usage": usage})[0].usage == right
+
+
+@pytest.mark.parametrize(
+    ("answer", "texts", "errors"),
+    [
+        ({"choices": [{"text": "a"}, 3, {"text": "c"}]}, ["a", "", "c"], [None, "the choice is a number", None]),
+        ({"error": {}, "choices": [{"text": "a"}]}, ["a"], [None]),
+        ({"error": {"message": "", "code": None}, "choices": [{"text": "a"}]}, ["a"], [None]),
+        ({"error": "died", "choices": [{"text": "a"}]}, ["a"], ["died"]),
+        ({"choices": [{"text": "a", "error": {"code": 502, "message": "cut"}}, {"text": "b"}]}, ["a", "b"], ["cut", None]),
+        ({"choices": [{"message": {"content": "a"}, "finish_reason": "error"}]}, ["a"], ["the service broke the answer off: error"]),
+        ({"choices": [{"index": 1, "text": "b"}, {"index": 0, "text": "a"}]}, ["a", "b"], [None, None]),
+    ],
+)  # fmt: skip
+def test_each_choice_is_read_on_its_own(answer: object, texts: list[str], errors: list[str | None]) -> None:
+    choices = read(answer)
+    assert [choice.text for choice in choices] == texts
+    assert [choice.error for choice in choices] == errors
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (200, b"<html>proxy</html>", "not_json"),
+        (200, b"", "not_json"),
+        (200, b"[" * 100_000, "not_json"),
+        (200, b'{"choices": [{"text": "a"}]} {}', "not_json"),
+        (200, b"[]", "no_choices"),
+        (200, b'{"choices": null}', "no_choices"),
+        (200, b'{"choices": [1]}', "bad_choice"),
+        (200, b'{"error": {"message": "died"}}', "error_object"),
+        (200, b'{"error": "died", "choices": [{"text": ""}]}', "error_object"),
+        (307, b"", "redirect"),
+        (404, b"<html>", "status"),
+        (400, b'{"error": {"message": "long", "code": "context_length_exceeded"}}', "prompt_too_long"),
+        (400, b'{"message": "This model\'s maximum context length is 8", "code": 400}', "prompt_too_long"),
+    ],
+)
+def test_an_answer_without_completions_has_a_reason(status: int, body: bytes, reason: str) -> None:
+    assert read_answer(status, {}, body).failure().reason == reason
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                "choices error usage index message content text type thinking finish_reason refusal reasoning tool_calls "
+                "function name arguments prompt_tokens code logprobs tokens token_logprobs top_logprobs model".split()
+            ),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=20,
+)
+HEADERS = st.dictionaries(
+    st.sampled_from(["Retry-After", "retry-after-ms", "x-ratelimit-reset-tokens", "Content-Encoding", "Location"]),
+    st.text() | st.sampled_from(["gzip", "deflate", "1", "Fri, 31 Dec 9999 23:59:59 GMT", "1m", "9" * 30]),
+)
+
+
+@given(st.integers(100, 599), HEADERS, st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+def test_no_bytes_raise(status: int, headers: dict[str, str], body: bytes) -> None:
+    answer = read_answer(status, headers, body, ("sk-12345678",), ("sk-12345678",))
+    if isinstance(answer, Success):
+        assert answer.unwrap()
+        assert all(type(completion.text) is str for completion in answer.unwrap())
+
+
+@given(st.text(st.characters(exclude_categories=[]), min_size=1), JSON, JSON, st.dictionaries(st.sampled_from(
+    ["finish_reason", "logprobs", "index", "error", "refusal", "tool_calls", "reasoning"]), JSON), st.booleans())  # fmt: skip
+def test_no_text_is_lost(text: str, usage: object, error: object, beside: dict[str, object], is_chat: bool) -> None:
+    choice = {"message": {"content": text, **beside}} if is_chat else {"text": text, **beside}
+    body = json.dumps({"choices": [choice], "usage": usage, "error": error}).encode()
+    assert [completion.text for completion in read_answer(200, {}, body).unwrap()] == [text]
+
+
+def test_body_and_read_are_the_two_directions() -> None:
+    backend = completions("http://127.0.0.1/v1", model="m", params={"seed": 7}, api_key="")
+    assert backend.body("Hi", 2) == {"seed": 7, "model": "m", "prompt": "Hi", "n": 2, "stream": False}
+    assert backend.read(200, {}, b'{"choices": [{"text": "a"}]}').unwrap() == (Completion("a"),)

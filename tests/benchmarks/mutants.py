@@ -1,0 +1,159 @@
+"""Break the code on purpose, one small change at a time, and count how many changes the fast tests notice.
+
+    python -m tests.benchmarks.mutants --number 300 --seed 1 --jobs 2
+
+Each mutant is tried in a copy of the project. The seed, each survivor as a diff, and the share that was killed are printed;
+exits with 1 if less than 95 % were killed. A mutant that changes no result survives rightly: read the survivors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Final, NamedTuple
+
+ROOT: Final = Path(__file__).parents[2]
+BOUND: Final = 0.95
+# Which tests read which modules; the first folder or file that fits is taken.
+TESTS: Final = {
+    "distgen/prompt.py": ["tests/test_prompt.py", "distgen/prompt.py"],
+    "distgen/completion.py": ["tests/test_completion.py", "distgen/completion.py"],
+    "distgen/errors.py": ["tests/test_errors.py", "distgen/errors.py"],
+    "distgen/task.py": ["tests/test_task.py", "tests/test_llm.py", "distgen/task.py"],
+    "distgen/llm.py": ["tests/test_llm.py", "tests/executors", "distgen/llm.py"],
+    "distgen/executors": ["tests/executors", "tests/test_llm.py"],
+    "distgen/formats/models": [],  # data
+    "distgen/formats": ["tests/formats"],
+    "distgen/backends/hf.py": [],  # needs torch
+    "distgen/backends": ["tests/backends"],
+    "distgen/journal.py": ["tests/test_journal.py"],
+}
+_PAIRS: Final[tuple[tuple[type[ast.AST], type[ast.AST]], ...]] = (
+    (ast.Lt, ast.LtE),
+    (ast.Gt, ast.GtE),
+    (ast.Eq, ast.NotEq),
+    (ast.Is, ast.IsNot),
+    (ast.In, ast.NotIn),
+    (ast.And, ast.Or),
+    (ast.Add, ast.Sub),
+)
+SWAPS: Final = dict((*_PAIRS, *((right, left) for left, right in _PAIRS)))
+
+
+class Mutant(NamedTuple):
+    """A changed source of a module."""
+
+    path: str
+    line: int
+    source: str
+
+
+def tests_of(path: str) -> list[str]:
+    return next((tests for prefix, tests in TESTS.items() if path.startswith(prefix)), [])
+
+
+def mutants_of(path: str) -> Iterator[Mutant]:
+    """Yield every single change of a module that this program knows."""
+    source = (ROOT / path).read_text("utf-8")
+    for index, node in enumerate(ast.walk(ast.parse(source))):
+        if not is_mutable(node):
+            continue
+        tree = ast.parse(source)
+        changed = next(found for number, found in enumerate(ast.walk(tree)) if number == index)
+        mutate(changed)
+        yield Mutant(path, getattr(node, "lineno", 0), ast.unparse(tree))
+
+
+def is_mutable(node: ast.AST) -> bool:
+    match node:
+        case ast.Compare(ops=[op]) | ast.BoolOp(op=op) | ast.BinOp(op=op):
+            return type(op) in SWAPS and not isinstance(getattr(node, "left", None), ast.JoinedStr)
+        case ast.Constant(value=bool() | int()) | ast.If() | ast.IfExp():
+            return True
+        case _:
+            return False
+
+
+def mutate(node: ast.AST) -> None:
+    """Change one node in place: the copy of the tree is this function's own."""
+    match node:
+        case ast.Compare(ops=[op]):
+            node.ops = [SWAPS[type(op)]()]  # type: ignore[list-item]  # pyright: ignore[reportAttributeAccessIssue]
+        case ast.BoolOp(op=op) | ast.BinOp(op=op):
+            node.op = SWAPS[type(op)]()  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+        case ast.Constant(value=bool() as value):
+            node.value = not value
+        case ast.Constant(value=int() as value):
+            node.value = value + 1
+        case ast.If(test=test) | ast.IfExp(test=test):
+            node.test = ast.UnaryOp(ast.Not(), test)
+        case _:
+            pass
+
+
+def is_killed(mutant: Mutant, copy: Path) -> bool:
+    """Run the tests of the module in a copy of the project that has the mutant."""
+    path = copy / mutant.path
+    before = path.read_text("utf-8")
+    path.write_text(mutant.source, "utf-8")
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "--timeout", "60", *tests_of(mutant.path)]
+    try:
+        done = subprocess.run(command, cwd=copy, capture_output=True, timeout=600, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        path.write_text(before, "utf-8")
+    return done.returncode != 0
+
+
+def diff(mutant: Mutant) -> str:
+    before = ast.unparse(ast.parse((ROOT / mutant.path).read_text("utf-8"))).splitlines()
+    lines = difflib.unified_diff(before, mutant.source.splitlines(), n=0, lineterm="")
+    return "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--number", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--only", default="distgen/", help="a prefix of the paths of modules")
+    options = parser.parse_args()
+    paths = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "distgen").rglob("*.py"))]
+    mutants = [one for path in paths if tests_of(path) and path.startswith(options.only) for one in mutants_of(path)]
+    drawn = random.Random(options.seed).sample(mutants, min(options.number, len(mutants)))
+    print(f"seed {options.seed}: {len(drawn)} of {len(mutants)} mutants", flush=True)
+    copies: SimpleQueue[Path] = SimpleQueue()
+
+    def survives(mutant: Mutant) -> bool:
+        copy = copies.get()
+        try:
+            return not is_killed(mutant, copy)
+        finally:
+            copies.put(copy)
+
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
+        for job in range(options.jobs):
+            copies.put(shutil.copytree(ROOT, Path(folder, str(job)), ignore=shutil.ignore_patterns(".git", ".*_cache")))
+        survivors = 0
+        for mutant, survived in zip(drawn, pool.map(survives, drawn), strict=True):
+            if survived:
+                survivors += 1
+                print(f"\nsurvived: {mutant.path}:{mutant.line}\n{diff(mutant)}", flush=True)
+    killed = 1 - survivors / len(drawn)
+    print(f"\nkilled {killed:.1%} (bound {BOUND:.0%})")
+    return int(killed < BOUND)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Writes the expected texts of tests/data, by running the models' published chat templates as transformers does.
+
+    python -m tests.support.oracle FOLDER
+
+An entry of oracle.json that names its `template`, a file in FOLDER, is rendered anew, and so are the entries of its
+format in edges.json and dated.json. Every other entry has another source, which it cites, and stays as it is.
+A new format needs an entry in oracle.json alone, with `"cases": []`: it gets the prompts of the first entry.
+Nothing of distgen is imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Final, NotRequired, TypedDict
+
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+
+class Case(TypedDict):
+    name: str
+    system: str | None
+    history: list[list[str]]
+    user: str
+    expected: str | list[dict[str, str]] | None  # None: the template raises
+    error: NotRequired[str | None]  # the exception that it raises
+    contested: NotRequired[bool]  # two sources differ
+
+
+class Entry(TypedDict):
+    format: str
+    source: str
+    authority: str
+    cases: list[Case]
+
+
+class Dated(Entry):
+    date: str
+    reasoning: str | None
+
+
+class Source(Entry):
+    models: str
+    bos: str | None
+    stops: list[str]
+    control_tokens: list[str]
+    template: NotRequired[str]  # the file in FOLDER
+    variables: NotRequired[Mapping[str, object]]  # special tokens, and what apply_chat_template is given besides
+    today: NotRequired[str]  # the day that the cases are rendered on
+    dated: NotRequired[Mapping[str, str]]  # variables that print a day; {} where the template asks for the day itself
+
+
+DATA: Final = Path(__file__).parent.parent / "data"
+ORACLE: Final[list[Source]] = json.loads((DATA / "oracle.json").read_text("utf-8"))
+EDGES: Final[list[Entry]] = json.loads((DATA / "edges.json").read_text("utf-8"))  # empty and blank texts, everywhere
+DATED: Final[list[Dated]] = json.loads((DATA / "dated.json").read_text("utf-8"))
+# A leap day, days of one digit, the last day of a year, and days that templates name.
+DAYS: Final = (
+    *("2024-02-29", "2024-07-26", "2025-01-05", "2025-03-10"),
+    *("2025-05-01", "2025-08-05", "2025-12-31", "2026-09-09"),
+)
+
+
+class Generation(Extension):
+    """Writes the body of `{% generation %}`, which marks the answers in a template for training."""
+
+    tags = {"generation"}  # noqa: RUF012 (a variable of the class in jinja2 too)
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def raise_exception(message: str) -> str:
+    raise TemplateError(message)
+
+
+def messages_of(case: Case) -> list[dict[str, str]]:
+    """Return the prompt of a case as the messages that a chat template takes."""
+    system = [] if case["system"] is None else [("system", case["system"])]
+    turns = [turn for user, answer in case["history"] for turn in (("user", user), ("assistant", answer))]
+    return [{"role": role, "content": text} for role, text in (*system, *turns, ("user", case["user"]))]
+
+
+def render(template: str, variables: Mapping[str, object], today: str, cases: Sequence[Case]) -> list[Case]:
+    """Return each case with the text that the template renders on that day, or with the exception that it raises.
+
+    The environment is that of transformers:
+    https://github.com/huggingface/transformers/blob/v5.0.0/src/transformers/utils/chat_template_utils.py
+    """
+    jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    jinja.filters["tojson"] = to_json
+    jinja.globals |= {"raise_exception": raise_exception, "strftime_now": datetime.fromisoformat(today).strftime}
+    compiled = jinja.from_string(template)
+    given = {"tools": None, "documents": None, "add_generation_prompt": True, **variables}
+    rendered: list[Case] = []
+    for case in cases:
+        try:
+            text = compiled.render(given, messages=messages_of(case))
+            rendered.append({**case, "expected": text, "error": None})
+        except Exception as error:  # a template may raise any exception of Python's
+            rendered.append({**case, "expected": None, "error": f"{type(error).__name__}: {error}"})
+    return rendered
+
+
+def edges_of(source: Source) -> Entry:
+    """Return the format's entry in edges.json, or a new one."""
+    known = next((entry for entry in EDGES if entry["format"] == source["format"]), None)
+    new: Entry = {
+        "format": source["format"],
+        "source": source["source"],
+        "authority": source["authority"],
+        "cases": EDGES[0]["cases"],
+    }
+    return known or new
+
+
+def days_of(source: Source) -> list[Dated]:
+    """Return the format's entries in dated.json, or new ones."""
+    known = [day for day in DATED if day["format"] == source["format"]]
+    new: Dated = {**edges_of(source), "date": "", "reasoning": None, "cases": DATED[0]["cases"]}
+    return known or [{**new, "date": day} for day in DAYS if "dated" in source]
+
+
+def render_day(source: Source, template: str, day: Dated) -> Dated:
+    printed = {name: date.fromisoformat(day["date"]).strftime(form) for name, form in source["dated"].items()}
+    effort = {} if day["reasoning"] is None else {"reasoning_effort": day["reasoning"]}
+    variables = {**source["variables"], **printed, **effort}
+    return {**day, "cases": render(template, variables, day["date"], day["cases"])}
+
+
+def main(folder: Path) -> None:
+    """Render every format whose template is in the folder, and write the three files."""
+    oracle = {entry["format"]: entry for entry in ORACLE}
+    edges = {entry["format"]: entry for entry in EDGES}
+    dated = {(day["format"], day["date"], day["reasoning"]): day for day in DATED}
+    for name, source in oracle.items():
+        if "template" not in source:
+            continue
+        template = (folder / source["template"]).read_text("utf-8")
+        variables, today, edge = source["variables"], source.get("today", DAYS[0]), edges_of(source)
+        cases = render(template, variables, today, source["cases"] or ORACLE[0]["cases"])
+        edge_cases = render(template, variables, today, edge["cases"])
+        oracle[name] = {**source, "cases": cases}
+        edges[name] = {**edge, "cases": edge_cases}
+        for day in days_of(source):
+            dated[name, day["date"], day["reasoning"]] = render_day(source, template, day)
+        refused = sum(case["expected"] is None for case in (*cases, *edge_cases))
+        print(
+            f"{name:24} {source['template']:60} {len(cases) + len(edge_cases)} cases, {refused} refused by the template"
+        )
+    for file, entries in (("oracle", oracle), ("edges", edges), ("dated", dated)):
+        (DATA / f"{file}.json").write_text(to_json([*entries.values()], indent=1), "utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
