@@ -1,103 +1,30 @@
-"""How a prompt is written for a model: the record behind chat formats, the formats, family by family, and the registry."""
+"""Formats: a prompt rendered for a model as text or messages, and read back. Every format is in FORMATS, by its name."""
 
-# ruff: noqa: I001  (the record, the families, the registry)
-from distgen.formats.formatter import Format as Format
-from distgen.formats.formatter import Formatter as Formatter
-from distgen.formats.formatter import total as total
-from distgen.formats.template import ChatTemplate as ChatTemplate
-from distgen.formats.template import Example as Example
-from distgen.formats.template import quoting as quoting
-from distgen.formats.template import trusting as trusting
-from distgen.formats.family_plain import default as default
-from distgen.formats.messages import ChatMessages as ChatMessages
-from distgen.formats.messages import openai as openai
-from distgen.formats.family_chatml import chatml as chatml
-from distgen.formats.family_chatml import chatml_bos as chatml_bos
-from distgen.formats.family_chatml import qwen1_5 as qwen1_5
-from distgen.formats.family_chatml import qwen2 as qwen2
-from distgen.formats.family_chatml import qwen2_5 as qwen2_5
-from distgen.formats.family_chatml import qwen3 as qwen3
-from distgen.formats.family_chatml import qwen3_nothink as qwen3_nothink
-from distgen.formats.family_chatml import qwen3_2507 as qwen3_2507
-from distgen.formats.family_chatml import qwq as qwq
-from distgen.formats.family_chatml import smollm2 as smollm2
-from distgen.formats.family_chatml import smollm3_nothink as smollm3_nothink
-from distgen.formats.family_chatml import smollm3_nothink_with as smollm3_nothink_with
-from distgen.formats.family_chatml import lfm2 as lfm2
-from distgen.formats.family_chatml import bielik as bielik
-from distgen.formats.family_chatml import minicpm3 as minicpm3
-from distgen.formats.family_chatml import phi4 as phi4
-from distgen.formats.family_chatml import kimi_k2 as kimi_k2
-from distgen.formats.family_chatml import kimi_k2_0905 as kimi_k2_0905
-from distgen.formats.family_llama import llama2 as llama2
-from distgen.formats.family_llama import llama3 as llama3
-from distgen.formats.family_llama import llama3_1 as llama3_1
-from distgen.formats.family_llama import llama3_1_with as llama3_1_with
-from distgen.formats.family_llama import llama3_2 as llama3_2
-from distgen.formats.family_llama import llama3_2_with as llama3_2_with
-from distgen.formats.family_llama import llama4 as llama4
-from distgen.formats.family_llama import codellama_70b as codellama_70b
-from distgen.formats.family_mistral import mistral_v1 as mistral_v1
-from distgen.formats.family_mistral import mistral_v0_2_hf as mistral_v0_2_hf
-from distgen.formats.family_mistral import mistral_v0_2_hf_sys as mistral_v0_2_hf_sys
-from distgen.formats.family_mistral import mistral_v3 as mistral_v3
-from distgen.formats.family_mistral import mistral_v3_tekken as mistral_v3_tekken
-from distgen.formats.family_mistral import mistral_v7 as mistral_v7
-from distgen.formats.family_mistral import mistral_v7_tekken as mistral_v7_tekken
-from distgen.formats.family_mistral import mistral_v7_tekken_with as mistral_v7_tekken_with
-from distgen.formats.family_tags import zephyr as zephyr
-from distgen.formats.family_tags import tulu as tulu
-from distgen.formats.family_tags import falcon3 as falcon3
-from distgen.formats.family_tags import olmo2 as olmo2
-from distgen.formats.family_tags import phi3_mini as phi3_mini
-from distgen.formats.family_tags import phi3_small as phi3_small
-from distgen.formats.family_tags import phi3_medium as phi3_medium
-from distgen.formats.family_tags import phi3_5 as phi3_5
-from distgen.formats.family_tags import phi4_mini as phi4_mini
-from distgen.formats.family_tags import h2o_danube as h2o_danube
-from distgen.formats.family_tags import oasst as oasst
-from distgen.formats.family_tags import starchat as starchat
-from distgen.formats.family_tags import chatglm3 as chatglm3
-from distgen.formats.family_tags import chatglm4 as chatglm4
-from distgen.formats.family_tags import glm4_6 as glm4_6
-from distgen.formats.family_tags import exaone3 as exaone3
-from distgen.formats.family_tags import exaone4 as exaone4
-from distgen.formats.family_gemma import gemma as gemma
-from distgen.formats.family_gemma import gemma3 as gemma3
-from distgen.formats.family_gemma import gemma4 as gemma4
-from distgen.formats.family_gemma import gemma4_e2b as gemma4_e2b
-from distgen.formats.family_deepseek import deepseek_coder as deepseek_coder
-from distgen.formats.family_deepseek import deepseek_v2 as deepseek_v2
-from distgen.formats.family_deepseek import deepseek_v3 as deepseek_v3
-from distgen.formats.family_deepseek import deepseek_r1 as deepseek_r1
-from distgen.formats.family_deepseek import deepseek_r1_distill as deepseek_r1_distill
-from distgen.formats.family_deepseek import deepseek_v3_1 as deepseek_v3_1
-from distgen.formats.family_words import vicuna as vicuna
-from distgen.formats.family_words import alpaca as alpaca
-from distgen.formats.family_words import alpaca_fastchat as alpaca_fastchat
-from distgen.formats.family_words import solar as solar
-from distgen.formats.family_words import openchat as openchat
-from distgen.formats.family_words import orion as orion
-from distgen.formats.family_headers import command_r as command_r
-from distgen.formats.family_headers import granite3 as granite3
-from distgen.formats.family_headers import granite3_1 as granite3_1
-from distgen.formats.family_headers import granite3_1_with as granite3_1_with
-from distgen.formats.family_headers import granite3_3 as granite3_3
-from distgen.formats.family_headers import granite3_3_with as granite3_3_with
-from distgen.formats.family_headers import granite4 as granite4
-from distgen.formats.family_headers import seed_oss as seed_oss
-from distgen.formats.family_headers import minimax_m2 as minimax_m2
-from distgen.formats.family_headers import megrez as megrez
-from distgen.formats.family_headers import ling as ling
-from distgen.formats.family_headers import monarch as monarch
-from distgen.formats.family_headers import minicpm as minicpm
-from distgen.formats.family_headers import baichuan2 as baichuan2
-from distgen.formats.family_headers import harmony as harmony
-from distgen.formats.family_headers import harmony_with as harmony_with
-from distgen.formats.family_headers import apertus as apertus
-from distgen.formats.family_headers import apertus_with as apertus_with
-from distgen.formats.registry import FAMILIES as FAMILIES
-from distgen.formats.registry import FORMATS as FORMATS
-from distgen.formats.registry import TextName as TextName
-from distgen.formats.registry import format_as as format_as
-from distgen.formats.registry import lookup as lookup
+from distgen.formats.formatter import Format, Formatter, TextFormat, allow_markup, formatter_of, segment_if_needed
+from distgen.formats.messages import ChatMessages, openai
+from distgen.formats.models.chatml import chatml
+from distgen.formats.models.huggingface import zephyr
+from distgen.formats.models.meta import llama2, llama3
+from distgen.formats.models.plain import default
+from distgen.formats.registry import FORMATS, format_as, lookup
+from distgen.formats.template import ChatTemplate
+
+__all__ = [
+    "FORMATS",
+    "ChatMessages",
+    "ChatTemplate",
+    "Format",
+    "Formatter",
+    "TextFormat",
+    "allow_markup",
+    "chatml",
+    "default",
+    "format_as",
+    "formatter_of",
+    "llama2",
+    "llama3",
+    "lookup",
+    "openai",
+    "segment_if_needed",
+    "zephyr",
+]

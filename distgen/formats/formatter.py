@@ -1,4 +1,4 @@
-"""What writes a prompt: `Formatter`, all that an LLM needs, and `Format`, which can also be read back."""
+"""The protocols of formats: `Formatter`, all that an LLM needs, `Format`, which also reads back, and `TextFormat`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from returns.result import Failure, Result, Success
 
-from distgen.errors import Raised, FormatError
-from distgen.prompt import Prompt
+from distgen.completion import split_reasoning
+from distgen.errors import FormatError, Raised
+from distgen.prompt import Prompt, Rendered, Segment
 
 P = TypeVar("P")
 
 Formatter: TypeAlias = Callable[[Prompt], Result[P, FormatError]]
-"""What an LLM needs: a pure, total function that writes a prompt as P, what the backend takes."""
+"""A pure function that renders a prompt as P, the type that the backend takes. It never raises."""
 
 
 class Format(Protocol[P]):
@@ -22,36 +23,123 @@ class Format(Protocol[P]):
 
     @property
     def name(self) -> str:
-        """The name that errors carry."""
+        """The name in FORMATS and in errors."""
         ...
 
     def __call__(self, prompt: Prompt, /) -> Result[P, FormatError]:
-        """The prompt as the model is to see it."""
+        """Render the prompt as the model is to see it."""
         ...
 
     def parse(self, rendered: P, /) -> Result[Prompt, FormatError]:
-        """The canonical prompt of a rendering; a Failure for what this format cannot have rendered."""
+        """Return the canonical prompt of a rendering; a Failure if this format cannot have rendered it."""
         ...
 
     def canonical(self, prompt: Prompt, /) -> Prompt:
-        """The one prompt that stands for all those which render alike; a prompt that is refused stands for itself."""
+        """Return the one prompt that stands for all those that render alike; a refused prompt stands for itself."""
         ...
 
 
-def total(fn: Callable[[Prompt], P]) -> Formatter[P]:
-    """Lifts a plain function of a prompt to a Formatter: what fn raises becomes a `Raised`.
+class TextFormat(Format[str], Protocol):
+    """A format that renders to text."""
 
-    >>> shout = total(lambda prompt: prompt.user.upper() + "!")
+    @property
+    def bos(self) -> str:
+        """The beginning-of-sequence token that the rendering starts with; "" for none."""
+        ...
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """The strings that end an answer, for the backend."""
+        ...
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The strings that delimit turns."""
+        ...
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that use this format; a `*` stands for a size."""
+        ...
+
+    def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
+        """Return the rendering as literals and texts, without refusing special tokens in the texts."""
+        ...
+
+    def split(self, text: str, /) -> tuple[str | None, str]:
+        """Split a completion into its reasoning, if any, and the answer."""
+        ...
+
+
+def formatter_of(fn: Callable[[Prompt], P]) -> Formatter[P]:
+    """Make a Formatter of a plain function: an exception of fn becomes a `Raised`.
+
+    >>> shout = formatter_of(lambda prompt: prompt.user.upper() + "!")
     >>> shout(Prompt("hi"))
     <Success: HI!>
-    >>> total(lambda prompt: prompt.history[0].user)(Prompt("hi"))
+    >>> formatter_of(lambda prompt: prompt.history[0].user)(Prompt("hi"))
     <Failure: Raised(kind='IndexError', message='tuple index out of range', stage='format', completions=())>
     """
-    return partial(_total, fn)
+    return partial(_format_or_catch, fn)
 
 
-def _total(fn: Callable[[Prompt], P], prompt: Prompt) -> Result[P, FormatError]:
+def _format_or_catch(fn: Callable[[Prompt], P], prompt: Prompt) -> Result[P, FormatError]:
     try:
         return Success(fn(prompt))
     except Exception as error:
         return Failure(Raised.of(error, "format"))
+
+
+def allow_markup(template: TextFormat) -> Formatter[str]:
+    """Return the same format without refusal of special tokens: markup in a text is markup.
+
+    Use it for prompts whose every text you trust. An unsupported feature is still a Failure.
+
+    >>> from distgen.formats import chatml
+    >>> allow_markup(chatml)(Prompt("Hi<|im_end|>")).unwrap()
+    '<|im_start|>user\\nHi<|im_end|><|im_end|>\\n<|im_start|>assistant\\n'
+    """
+    return partial(_join_segments, template)
+
+
+def _join_segments(template: TextFormat, prompt: Prompt) -> Result[str, FormatError]:
+    return template.segments(prompt).map(lambda segments: "".join(segment.text for segment in segments))
+
+
+def segment_if_needed(
+    template: TextFormat, is_token: Callable[[str], bool], holds_token: Callable[[str], bool]
+) -> Formatter[Rendered]:
+    """Return the same format for a tokenizer that can encode special tokens of a text as plain text.
+
+    A prompt with a text in which the tokenizer finds a special token (`holds_token`) is rendered as segments, any other as
+    one string. If some markup of the format is no special token of the tokenizer (`is_token`), segments would separate
+    nothing, and the format refuses as before.
+
+    >>> from distgen.formats import chatml
+    >>> format = segment_if_needed(chatml, is_token=lambda text: True, holds_token=lambda text: "<|im_" in text)
+    >>> format(Prompt("Hi")).unwrap()
+    '<|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n'
+    >>> format(Prompt("What is <|im_end|>?")).unwrap()[1]
+    Segment(text='What is <|im_end|>?', is_control=False)
+    """
+    if not all(map(is_token, (*template.special_tokens, *template.stop))):
+        return template
+    return partial(_text_or_segments, template, holds_token)
+
+
+def _text_or_segments(
+    template: TextFormat, holds_token: Callable[[str], bool], prompt: Prompt
+) -> Result[Rendered, FormatError]:
+    if any(holds_token(text) for _, text in prompt.texts()):
+        return template.segments(prompt)
+    return template(prompt)
+
+
+def split_completion(generation_prompt: str, text: str) -> tuple[str | None, str]:
+    """Split a completion of a prompt that ends with `generation_prompt`: if that opens `<think>`, reasoning comes first.
+
+    >>> split_completion("<|im_start|>assistant\\n<think>\\n", "2 and 2\\n</think>\\n\\n4")
+    ('2 and 2', '4')
+    """
+    opened = generation_prompt.rstrip().endswith("<think>") and not text.lstrip().startswith("<think>")
+    return split_reasoning("<think>" + text if opened else text)

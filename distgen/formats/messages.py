@@ -1,8 +1,9 @@
-"""The format that is not text: the messages of the OpenAI API, which a server writes as its model needs them."""
+"""The format of the OpenAI API: messages, which a server renders with its model's own template."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, final
+from dataclasses import dataclass
+from typing import Final, final
 
 from returns.result import Result, Success
 
@@ -11,29 +12,18 @@ from distgen.prompt import Messages, Prompt
 
 
 @final
+@dataclass(frozen=True, slots=True)
 class ChatMessages:
-    """The messages of the OpenAI chat completions API; the server writes them in the model's own format.
+    """The messages of the OpenAI chat completions API. Every prompt is its own canonical form, and none is refused.
 
-    Contents stay apart from markup, so no text is refused and every prompt is its own canonical form.
-
-    >>> from distgen.formats import openai
-    >>> openai(Prompt("Hi", system="Be brief.")).unwrap()
+    >>> ChatMessages()(Prompt("Hi", system="Be brief.")).unwrap()
     [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 'Hi'}]
     """
 
-    __slots__ = ()
-    control_tokens: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def name(self) -> str:
-        """The name in FORMATS."""
-        return "openai"
-
-    def __reduce__(self) -> str:
-        return "openai"  # the one value of this class, wherever it is unpickled
+    name: str = "openai"
 
     def __call__(self, prompt: Prompt, /) -> Result[Messages, FormatError]:
-        """The prompt as messages: the system text, if any, then user and assistant in turn; never a Failure."""
+        """Return the prompt as messages: the system text, if any, then user and assistant in turn."""
         messages: Messages = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
         for exchange in prompt.history:
             messages.append({"role": "user", "content": exchange.user})
@@ -42,20 +32,14 @@ class ChatMessages:
         return Success(messages)
 
     def parse(self, rendered: Messages, /) -> Result[Prompt, FormatError]:
-        """The same as `Prompt.from_messages`.
-
-        >>> from distgen.formats import openai
-        >>> openai.parse([{"role": "user", "content": "Hi"}])
-        <Success: Prompt(user='Hi', system=None, history=())>
-        """
+        """Return `Prompt.from_messages(rendered)`."""
         return Prompt.from_messages(rendered)
 
     def canonical(self, prompt: Prompt, /) -> Prompt:
-        """The prompt itself."""
+        """Return the prompt itself."""
         return prompt
 
 
-# OpenAI Chat Completions, and every server that speaks it.
-#     a list of {"role": "system" | "user" | "assistant", "content": text}
+# A list of {"role": "system" | "user" | "assistant", "content": text}.
 # Source: OpenAI API reference, "Create chat completion", messages.
 openai: Final = ChatMessages()

@@ -22,8 +22,8 @@ from typing import Final
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from returns.result import Success
 
-from distgen import Exchange, Prompt
 from distgen.formats import ChatTemplate, chatml, llama2, llama3, zephyr
+from distgen.prompt import Exchange, Prompt
 
 MOST_OF_BY_HAND, LEAST_OF_JINJA = 2.5, 8.0
 
@@ -89,7 +89,7 @@ RIVALS: Final = (
 def nanoseconds(function: Callable[[Prompt], object], prompt: Prompt) -> float:
     number = 200
     runs = timeit.repeat(
-        "f(p)", globals={"f": function, "p": prompt}, number=number, repeat=400, timer=time.process_time
+        "f(p)", globals={"f": function, "p": prompt}, number=number, repeat=50, timer=time.process_time
     )
     return min(run for run in runs if run > 0) / number * 1e9
 

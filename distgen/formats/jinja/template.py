@@ -22,7 +22,7 @@ from typing import Final, final
 
 from returns.result import Failure, Result, Success
 
-from distgen.errors import InjectedToken, Raised, FormatError, Unsupported
+from distgen.errors import FormatError, InjectedToken, Raised, Unsupported
 from distgen.prompt import Exchange, Prompt
 
 try:

@@ -1,18 +1,13 @@
-"""Meta's: `[INST]` of Llama 2, then headers.
-
-Each format beside the source that it is taken from; one that differs little from another names its difference.
-"""
+"""Meta's Llama models."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from datetime import date
+from typing import Final
 
-from distgen.formats.dates import MONTHS
+from distgen.formats._months import MONTHS
 from distgen.formats.template import ChatTemplate
-
-if TYPE_CHECKING:  # datetime costs more to import than all formats
-    from datetime import date
 
 # Llama-2-*-chat.
 #     <s>[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{user} [/INST] {answer} </s><s>[INST] {user} [/INST]
@@ -21,14 +16,14 @@ llama2: Final = ChatTemplate(
     "llama2",
     models=("Llama-2", "Llama-2-*-chat"),
     bos="<s>",
-    head="[INST] ",
+    user_prefix="[INST] ",
     before_system="[INST] <<SYS>>\n",
     after_system="\n<</SYS>>\n\n",
-    before_answer=" [/INST] ",
-    after_answer=" </s><s>[INST] ",
-    tail=" [/INST]",
-    stops=("</s>",),
-    control_tokens=("<s>", "</s>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"),
+    before_assistant=" [/INST] ",
+    after_assistant=" </s><s>[INST] ",
+    generation_prompt=" [/INST]",
+    stop=("</s>",),
+    special_tokens=("<s>", "</s>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"),
     strip_user=str.strip,
     strip_assistant=str.strip,
     strip_joined=True,
@@ -43,14 +38,14 @@ llama3: Final = ChatTemplate(
     "llama3",
     models=("Llama-3", "Meta-Llama-3-*-Instruct"),
     bos="<|begin_of_text|>",
-    head="<|start_header_id|>user<|end_header_id|>\n\n",
+    user_prefix="<|start_header_id|>user<|end_header_id|>\n\n",
     before_system="<|start_header_id|>system<|end_header_id|>\n\n",
     after_system="<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
-    before_answer="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
-    after_answer="<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
-    tail="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
-    stops=("<|eot_id|>", "<|end_of_text|>"),
-    control_tokens=("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    before_assistant="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    after_assistant="<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
+    generation_prompt="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    stop=("<|eot_id|>", "<|end_of_text|>"),
+    special_tokens=("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     strip_system=str.strip,
     strip_user=str.strip,
     strip_assistant=str.strip,
@@ -73,9 +68,9 @@ def _llama3_1(today: str) -> ChatTemplate:
             "Llama-3.3",
             "Llama-3.3-*-Instruct",
         ),
-        head=f"{system}<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
+        user_prefix=f"{system}<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
         before_system=system,
-        stops=("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"),
+        stop=("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"),
     )
 
 
@@ -86,7 +81,7 @@ def llama3_1_with(*, today: date) -> ChatTemplate:
     """Llama 3.1's format with the date that its template prints, its `date_string`; the registry's has 26 Jul 2024.
 
     >>> from datetime import date
-    >>> "Today Date: 05 Jan 2026" in llama3_1_with(today=date(2026, 1, 5)).head
+    >>> "Today Date: 05 Jan 2026" in llama3_1_with(today=date(2026, 1, 5)).user_prefix
     True
     """
     return _llama3_1(f"{today.day:02} {MONTHS[today.month - 1][:3]} {today.year}")
@@ -122,14 +117,14 @@ llama4: Final = ChatTemplate(
     "llama4",
     models=("Llama-4", "Llama-4-Scout-*-*-Instruct", "Llama-4-Maverick-*-*-Instruct"),
     bos="<|begin_of_text|>",
-    head="<|header_start|>user<|header_end|>\n\n",
+    user_prefix="<|header_start|>user<|header_end|>\n\n",
     before_system="<|header_start|>system<|header_end|>\n\n",
     after_system="<|eot|><|header_start|>user<|header_end|>\n\n",
-    before_answer="<|eot|><|header_start|>assistant<|header_end|>\n\n",
-    after_answer="<|eot|><|header_start|>user<|header_end|>\n\n",
-    tail="<|eot|><|header_start|>assistant<|header_end|>\n\n",
-    stops=("<|eot|>", "<|eom|>"),
-    control_tokens=("<|begin_of_text|>", "<|header_start|>", "<|header_end|>", "<|eot|>"),
+    before_assistant="<|eot|><|header_start|>assistant<|header_end|>\n\n",
+    after_assistant="<|eot|><|header_start|>user<|header_end|>\n\n",
+    generation_prompt="<|eot|><|header_start|>assistant<|header_end|>\n\n",
+    stop=("<|eot|>", "<|eom|>"),
+    special_tokens=("<|begin_of_text|>", "<|header_start|>", "<|header_end|>", "<|eot|>"),
     strip_system=str.strip,
 )
 
@@ -142,24 +137,18 @@ codellama_70b: Final = ChatTemplate(
     "codellama-70b",
     models=("CodeLlama-70b-Instruct",),
     bos="<s>",
-    head="Source: user\n\n ",
+    user_prefix="Source: user\n\n ",
     before_system="Source: system\n\n ",
     after_system=" <step> Source: user\n\n ",
-    before_answer=" <step> Source: assistant\n\n ",
-    after_answer=" <step> Source: user\n\n ",
-    tail=" <step> Source: assistant\nDestination: user\n\n ",
-    stops=("<step>",),
-    control_tokens=("<s>", "<step>", "Source: ", "Destination: "),
+    before_assistant=" <step> Source: assistant\n\n ",
+    after_assistant=" <step> Source: user\n\n ",
+    generation_prompt=" <step> Source: assistant\nDestination: user\n\n ",
+    stop=("<step>",),
+    special_tokens=("<s>", "<step>", "Source: ", "Destination: "),
     strip_system=str.strip,
     strip_user=str.strip,
     strip_assistant=str.strip,
 )
 
-LLAMA: Final = (
-    llama2,
-    llama3,
-    llama3_1,
-    llama3_2,
-    llama4,
-    codellama_70b,
-)
+
+FORMATS: Final = (llama2, llama3, llama3_1, llama3_2, llama4, codellama_70b)

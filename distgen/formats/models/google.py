@@ -1,7 +1,4 @@
-"""Google's: `<start_of_turn>`.
-
-Each format beside the source that it is taken from; one that differs little from another names its difference.
-"""
+"""Google's Gemma models."""
 
 from __future__ import annotations
 
@@ -18,15 +15,15 @@ gemma: Final = ChatTemplate(
     "gemma",
     models=("gemma-1", "gemma-*-it", "gemma-1.1-*-it", "gemma-2", "gemma-2-*-it"),
     bos="<bos>",
-    head="<start_of_turn>user\n",
+    user_prefix="<start_of_turn>user\n",
     before_system="",
     after_system="",
-    before_answer="<end_of_turn>\n<start_of_turn>model\n",
-    after_answer="<end_of_turn>\n<start_of_turn>user\n",
-    tail="<end_of_turn>\n<start_of_turn>model\n",
-    stops=("<end_of_turn>", "<eos>"),
-    control_tokens=("<bos>", "<start_of_turn>", "<end_of_turn>"),
-    system_place="refused",
+    before_assistant="<end_of_turn>\n<start_of_turn>model\n",
+    after_assistant="<end_of_turn>\n<start_of_turn>user\n",
+    generation_prompt="<end_of_turn>\n<start_of_turn>model\n",
+    stop=("<end_of_turn>", "<eos>"),
+    special_tokens=("<bos>", "<start_of_turn>", "<end_of_turn>"),
+    system_position="refused",
     strip_user=str.strip,
     strip_assistant=str.strip,
 )
@@ -39,8 +36,8 @@ gemma3: Final = replace(
     models=("gemma-3", "gemma-3-*-it"),
     before_system="<start_of_turn>user\n",
     after_system="\n\n",
-    system_place="first",
-    folds="system",
+    system_position="first",
+    folds_system=True,
 )
 
 # gemma-4-31B-it, which is told that it has nothing to think about.
@@ -51,14 +48,14 @@ gemma4: Final = ChatTemplate(
     "gemma4",
     models=("gemma-4-31B-it",),
     bos="<bos>",
-    head="<|turn>user\n",
+    user_prefix="<|turn>user\n",
     before_system="<|turn>system\n",
     after_system="<turn|>\n<|turn>user\n",
-    before_answer="<turn|>\n<|turn>model\n",
-    after_answer="<turn|>\n<|turn>user\n",
-    tail="<turn|>\n<|turn>model\n<|channel>thought\n<channel|>",
-    stops=("<turn|>",),
-    control_tokens=("<bos>", "<|turn>", "<turn|>", "<|channel>", "<channel|>"),
+    before_assistant="<turn|>\n<|turn>model\n",
+    after_assistant="<turn|>\n<|turn>user\n",
+    generation_prompt="<turn|>\n<|turn>model\n<|channel>thought\n<channel|>",
+    stop=("<turn|>",),
+    special_tokens=("<bos>", "<|turn>", "<turn|>", "<|channel>", "<channel|>"),
     strip_system=str.strip,
     strip_user=str.strip,
     strip_assistant=str.strip,
@@ -70,12 +67,8 @@ gemma4_e2b: Final = replace(
     gemma4,
     name="gemma4-e2b",
     models=("gemma-4-E2B-it",),
-    tail="<turn|>\n<|turn>model\n",
+    generation_prompt="<turn|>\n<|turn>model\n",
 )
 
-GEMMA: Final = (
-    gemma,
-    gemma3,
-    gemma4,
-    gemma4_e2b,
-)
+
+FORMATS: Final = (gemma, gemma3, gemma4, gemma4_e2b)

@@ -1,18 +1,13 @@
-"""Mistral AI's: `[INST]`, with the system text first, last, or nowhere.
-
-Each format beside the source that it is taken from; one that differs little from another names its difference.
-"""
+"""Mistral AI's models."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from datetime import date
+from typing import Final
 
-from distgen.formats.marks import strip_spaces_after
+from distgen.formats.layout import strip_trailing_spaces
 from distgen.formats.template import ChatTemplate
-
-if TYPE_CHECKING:  # datetime costs more to import than all formats
-    from datetime import date
 
 # Mistral-7B-Instruct-v0.1/v0.2, Mixtral-8x7B-Instruct (mistral-common v1; system folded into FIRST user).
 #     <s> [INST] {system}\n\n{user} [/INST] {answer}</s> [INST] {user} [/INST]
@@ -21,16 +16,16 @@ mistral_v1: Final = ChatTemplate(
     "mistral-v1",
     models=("Mistral-*-Instruct-v0.1", "Mistral-*-Instruct-v0.2", "Mixtral-8x7B-Instruct-v0.1"),
     bos="<s>",
-    head=" [INST] ",
+    user_prefix=" [INST] ",
     before_system=" [INST] ",
     after_system="\n\n",
-    before_answer=" [/INST] ",
-    after_answer="</s> [INST] ",
-    tail=" [/INST]",
-    stops=("</s>",),
-    control_tokens=("<s>", "</s>", "[INST]", "[/INST]"),
+    before_assistant=" [/INST] ",
+    after_assistant="</s> [INST] ",
+    generation_prompt=" [/INST]",
+    stop=("</s>",),
+    special_tokens=("<s>", "</s>", "[INST]", "[/INST]"),
     empty_system="absent",
-    folds="system",
+    folds_system=True,
 )
 
 # Mistral-7B-Instruct-v0.1/v0.2 original Hub template (no system role: raises).
@@ -41,15 +36,15 @@ mistral_v0_2_hf: Final = ChatTemplate(
     "mistral-v0.2-hf",
     models=("Mistral-*-Instruct-v0.1", "Mistral-*-Instruct-v0.2", "Mixtral-8x7B-Instruct-v0.1"),
     bos="<s>",
-    head="[INST] ",
+    user_prefix="[INST] ",
     before_system="",
     after_system="",
-    before_answer=" [/INST]",
-    after_answer="</s>[INST] ",
-    tail=" [/INST]",
-    stops=("</s>",),
-    control_tokens=("<s>", "</s>", "[INST]", "[/INST]"),
-    system_place="refused",
+    before_assistant=" [/INST]",
+    after_assistant="</s>[INST] ",
+    generation_prompt=" [/INST]",
+    stop=("</s>",),
+    special_tokens=("<s>", "</s>", "[INST]", "[/INST]"),
+    system_position="refused",
 )
 
 # Mistral-7B-Instruct-v0.2 later Hub template (system folded into first user).
@@ -73,12 +68,12 @@ mistral_v3: Final = replace(
         "Mistral-Large-Instruct-2407",
     ),
     after_system="\n\n",
-    before_answer="[/INST] ",
-    tail="[/INST]",
-    system_place="last",
+    before_assistant="[/INST] ",
+    generation_prompt="[/INST]",
+    system_position="last",
     empty_system="absent",
-    strip_assistant=strip_spaces_after,
-    folds="system",
+    strip_assistant=strip_trailing_spaces,
+    folds_system=True,
     empty_user=(" ", ""),
     empty_assistant=(" ", ""),
 )
@@ -89,9 +84,9 @@ mistral_v3_tekken: Final = replace(
     mistral_v3,
     name="mistral-v3-tekken",
     models=("Mistral-Nemo", "Mistral-Nemo-Instruct-2407", "Pixtral", "Pixtral-*-2409"),
-    head="[INST]",
-    before_answer="[/INST]",
-    after_answer="</s>[INST]",
+    user_prefix="[INST]",
+    before_assistant="[/INST]",
+    after_assistant="</s>[INST]",
     empty_user=("", ""),
     empty_assistant=("", ""),
 )
@@ -104,11 +99,12 @@ mistral_v7: Final = replace(
     models=("Mistral-Large-Instruct-2411",),
     before_system="[SYSTEM_PROMPT] ",
     after_system="[/SYSTEM_PROMPT][INST] ",
-    control_tokens=("<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
-    system_place="first",
+    special_tokens=("<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
+    folds_system=False,
+    system_position="first",
     empty_system=(" ", ""),
-    folds="nothing",
 )
+
 
 # Mistral-Small-3/3.1/3.2 (default system prompt with today when none given).
 # Without a system text its template writes a default one with today's date: `mistral_v7_tekken_with`.
@@ -123,12 +119,12 @@ mistral_v7_tekken: Final = replace(
         "Mistral-Small-3.1-*-Instruct-2503",
         "Mistral-Small-3.2-*-Instruct-2506",
     ),
-    head="",
+    user_prefix="",
     before_system="[SYSTEM_PROMPT]",
     after_system="[/SYSTEM_PROMPT][INST]",
-    before_answer="[/INST]",
-    after_answer="</s>[INST]",
-    system_place="required",
+    before_assistant="[/INST]",
+    after_assistant="</s>[INST]",
+    system_position="required",
     strip_assistant=str,
     empty_system=("", ""),
     empty_user=("", ""),
@@ -140,7 +136,7 @@ def mistral_v7_tekken_with(*, today: date) -> ChatTemplate:
     """The same with the default system text of Mistral-Small-24B-Instruct-2501, which has the date, where there is none.
 
     >>> from datetime import date
-    >>> "The current date is 2026-01-05." in mistral_v7_tekken_with(today=date(2026, 1, 5)).head
+    >>> "The current date is 2026-01-05." in mistral_v7_tekken_with(today=date(2026, 1, 5)).user_prefix
     True
     """
     default = f"""You are Mistral Small 3, a Large Language Model (LLM) created by Mistral AI, a French startup headquartered in Paris.
@@ -149,10 +145,10 @@ Your knowledge base was last updated on 2023-10-01. The current date is {today.i
 When you're not sure about some information, you say that you don't have the information and don't make up anything.
 If the user's question is not clear, ambiguous, or does not provide enough context for you to accurately answer the question, you do not try to answer it right away and you rather ask the user to clarify their request (e.g. \"What are some good restaurants around me?\" => \"Where are you?\" or \"When is the next flight to Tokyo\" => \"Where do you travel from?\")"""
     head = f"{mistral_v7_tekken.before_system}{default}{mistral_v7_tekken.after_system}"
-    return replace(mistral_v7_tekken, head=head, system_place="first")
+    return replace(mistral_v7_tekken, user_prefix=head, system_position="first")
 
 
-MISTRAL: Final = (
+FORMATS: Final = (
     mistral_v1,
     mistral_v0_2_hf,
     mistral_v0_2_hf_sys,

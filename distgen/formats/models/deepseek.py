@@ -1,7 +1,4 @@
-"""DeepSeek's, with full-width bars.
-
-Each format beside the source that it is taken from; one that differs little from another names its difference.
-"""
+"""DeepSeek's models."""
 
 from __future__ import annotations
 
@@ -19,14 +16,14 @@ deepseek_coder: Final = ChatTemplate(
     "deepseek-coder",
     models=("deepseek-coder-*-instruct",),
     bos="<｜begin▁of▁sentence｜>",
-    head="You are an AI programming assistant, utilizing the Deepseek Coder model, developed by Deepseek Company, and you only answer questions related to computer science. For politically sensitive questions, security and privacy issues, and other non-computer science questions, you will refuse to answer\n### Instruction:\n",
+    user_prefix="You are an AI programming assistant, utilizing the Deepseek Coder model, developed by Deepseek Company, and you only answer questions related to computer science. For politically sensitive questions, security and privacy issues, and other non-computer science questions, you will refuse to answer\n### Instruction:\n",
     before_system="",
     after_system="### Instruction:\n",
-    before_answer="\n### Response:\n",
-    after_answer="\n<|EOT|>\n### Instruction:\n",
-    tail="\n### Response:\n",
-    stops=("<|EOT|>",),
-    control_tokens=("### Instruction:", "### Response:", "<|EOT|>", "<｜begin▁of▁sentence｜>"),
+    before_assistant="\n### Response:\n",
+    after_assistant="\n<|EOT|>\n### Instruction:\n",
+    generation_prompt="\n### Response:\n",
+    stop=("<|EOT|>",),
+    special_tokens=("### Instruction:", "### Response:", "<|EOT|>", "<｜begin▁of▁sentence｜>"),
 )
 
 # deepseek-llm-*-chat, DeepSeek-V2-Chat, Coder-V2.
@@ -44,14 +41,14 @@ deepseek_v2: Final = ChatTemplate(
         "DeepSeek-Coder-V2-Lite-Instruct",
     ),
     bos="<｜begin▁of▁sentence｜>",
-    head="User: ",
+    user_prefix="User: ",
     before_system="",
     after_system="\n\nUser: ",
-    before_answer="\n\nAssistant: ",
-    after_answer="<｜end▁of▁sentence｜>User: ",
-    tail="\n\nAssistant:",
-    stops=("<｜end▁of▁sentence｜>",),
-    control_tokens=("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "User: ", "Assistant:"),
+    before_assistant="\n\nAssistant: ",
+    after_assistant="<｜end▁of▁sentence｜>User: ",
+    generation_prompt="\n\nAssistant:",
+    stop=("<｜end▁of▁sentence｜>",),
+    special_tokens=("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "User: ", "Assistant:"),
 )
 
 # DeepSeek-V2.5, V3.
@@ -63,14 +60,14 @@ deepseek_v3: Final = ChatTemplate(
     "deepseek-v3",
     models=("DeepSeek-V3",),
     bos="<｜begin▁of▁sentence｜>",
-    head="<｜User｜>",
+    user_prefix="<｜User｜>",
     before_system="",
     after_system="<｜User｜>",
-    before_answer="<｜Assistant｜>",
-    after_answer="<｜end▁of▁sentence｜><｜User｜>",
-    tail="<｜Assistant｜>",
-    stops=("<｜end▁of▁sentence｜>",),
-    control_tokens=("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"),
+    before_assistant="<｜Assistant｜>",
+    after_assistant="<｜end▁of▁sentence｜><｜User｜>",
+    generation_prompt="<｜Assistant｜>",
+    stop=("<｜end▁of▁sentence｜>",),
+    special_tokens=("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"),
 )
 
 # DeepSeek-R1 (Jan 2025 original: no forced <think>).
@@ -80,7 +77,7 @@ deepseek_r1: Final = replace(
     deepseek_v3,
     name="deepseek-r1",
     models=(),  # its later revisions begin the thinking
-    control_tokens=(
+    special_tokens=(
         "<｜begin▁of▁sentence｜>",
         "<｜end▁of▁sentence｜>",
         "<｜User｜>",
@@ -99,7 +96,7 @@ deepseek_r1_distill: Final = replace(
     deepseek_r1,
     name="deepseek-r1-distill",
     models=("DeepSeek-R1-Distill-Qwen-*", "DeepSeek-R1-Distill-Llama-*"),
-    tail="<｜Assistant｜><think>\n",
+    generation_prompt="<｜Assistant｜><think>\n",
 )
 
 # DeepSeek-V3.1 (thinking=False).
@@ -110,15 +107,9 @@ deepseek_v3_1: Final = replace(
     deepseek_r1,
     name="deepseek-v3.1",
     models=("DeepSeek-V3.1",),
-    before_answer="<｜Assistant｜></think>",
-    tail="<｜Assistant｜></think>",
+    before_assistant="<｜Assistant｜></think>",
+    generation_prompt="<｜Assistant｜></think>",
 )
 
-DEEPSEEK: Final = (
-    deepseek_coder,
-    deepseek_v2,
-    deepseek_v3,
-    deepseek_r1,
-    deepseek_r1_distill,
-    deepseek_v3_1,
-)
+
+FORMATS: Final = (deepseek_coder, deepseek_v2, deepseek_v3, deepseek_r1, deepseek_r1_distill, deepseek_v3_1)

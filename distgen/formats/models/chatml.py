@@ -1,0 +1,35 @@
+"""ChatML itself, used by models of many makers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from distgen.formats.template import ChatTemplate
+
+# OpenHermes-2.5, Nous-Hermes-2, Dolphin (no default system); transformers generic default.
+#     <|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n{answer}
+#     <|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# teknium/OpenHermes-2.5-Mistral-7B; its expected output also agrees); identical to the transformers base default
+# template in huggingface.js e2e (_base).
+chatml: Final = ChatTemplate(
+    "chatml",
+    models=(
+        "OpenHermes-2.5",
+        "OpenHermes-2.5-Mistral-*",
+        "Nous-Hermes-2",
+        "Nous-Hermes-2-Mistral-*-DPO",
+        "Nous-Hermes-2-Mixtral-*-DPO",
+    ),
+    user_prefix="<|im_start|>user\n",
+    before_system="<|im_start|>system\n",
+    after_system="<|im_end|>\n<|im_start|>user\n",
+    before_assistant="<|im_end|>\n<|im_start|>assistant\n",
+    after_assistant="<|im_end|>\n<|im_start|>user\n",
+    generation_prompt="<|im_end|>\n<|im_start|>assistant\n",
+    stop=("<|im_end|>",),
+    special_tokens=("<|im_start|>", "<|im_end|>"),
+)
+
+
+FORMATS: Final = (chatml,)

@@ -1,0 +1,169 @@
+"""Hugging Face's Zephyr, StarChat and SmolLM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Final, final
+
+from returns.result import Failure, Result, Success
+
+from distgen.errors import FormatError, InjectedToken, NotParsed
+from distgen.formats._months import MONTHS
+from distgen.formats.injection import find_token
+from distgen.formats.layout import strip_leading_newlines
+from distgen.formats.models.chatml import chatml
+from distgen.formats.models.microsoft import phi3_mini
+from distgen.formats.template import ChatTemplate
+from distgen.prompt import Prompt, Segment
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SmolLM3:
+    """The format of SmolLM3, whose template obeys three commands in a system text and removes them: they are refused."""
+
+    template: ChatTemplate
+    """The format without that refusal."""
+    commands: tuple[str, ...] = ("/no_think", "/think", "/system_override")
+
+    @property
+    def name(self) -> str:
+        """The name in FORMATS and in errors."""
+        return self.template.name
+
+    @property
+    def bos(self) -> str:
+        """The beginning-of-sequence token: none."""
+        return self.template.bos
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """The strings that end an answer."""
+        return self.template.stop
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The strings that delimit turns."""
+        return self.template.special_tokens
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that use this format without a switch: none."""
+        return self.template.models
+
+    def __call__(self, prompt: Prompt, /) -> Result[str, FormatError]:
+        """Render the prompt; refuse special tokens in its texts and commands in its system text."""
+        rendered, command = self.template(prompt), self._find_command(prompt)
+        return Failure(command) if command and not isinstance(rendered, Failure) else rendered
+
+    def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
+        """Return the rendering as literals and texts, without refusing anything in the texts."""
+        return self.template.segments(prompt)
+
+    def parse(self, rendered: str, /) -> Result[Prompt, FormatError]:
+        """Return the canonical prompt that renders to exactly this text, or `NotParsed`."""
+        return self.template.parse(rendered).bind(self._check_parsed)
+
+    def canonical(self, prompt: Prompt, /) -> Prompt:
+        """Return the prompt as `parse` reads it; a refused one stays."""
+        return prompt if self._find_command(prompt) else self.template.canonical(prompt)
+
+    def split(self, text: str, /) -> tuple[str | None, str]:
+        """Split a completion into (reasoning, answer)."""
+        return self.template.split(text)
+
+    def _find_command(self, prompt: Prompt) -> InjectedToken | None:
+        return None if prompt.system is None else find_token(self.name, Prompt("", prompt.system), self.commands)
+
+    def _check_parsed(self, prompt: Prompt) -> Result[Prompt, FormatError]:
+        command = self._find_command(prompt)
+        return Failure(NotParsed(self.name, f"its system would hold {command.token!r}")) if command else Success(prompt)
+
+
+# HuggingFaceH4/zephyr-7b-alpha/beta, TinyLlama-1.1B-Chat, notus-7b.
+#     <|system|>\n{system}</s>\n<|user|>\n{user}</s>\n<|assistant|>\n{answer}</s>\n<|user|>\n{user}</s>\n<|assistant|>
+#     \n
+# Source: huggingface alignment-handbook, recipes/zephyr-7b-beta/sft/config_full.yaml (vendor training recipe);
+# identical rendering to huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
+# HuggingFaceH4/zephyr-7b-beta; its target output also agrees).
+zephyr: Final = ChatTemplate(
+    "zephyr",
+    models=("zephyr-*-alpha", "zephyr-*-beta", "TinyLlama-*-Chat-v1.0", "notus-*-v1"),
+    user_prefix="<|user|>\n",
+    before_system="<|system|>\n",
+    after_system="</s>\n<|user|>\n",
+    before_assistant="</s>\n<|assistant|>\n",
+    after_assistant="</s>\n<|user|>\n",
+    generation_prompt="</s>\n<|assistant|>\n",
+    stop=("</s>",),
+    special_tokens=("<|system|>", "<|user|>", "<|assistant|>", "</s>"),
+)
+
+# StarChat-beta (FastChat rendering).
+# From code of a peer, not of the vendor.
+# Source: lm-sys FastChat (fschat 0.2.36), conversation.py starchat.
+starchat: Final = replace(
+    phi3_mini,
+    name="starchat",
+    models=("starchat-beta",),
+    user_prefix="<system>\n<|end|>\n<|user|>\n",
+    before_system="<system>\n",
+    stop=("<|end|>",),
+    empty_user=("", "<|end|>\n"),
+    empty_assistant=("", "<|end|>\n"),
+    special_tokens=("<system>", *phi3_mini.special_tokens),
+)
+
+# SmolLM2-*-Instruct.
+# Source: huggingface alignment-handbook, recipes/smollm2/sft/config.yaml chat_template (vendor training recipe).
+smollm2: Final = replace(
+    chatml,
+    name="smollm2",
+    models=("SmolLM2", "SmolLM2-*-Instruct"),
+    user_prefix="<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n<|im_start|>user\n",
+)
+
+
+# SmolLM3-3B with enable_thinking=False. In a system text its template obeys three commands and takes them out.
+# As rendered with enable_thinking=False; in the registry on 10 July 2025.
+#     <|im_start|>system\n## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: 10 July 2025\nReasoning Mode:
+#      /no_think\n\n## Custom Instructions\n\n{system}\n\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n
+#     <think>\n\n</think>\n{answer}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n<think>\n\n
+#     </think>\n
+# Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
+# HuggingFaceTB/SmolLM3-3B; its target output also agrees).
+def _smollm3_nothink(today: str) -> SmolLM3:
+    metadata = f"## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: {today}\nReasoning Mode: /no_think"
+    system = f"<|im_start|>system\n{metadata}\n\n## Custom Instructions\n\n"
+    template = ChatTemplate(
+        "smollm3-nothink",
+        user_prefix=f"{system}You are a helpful AI assistant named SmolLM, trained by Hugging Face.\n\n<|im_start|>user\n",
+        before_system=system,
+        after_system="\n\n<|im_start|>user\n",
+        before_assistant="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n",
+        after_assistant="<|im_end|>\n<|im_start|>user\n",
+        generation_prompt="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n",
+        stop=("<|im_end|>",),
+        special_tokens=("<|im_start|>", "<|im_end|>", "<think>", "</think>"),
+        empty_system="absent",
+        strip_system=str.rstrip,
+        strip_assistant=strip_leading_newlines,
+    )
+    return SmolLM3(template)
+
+
+smollm3_nothink: Final = _smollm3_nothink("10 July 2025")
+
+
+def smollm3_nothink_with(*, today: date) -> SmolLM3:
+    """SmolLM3's format without thinking, with the date that its template prints; the registry's has 10 July 2025.
+
+    >>> from datetime import date
+    >>> "Today Date: 05 January 2026" in smollm3_nothink_with(today=date(2026, 1, 5)).template.before_system
+    True
+    """
+    return _smollm3_nothink(f"{today.day:02} {MONTHS[today.month - 1]} {today.year}")
+
+
+FORMATS: Final = (zephyr, starchat, smollm2, smollm3_nothink)

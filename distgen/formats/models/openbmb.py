@@ -1,0 +1,42 @@
+"""OpenBMB's MiniCPM models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from distgen.formats.models.chatml import chatml
+from distgen.formats.template import ChatTemplate
+
+# MiniCPM-2B (system printed bare).
+#     {system}<用户>{user}<AI>{answer}<用户>{user}<AI>
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# MiniCPM-3B-OpenHermes; its expected output also agrees).
+minicpm: Final = ChatTemplate(
+    "minicpm",
+    models=("MiniCPM-2B",),
+    user_prefix="<用户>",
+    before_system="",
+    after_system="<用户>",
+    before_assistant="<AI>",
+    after_assistant="<用户>",
+    generation_prompt="<AI>",
+    stop=("</s>",),
+    special_tokens=("<用户>", "<AI>"),
+    strip_system=str.strip,
+    strip_user=str.strip,
+    strip_assistant=str.strip,
+)
+
+# MiniCPM3-4B.
+# Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
+# openbmb/MiniCPM3-4B; its target output also agrees).
+minicpm3: Final = replace(
+    chatml,
+    name="minicpm3",
+    models=("MiniCPM3", "MiniCPM3-*"),
+    empty_system="absent",
+)
+
+
+FORMATS: Final = (minicpm, minicpm3)

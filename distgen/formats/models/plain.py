@@ -1,0 +1,57 @@
+"""Plain text for base models: no model's own template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, final
+
+from returns.result import Result, Success
+
+from distgen.errors import FormatError
+from distgen.formats.formatter import split_completion
+from distgen.prompt import Prompt, Segment
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PlainText:
+    r"""The texts of a prompt as lines, in reading order: nothing is refused, and no turn can be read back.
+
+    >>> default(Prompt("Hi", system="Be brief.")), default.canonical(Prompt("Hi", system="Be brief."))
+    (<Success: Be brief.
+    Hi>, Prompt(user='Be brief.\nHi', system=None, history=()))
+    """
+
+    name: str
+    bos: str = ""
+    stop: tuple[str, ...] = ()
+    special_tokens: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+
+    def __call__(self, prompt: Prompt, /) -> Result[str, FormatError]:
+        """Return the texts, joined by line breaks."""
+        return Success("\n".join(text for _, text in prompt.texts()))
+
+    def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
+        """Return the texts and the line breaks between them."""
+        parts = (part for _, text in prompt.texts() for part in (Segment("\n", True), Segment(text, False)))
+        return Success(tuple(part for part in tuple(parts)[1:] if part.text))
+
+    def parse(self, rendered: str, /) -> Result[Prompt, FormatError]:
+        """Return the text as one user text."""
+        return Success(Prompt(rendered))
+
+    def canonical(self, prompt: Prompt, /) -> Prompt:
+        """Return the rendering as one user text."""
+        return Prompt("\n".join(text for _, text in prompt.texts()))
+
+    def split(self, text: str, /) -> tuple[str | None, str]:
+        """Split a completion into (reasoning, answer); all is answer unless it opens with `<think>`."""
+        return split_completion("", text)
+
+
+# No model's template: for completions of plain text.
+#     {system}\n{user}\n{answer}\n{user}
+default: Final = PlainText("default")
+
+FORMATS: Final = (default,)

@@ -1,0 +1,22 @@
+"""SpeakLeash's Bielik."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from distgen.formats.models.internlm import chatml_bos
+
+# Bielik-11B-v3.
+# Source: ggml-org llama.cpp, models/templates/Bielik-11B-v3.0-Instruct.jinja (verbatim Hub template).
+bielik: Final = replace(
+    chatml_bos,
+    name="bielik",
+    models=("Bielik-*-v3.0-Instruct",),
+    special_tokens=("<s>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"),
+    empty_system="absent",
+    strip_assistant=str.lstrip,
+)
+
+
+FORMATS: Final = (bielik,)

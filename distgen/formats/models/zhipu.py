@@ -1,0 +1,135 @@
+"""Zhipu AI's ChatGLM and GLM models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, final
+
+from returns.result import Failure, Result, Success
+
+from distgen.errors import FormatError, InjectedToken, NotParsed
+from distgen.formats.formatter import split_completion
+from distgen.formats.injection import find_token
+from distgen.formats.template import ChatTemplate
+from distgen.prompt import Exchange, Prompt, Segment
+
+_ROLE: Final = re.compile(r"<\|(system|user|assistant)\|>\n")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ChatGLM4:
+    """The format of glm-4-9b-chat, which does not render an empty turn at all, so that none can be read back."""
+
+    name: str
+    stop: tuple[str, ...]
+    special_tokens: tuple[str, ...]
+    models: tuple[str, ...]
+    bos: str = "[gMASK]<sop>"
+
+    def __call__(self, prompt: Prompt, /) -> Result[str, FormatError]:
+        """Render the prompt; refuse a text that holds a special token."""
+        forged = self._find_injection(prompt)
+        return Failure(forged) if forged else Success(self._render(prompt))
+
+    def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
+        """Return the rendering as literals and texts, without refusing special tokens."""
+        return Success(tuple(part for part in self._parts(prompt) if part.text))
+
+    def parse(self, rendered: str, /) -> Result[Prompt, FormatError]:
+        """Return the canonical prompt that renders to exactly this text, or `NotParsed`."""
+        prompt = self._read(rendered)
+        if self(prompt) != Success(rendered):
+            return Failure(NotParsed(self.name, "it is no rendering of this format"))
+        return Success(prompt)
+
+    def canonical(self, prompt: Prompt, /) -> Prompt:
+        """Return the prompt without empty turns; a refused prompt stays as it is."""
+        return prompt if self._find_injection(prompt) else self._read(self._render(prompt))
+
+    def split(self, text: str, /) -> tuple[str | None, str]:
+        """Split a completion into (reasoning, answer); all is answer unless it opens with `<think>`."""
+        return split_completion("", text)
+
+    def _find_injection(self, prompt: Prompt) -> InjectedToken | None:
+        return find_token(self.name, prompt, (*self.special_tokens, *self.stop))
+
+    def _parts(self, prompt: Prompt) -> Iterator[Segment]:
+        yield Segment(self.bos, True)
+        for where, text in prompt.texts():
+            if text:
+                yield Segment(f"<|{where.rpartition('.')[2]}|>\n", True)
+                yield Segment(text, False)
+        yield Segment("<|assistant|>\n", True)
+
+    def _render(self, prompt: Prompt) -> str:
+        return "".join(part.text for part in self._parts(prompt))
+
+    def _read(self, rendered: str) -> Prompt:
+        """Return the prompt of a rendering; of any other text, some prompt."""
+        _, *turns = _ROLE.split(rendered.removeprefix(self.bos).removesuffix("<|assistant|>\n"))
+        system: str | None = None
+        asked, history = "", list[Exchange]()
+        for role, text in zip(turns[::2], turns[1::2], strict=True):
+            if role == "system":
+                system = text
+            elif role == "assistant":
+                history.append(Exchange(asked, text))
+                asked = ""
+            else:
+                history += [Exchange(asked, "")] if asked else []
+                asked = text
+        return Prompt(asked, system, tuple(history))
+
+
+# chatglm3-6b.
+#     [gMASK]sop<|system|>\n {system}<|user|>\n {user}<|assistant|>\n {answer}<|user|>\n {user}<|assistant|>
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# THUDM/chatglm3-6b; its expected output also agrees).
+chatglm3: Final = ChatTemplate(
+    "chatglm3",
+    models=("chatglm3-*",),
+    user_prefix="[gMASK]sop<|user|>\n ",
+    before_system="[gMASK]sop<|system|>\n ",
+    after_system="<|user|>\n ",
+    before_assistant="<|assistant|>\n ",
+    after_assistant="<|user|>\n ",
+    generation_prompt="<|assistant|>",
+    stop=("<|user|>", "<|observation|>", "</s>"),
+    special_tokens=("[gMASK]", "sop", "<|system|>", "<|user|>", "<|assistant|>"),
+)
+
+# glm-4-9b-chat: a turn whose text is empty is not written at all.
+#     [gMASK]<sop><|system|>\n{system}<|user|>\n{user}<|assistant|>\n{answer}<|user|>\n{user}<|assistant|>\n
+# Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
+# THUDM/glm-4-9b-chat; its expected output also agrees). Its first revision ended in "<|assistant|>".
+chatglm4: Final = ChatGLM4(
+    "chatglm4",
+    stop=("<|endoftext|>", "<|user|>", "<|observation|>"),
+    special_tokens=("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"),
+    models=("glm-4-*-chat",),
+)
+
+# GLM-4.5/4.6 (thinking allowed).
+#     [gMASK]<sop><|system|>\n{system}<|user|>\n{user}<|assistant|>\n<think></think>\n{answer}<|user|>\n{user}
+#     <|assistant|>
+# Source: ggml-org llama.cpp, models/templates/GLM-4.6.jinja (verbatim Hub template).
+glm4_6: Final = ChatTemplate(
+    "glm4.6",
+    models=("GLM-4.5", "GLM-4.5-Air", "GLM-4.6"),
+    user_prefix="[gMASK]<sop><|user|>\n",
+    before_system="[gMASK]<sop><|system|>\n",
+    after_system="<|user|>\n",
+    before_assistant="<|assistant|>\n<think></think>\n",
+    after_assistant="<|user|>\n",
+    generation_prompt="<|assistant|>",
+    stop=("<|endoftext|>", "<|user|>", "<|observation|>"),
+    special_tokens=("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<think>", "</think>"),
+    strip_assistant=str.strip,
+    empty_assistant=("\n", ""),
+)
+
+
+FORMATS: Final = (chatglm3, chatglm4, glm4_6)
