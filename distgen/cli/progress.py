@@ -167,7 +167,12 @@ def show_progress(
             line = progress_line(stats, total, time.monotonic() - stats.started)
             columns = _columns(stderr) if redraw else sys.maxsize
             with lock:
-                print(f"{erase}{line if len(line) < columns else f'{line[: columns - 4]}...'}", file=stderr, end=end, flush=True)
+                print(
+                    f"{erase}{line if len(line) < columns else f'{line[: columns - 4]}...'}",
+                    file=stderr,
+                    end=end,
+                    flush=True,
+                )
 
     thread = Thread(target=draw, name="distgen-progress", daemon=True)
     thread.start()

@@ -232,7 +232,9 @@ def _split_generations(parsed: Result[Fields, BadRow]) -> list[Result[Fields, Ba
     fields = parsed.value_or({})
     generations = fields.get("generations")
     if not _is_list(generations):
-        return [parsed.bind(lambda _: Failure(BadRow("invalid_row", '--each-generation needs rows with "generations"')))]
+        return [
+            parsed.bind(lambda _: Failure(BadRow("invalid_row", '--each-generation needs rows with "generations"')))
+        ]
     inputs = {name: value for name, value in fields.items() if name not in _RESERVED}
     records: list[Result[Fields, BadRow]] = []
     for number, each in enumerate(generations, 1):
@@ -258,7 +260,9 @@ def _parse_json(raw: bytes) -> object:
     """Return a JSON value that can be written again; raise ValueError or RecursionError for any other text."""
     if len(raw) > MAX_LINE:
         raise ValueError(f"the line is longer than {MAX_LINE:,} bytes")
-    value: object = json.loads(raw.decode(), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
+    value: object = json.loads(
+        raw.decode(), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique
+    )
     if raw.count(b"[") + raw.count(b"{") > _MAX_DEPTH and _is_deep(value):
         raise RecursionError
     # Written rows hold U+FFFD in place of a lone surrogate, which only an escape can bring here.
