@@ -17,8 +17,7 @@ from returns.result import Failure, Result, Success
 from typing_extensions import TypeIs
 
 from distgen.completion import Completion, TokenLogprob, Usage
-from distgen.errors import GenerateError, NotParsed, Raised, RequestFailed, WrongCount
-from distgen.errors import error_kind, explain
+from distgen.errors import GenerateError, NotParsed, Raised, RequestFailed, WrongCount, error_kind, explain
 from distgen.journal import replace_surrogates
 from distgen.llm import RowResult
 from distgen.prompt import Exchange, Prompt
