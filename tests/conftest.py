@@ -16,9 +16,15 @@ import pytest
 
 from tests.support.parts import dask_cluster
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs deaf to it
-
 OURS: Final = ("distgen", "ThreadPoolExecutor", "asyncio")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts_are_heard() -> Iterator[None]:
+    """A shell starts its background jobs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

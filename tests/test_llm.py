@@ -42,7 +42,10 @@ from distgen import (
     total,
 )
 from distgen.backends.echo import echo
+from distgen.completion import ToolCall, split_reasoning
+from distgen.errors import NoText
 from distgen.formats import chatml, default, openai
+from distgen.llm import single
 from tests.support.parts import (
     EXECUTORS,
     PLAIN,
@@ -301,7 +304,7 @@ def test_functions_that_give_the_wrong_kind_of_value_are_named() -> None:
     assert error_of(row_of(task(str, text_of))) == Raised(
         "TypeError", "the prompt function returned str, not Prompt", "prompt"
     )
-    assert error_of(row_of(formatter=repr)) == Raised("TypeError", "the formatter returned str, not Result", "format")
+    assert error_of(row_of(formatter=repr)) == Raised("TypeError", "the format returned str, not Result", "format")
     assert row_of(task(Prompt, str)).unwrap()[0].parsed == Failure(
         ParseFailed(Raised("TypeError", "the parser returned str, not Result", "parser"))
     )
@@ -539,7 +542,7 @@ def test_an_interrupt_within_a_future_hangs_nobody(monkeypatch: pytest.MonkeyPat
     add_done_callback, calls = Future[Row].add_done_callback, itertools.count()
 
     def interrupted(future: Future[Row], callback: Callable[[Future[Row]], object]) -> None:
-        if next(calls) == 1:
+        if next(calls) == 2:  # the second future of the user; the pool has one of its own for each call
             vars(future)["_condition"].acquire()
             time.sleep(0.1)  # the answer comes, and who brings it waits for the lock
             raise KeyboardInterrupt
@@ -555,7 +558,7 @@ def test_an_interrupt_within_a_future_hangs_nobody(monkeypatch: pytest.MonkeyPat
     asking.start()
     asking.join(timeout=5)
     assert not asking.is_alive()
-    assert next(calls) == 2
+    assert next(calls) == 3
 
 
 @pytest.mark.parametrize(
@@ -606,3 +609,109 @@ def test_a_generate_within_a_running_event_loop() -> None:
         return LLM(PLAIN, default, echo, Threads(2)).generate(["a"])
 
     assert texts(asyncio.run(notebook())[0]) == ["a"]
+
+
+NO_TEXT: dict[str, tuple[Completion, str]] = {
+    "error": (Completion("part", error="upstream died", tool_calls=(ToolCall("1", "f", "{}"),)), "error"),
+    "tool call": (Completion("", "length", tool_calls=(ToolCall("1", "f", "{}"),), refusal="no"), "tool_call"),
+    "refusal": (Completion("", "content_filter", refusal="no"), "refusal"),
+    "filter": (Completion("", "content_filter"), "filter"),
+    "max_tokens": (Completion("", "length"), "max_tokens"),
+    "empty": (Completion("", "stop"), "empty"),
+}
+
+
+@pytest.mark.parametrize(("completion", "reason"), NO_TEXT.values(), ids=NO_TEXT.keys())
+def test_a_completion_without_text_or_with_an_error_is_not_parsed(completion: Completion, reason: str) -> None:
+    parsed: list[str] = []
+
+    def parse(text: str) -> Result[str, object]:
+        parsed.append(text)
+        return Success(text)
+
+    llm = LLM(Task(Prompt, parse), default, each(lambda _: completion), Sequential())
+    error = single(llm.generate(["a"])[0]).failure()
+    assert isinstance(error, NoText)
+    assert (error.reason, parsed) == (reason, [])
+
+
+class Thinking:
+    """A double of a format that splits reasoning off."""
+
+    def __call__(self, prompt: Prompt) -> Result[str, Raised]:
+        return Success(prompt.user)
+
+    def split(self, text: str, /) -> tuple[str | None, str]:
+        if text == "broken":
+            raise ValueError("no split")
+        return split_reasoning(text)
+
+
+def test_a_format_that_splits_takes_the_reasoning_off_before_parsing() -> None:
+    first, cut, plain, broken = LLM(PLAIN, Thinking(), echo, Sequential()).generate(
+        ["<think>2 and 2</think>4", "<think>2 and", "7", "broken"]
+    )
+    assert single(first) == Success("4")
+    assert first.unwrap()[0].completion.reasoning == "2 and 2"
+    assert isinstance(single(cut).failure(), NoText)
+    assert single(plain) == Success("7")
+    assert single(broken) == Failure(ParseFailed(Raised("ValueError", "no split", "format")))
+
+
+def test_single_takes_a_row_of_one_generation() -> None:
+    llm = LLM(PLAIN, default, planned_faults({"b": lambda: 1 / 0}), Sequential())
+    assert [single(row) for row in llm.generate(["a", "b"])] == [
+        Success("a"),
+        Failure(Raised("ZeroDivisionError", "division by zero")),
+    ]
+    with pytest.raises(ValueError, match="got 2"):
+        single(llm.generate(["a"], 2)[0])
+
+
+@pytest.mark.parametrize("inputs", ["text", b"bytes", {"a": 1}], ids=repr)
+@pytest.mark.parametrize("verb", ["generate", "stream", "as_completed"])
+def test_inputs_that_are_one_value_are_a_type_error_at_the_call(verb: str, inputs: object) -> None:
+    with pytest.raises(TypeError, match="inputs must be an iterable of inputs, got"):
+        getattr(LLM(PLAIN, default, echo, Sequential()), verb)(inputs)
+
+
+@pytest.mark.parametrize(
+    ("format", "executor", "message"),
+    [(default, Threads, "executor is the class Threads"), ("chatml", Sequential(), "format is the name 'chatml'")],
+    ids=["class", "name"],
+)
+def test_a_class_or_a_name_in_place_of_a_value_is_a_type_error(format: object, executor: object, message: str) -> None:
+    untyped: Any = LLM
+    llm = untyped(PLAIN, format, echo, executor)
+    with pytest.raises(TypeError, match=message):
+        llm.stream(["a"])
+    with pytest.raises(TypeError, match=message), llm.submitter():
+        pass
+
+
+async def async_echo(prompts: Sequence[str], num_generations: int) -> Batch:
+    return echo(prompts, num_generations)
+
+
+@pytest.mark.parametrize("executor", [Sequential(), Threads(2)], ids=repr)
+def test_an_async_backend_on_a_synchronous_executor_fails_every_row(executor: object) -> None:
+    untyped: Any = LLM
+    rows = untyped(PLAIN, default, async_echo, executor, batch_size=2).generate(["a", "b", "c"])
+    assert rows == [Failure(Raised("TypeError", "the backend is async: use Asyncio(...), or blocking(backend)"))] * 3
+
+
+def test_a_synchronous_backend_on_asyncio_fails_every_row() -> None:
+    untyped: Any = LLM
+    rows = untyped(PLAIN, default, echo, Asyncio(2), batch_size=2).generate(["a", "b", "c"])
+    message = "the backend is not async: use Threads(...), or write it with async def"
+    assert rows == [Failure(Raised("TypeError", message))] * 3
+
+
+def test_completions_before_an_exception_of_a_lazy_row_are_kept() -> None:
+    def lazy(prompt: str) -> Iterator[Completion]:
+        yield Completion(prompt)
+        raise ConnectionError("gone")
+
+    untyped: Any = LLM
+    rows = untyped(PLAIN, default, lambda prompts, _: map(lazy, prompts), Sequential()).generate(["a"], 2)
+    assert rows == [Failure(Raised("ConnectionError", "gone", completions=(Completion("a"),)))]

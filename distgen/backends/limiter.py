@@ -8,8 +8,6 @@ from typing import Final, final
 
 _WINDOW: Final = 4  # answers for each place before one more place is tried
 _LONGEST_WINDOW: Final = 64
-    4  # answers for each place, before more places are tried: 1 rejected request in about 4 times the bound
-)
 
 
 # A server that rejects a request while it works on others has told its bound: as many as are still under way. To take
@@ -47,16 +45,18 @@ class Limiter:
                 self.leave()
             raise
 
-    def leave(self, is_rejected: bool = False) -> None:
-        """Give a place back. If its request was rejected, as many as are still under way are the bound."""
+    def leave(self) -> None:
+        """Give a place back."""
         self.under_way -= 1
-        if is_rejected:
-            self.limit = max(1, min(self.limit, self.under_way))
-            if self._step == 2:  # a single place more was too much: wait longer before the next try
-                self._window = min(2 * self._window, _LONGEST_WINDOW)
-            self._step = 1
-            self._answers = 0
         self._hand_out()
+
+    def rejected(self) -> None:
+        """Take the other requests under way as the bound; called before the rejected one leaves."""
+        self.limit = max(1, min(self.limit, self.under_way - 1))
+        if self._step == 2:  # a single place more was too much: wait longer before the next try
+            self._window = min(2 * self._window, _LONGEST_WINDOW)
+        self._step = 1
+        self._answers = 0
 
     def answered(self) -> None:
         """Try more places after a while of answers."""

@@ -20,7 +20,6 @@ from functools import partial
 from typing import Final, Generic, TypeAlias, TypeVar, final
 from urllib.parse import urlsplit
 
-import aiohttp
 from returns.result import Failure, Result, Success
 
 from distgen.backends.blocking import Blocking, blocking
@@ -30,7 +29,7 @@ from distgen.backends.loops import PerEventLoop
 from distgen.backends.params import Params
 from distgen.backends.redact import credentials
 from distgen.backends.retry import Fault, Outcome, Retry, fault_of
-from distgen.backends.transport import Lost, open_session, send
+from distgen.backends.transport import Lost, Session, open_session, send
 from distgen.backends.wire import encode, json_params, read_answer, shift_seed
 from distgen.completion import Completion, Usage
 from distgen.errors import RequestFailed
@@ -49,14 +48,13 @@ _Answer: TypeAlias = Result[tuple[Completion, ...], RequestFailed]
 _REFUSES_N: Final = (400, 422)  # statuses with which servers refuse n > 1; a validator, as FastAPI's, answers 422
 _STOP_CHECK: Final = 0.1  # seconds
 _RETRY: Final = Retry()
-_BUSY: Final = ("rate_limit", "overload")
 
 
 @dataclass(slots=True)
 class _State:
     """What a backend keeps for an event loop."""
 
-    session: aiohttp.ClientSession
+    session: Session
     limiter: Limiter
     refuses_n: bool = False
 
@@ -139,21 +137,18 @@ class Server(Generic[P]):
         waited, spent = 0.0, None
         failed = RequestFailed("stopped", "this row had not been asked")
         while await limiter.enter():
-            fault: Fault = "transient"
             try:
                 answer, fault = await self._once(state, body)
+                if isinstance(answer, Success):
+                    limiter.answered()
+                    return answer
+                spent = _add(spent, answer.failure().usage)
+                failed = replace(answer.failure(), usage=spent)
+                outcome = Outcome(fault, failed.retry_after, waited)
+                wait = self.retry.decide(history, outcome, waited, random.random())
+                self._slow_down(limiter, outcome, wait)
             finally:
-                limiter.leave(is_rejected=fault in _BUSY)
-            if isinstance(answer, Success):
-                limiter.answered()
-                return answer
-            failed = answer.failure()
-            spent = _add(spent, failed.usage)
-            failed = replace(failed, usage=spent)
-            outcome = Outcome(fault, failed.retry_after, waited)
-            wait = self.retry.decide(history, outcome, waited, random.random())
-            if fault in _BUSY:
-                self._pause(limiter, outcome, wait)
+                limiter.leave()
             if wait is None:
                 return Failure(failed)
             history.append(outcome)
@@ -184,11 +179,14 @@ class Server(Generic[P]):
             ours["Authorization"] = f"Bearer {self.api_key}"
         return {**{name: value for name, value in ours.items() if name.lower() not in names}, **own}
 
-    def _pause(self, limiter: Limiter, outcome: Outcome, wait: float | None) -> None:
-        """Ask nothing for a while if the server says so, or answers nobody."""
+    def _slow_down(self, limiter: Limiter, outcome: Outcome, wait: float | None) -> None:
+        """Ask less at once after a rejection, and nothing for a while if the server says so or answers nobody."""
+        if outcome.fault not in ("rate_limit", "overload"):
+            return
+        limiter.rejected()
         if outcome.fault == "rate_limit" and outcome.hint is not None:
             limiter.pause(min(outcome.hint, self.retry.longest_wait))
-        elif limiter.under_way == 0 and wait is not None:  # else it is still answering others
+        elif limiter.under_way == 1 and wait is not None:
             limiter.pause(wait)
 
 

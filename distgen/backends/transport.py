@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 try:
     import aiohttp
@@ -19,6 +19,9 @@ from distgen.errors import RequestFailed
 
 _LARGE: Final = 2**20  # bytes of a body from which aiohttp wants a file, of which it sends a part at a time
 _KEEP_ALIVE: Final = 4.0  # seconds; uvicorn, under vLLM and others, closes an idle connection after 5
+
+
+Session: TypeAlias = aiohttp.ClientSession
 
 
 class Reply(NamedTuple):

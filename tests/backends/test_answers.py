@@ -190,8 +190,31 @@ JSON = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                "choices error usage index message content text type thinking finish_reason refusal reasoning tool_calls "
-                "function name arguments prompt_tokens code logprobs tokens token_logprobs top_logprobs model".split()
+                [
+                    "choices",
+                    "error",
+                    "usage",
+                    "index",
+                    "message",
+                    "content",
+                    "text",
+                    "type",
+                    "thinking",
+                    "finish_reason",
+                    "refusal",
+                    "reasoning",
+                    "tool_calls",
+                    "function",
+                    "name",
+                    "arguments",
+                    "prompt_tokens",
+                    "code",
+                    "logprobs",
+                    "tokens",
+                    "token_logprobs",
+                    "top_logprobs",
+                    "model",
+                ]
             ),
             inner,
             max_size=6,

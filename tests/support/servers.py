@@ -22,7 +22,9 @@ from typing import Literal, TypeAlias, TypedDict, final
 
 Then: TypeAlias = Literal["keep", "close", "reset", "hang"]
 _Wired: TypeAlias = tuple[str, Then, float, int, str]  # an Act as JSON has it
-_Command: TypeAlias = tuple[list[_Wired], _Wired | None, dict[str, list[_Wired]], bool, float]  # an empty one only asks
+_Command: TypeAlias = tuple[
+    list[_Wired], _Wired | None, dict[str, list[_Wired]], bool, float, int
+]  # an empty one only asks
 
 
 @final
@@ -114,14 +116,17 @@ class Server:
         to: Mapping[str, Sequence[Act]] | None = None,
         ignore_n: bool = False,
         delay: float = 0.0,
+        places: int = 0,
     ) -> None:
         """Forgets what was seen; the next requests get `acts` in turn, later ones `then_always`, or else an echo.
 
         Before these, a request whose prompt is a key of `to` gets the acts there in turn. An echo comes after `delay`
-        seconds, and as a single choice with `ignore_n`.
+        seconds, and as a single choice with `ignore_n`. With `places`, more echoes at once than that are refused, status 503.
         """
         planned = {prompt: [_wired(act) for act in its] for prompt, its in (to or {}).items()}
-        self._command([_wired(act) for act in acts], then_always and _wired(then_always), planned, ignore_n, delay)
+        self._command(
+            [_wired(act) for act in acts], then_always and _wired(then_always), planned, ignore_n, delay, places
+        )
 
     def seen(self) -> list[Seen]:
         return [Seen(*request) for request in self._command()[2]]
@@ -173,6 +178,9 @@ class _State:
     to: Mapping[str, deque[Act]] = field(default_factory=dict[str, deque[Act]])
     ignore_n: bool = False
     delay: float = 0.0
+    places: int = 0
+    at_once: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
     connections: int = 0
     done: int = 0
     seen: list[Seen] = field(default_factory=list[Seen])
@@ -200,7 +208,7 @@ def _listening(port: int, certificate: str) -> socket.socket:
 
 
 def _obey(state: _State, command: _Command) -> None:
-    plan, always, to, state.ignore_n, state.delay = command
+    plan, always, to, state.ignore_n, state.delay, state.places = command
     state.plan = deque(_act(*each) for each in plan)
     state.always = always and _act(*always)
     state.to = {prompt: deque(_act(*each) for each in its) for prompt, its in to.items()}
@@ -273,7 +281,13 @@ class _Request(TypedDict, total=False):
 
 
 def _echo(seen: Seen, state: _State) -> Act:
+    with state.lock:
+        if state.places and state.at_once >= state.places:
+            return Act(response(503, b"busy"))
+        state.at_once += 1
     time.sleep(state.delay)
+    with state.lock:
+        state.at_once -= 1
     request: _Request = json.loads(seen.body)
     n = 1 if state.ignore_n else request.get("n", 1)
     text = _said(request)

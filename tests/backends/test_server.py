@@ -1,0 +1,433 @@
+"""Backends for servers: rows, retries, pauses, secrets, event loops and threads, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+import pickle
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Generator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import pytest
+from returns.result import Failure
+
+from distgen.backends.generate import Batch, Row
+from distgen.backends.retry import Retry
+from distgen.backends.server import Completions, blocking, chat, completions
+from distgen.completion import Usage
+from distgen.errors import RequestFailed
+from tests.support.faults import BROKEN, ECHOES, KEY, LONG, LONG_HEADS, NO_HTTP, SLOW
+from tests.support.servers import Act, Server, response, serving, text_body
+
+ONCE = Retry(attempts=1)
+BUSY = Act(response(429, b'{"error": {"message": "slow down"}}', {"Retry-After": "0.2"}))
+REFUSED_N = Act(response(422, b'{"detail": "n must be 1"}'))
+FAILED = Act(response(400, b'{"error": "no"}'))
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[Server]:
+    with serving() as server:
+        yield server
+
+
+def ask(backend: Completions, *prompts: str, n: int = 1) -> Batch:
+    async def main() -> Batch:
+        return await backend(prompts, n)
+
+    return asyncio.run(main())
+
+
+def shown(row: Row) -> list[str] | str:
+    return row.failure().reason if isinstance(row, Failure) else [completion.text for completion in row]  # type: ignore[union-attr]
+
+
+def failure(row: Row) -> RequestFailed:
+    assert isinstance(row, Failure)
+    error = row.failure()
+    assert isinstance(error, RequestFailed)
+    return error
+
+
+# n samples
+
+
+def test_what_a_server_does_not_give_is_asked_for_with_other_seeds(server: Server) -> None:
+    server.script(ignore_n=True)
+    backend = completions(server.url, model="m", params={"seed": 5})
+    assert shown(ask(backend, "a", n=3)[0]) == ["a"] * 3
+    seen = [seen.json() for seen in server.seen()]
+    assert (seen[0]["n"], seen[0]["seed"]) == (3, 5)
+    assert sorted(str(body["seed"]) for body in seen[1:]) == ["6", "7"]
+
+
+def test_a_refused_n_is_remembered(server: Server) -> None:
+    server.script(to={"a": [REFUSED_N]})
+    backend = completions(server.url, model="m")
+
+    async def main() -> list[Batch]:
+        return [await backend([word], 2) for word in "ab"]
+
+    assert [shown(batch[0]) for batch in asyncio.run(main())] == [["a", "a"], ["b", "b"]]
+    assert [seen.json().get("n") for seen in server.seen()] == [2, None, None, None, None]
+
+
+def test_a_bad_request_is_no_refused_n(server: Server) -> None:
+    server.script(to={"a": [FAILED, FAILED]})
+    backend = completions(server.url, model="m")
+
+    async def main() -> list[Batch]:
+        return [await backend([word], 2) for word in "ab"]
+
+    assert [shown(batch[0]) for batch in asyncio.run(main())] == ["status", ["b", "b"]]
+    assert len(server.seen()) == 3
+
+
+def test_three_samples_paid_and_one_failed_keep_three(server: Server) -> None:
+    one = Act(response(200, text_body("a", tokens=(3, 5))))
+    lost = Act(response(200, b'{"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 7}}'))
+    server.script(to={"a": [one, one, lost, one]})
+    error = failure(ask(completions(server.url, model="m"), "a", n=4)[0])
+    assert [completion.text for completion in error.completions] == ["a"] * 3
+    assert [completion.usage for completion in error.completions] == [Usage(3, 5)] * 3
+    assert (error.reason, error.usage) == ("no_choices", Usage(3, 7))
+
+
+def test_choices_beyond_n_are_dropped_and_counted(server: Server) -> None:
+    server.script(Act(response(200, text_body("a", "b", "c", tokens=(3, 15)))))
+    (row,) = ask(completions(server.url, model="m"), "x", n=2)
+    assert shown(row) == ["a", "b"]
+    assert [completion.usage for completion in row] == [Usage(3, 15), None]  # type: ignore[union-attr]
+
+
+# Faults
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_connection_is_made_again(server: Server, name: str) -> None:
+    server.script(BROKEN[name])
+    backend = completions(server.url, model="m", timeout=20)
+    assert shown(ask(backend, "a")[0]) == ["a"]
+    server.script(then_always=BROKEN[name])
+    assert shown(ask(completions(server.url, model="m", retry=ONCE), "a")[0]) == "connection"
+
+
+def test_a_cut_answer_is_asked_for_once_more(server: Server) -> None:
+    server.script(then_always=BROKEN["closed in the body"])
+    assert shown(ask(completions(server.url, model="m"), "a")[0]) == "connection"
+    assert len(server.seen()) == 2
+
+
+def test_an_empty_body_is_asked_for_once_more(server: Server) -> None:
+    server.script(Act(response(200, b"")))
+    assert shown(ask(completions(server.url, model="m"), "a")[0]) == ["a"]
+    assert len(server.seen()) == 2
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_a_slow_answer_is_a_timeout_and_not_asked_again(server: Server, name: str) -> None:
+    server.script(then_always=SLOW[name])
+    assert shown(ask(completions(server.url, model="m", timeout=0.2), "a")[0]) == "timeout"
+    assert len(server.seen()) == 1
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_long_answer_is_cut_off(server: Server, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distgen.backends.transport.MAX_ANSWER", 10_000)
+    server.script(then_always=LONG[name])
+    assert shown(ask(completions(server.url, model="m", timeout=5), "a")[0]) == "too_long"
+
+
+@pytest.mark.parametrize("name", LONG_HEADS)
+def test_long_headers_are_no_answer(server: Server, name: str) -> None:
+    server.script(then_always=LONG_HEADS[name])
+    assert shown(ask(completions(server.url, model="m", timeout=2, retry=ONCE), "a")[0]) in ("connection", "timeout")
+
+
+def bare_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", bare_deflate)],
+    ids=["gzip", "deflate", "bare deflate"],
+)
+def test_a_packed_answer_is_unpacked_within_bounds(
+    server: Server, encoding: str, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = completions(server.url, model="m")
+    answer = Act(response(200, pack(text_body("a")), {"Content-Encoding": encoding}))
+    server.script(answer, answer, Act(response(200, pack(text_body("a"))[:-9], {"Content-Encoding": encoding})))
+    assert shown(ask(backend, "x")[0]) == ["a"]
+    monkeypatch.setattr("distgen.backends.wire.decoding.MAX_ANSWER", 50)
+    assert shown(ask(backend, "x")[0]) == "too_long"
+    monkeypatch.undo()
+    assert shown(ask(backend, "x")[0]) == "not_json"
+    assert backend.read(200, {"Content-Encoding": "br"}, b"x").failure().reason == "not_json"
+
+
+def test_a_refused_connection_waits_for_the_server(server: Server) -> None:
+    with serving() as gone:
+        port = gone.port
+    backend = completions(f"http://127.0.0.1:{port}/v1", model="m")
+
+    async def main() -> Batch:
+        row = asyncio.ensure_future(backend(["a"], 1))
+        await asyncio.sleep(0.3)
+        with serving(port):
+            return await row
+
+    assert shown(asyncio.run(main())[0]) == ["a"]
+
+
+def test_a_rate_limit_pauses_all_requests(server: Server) -> None:
+    server.script(BUSY)
+    backend = completions(server.url, model="m")
+
+    async def main() -> tuple[list[Row], int]:
+        first = asyncio.ensure_future(backend(["a"], 1))
+        while not server.seen():
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
+        second = asyncio.ensure_future(backend(["b"], 1))
+        await asyncio.sleep(0.05)
+        asked = len(server.seen())
+        return [*(await first), *(await second)], asked
+
+    rows, asked_in_the_pause = asyncio.run(main())
+    assert [shown(row) for row in rows] == [["a"], ["b"]]
+    assert asked_in_the_pause == 1
+
+
+def test_stop_ends_waits_and_asks_nothing_new(server: Server) -> None:
+    server.script(then_always=Act(response(429, b"", {"Retry-After": "60"})))
+    stop = threading.Event()
+    backend = completions(server.url, model="m", stop=stop, max_connections=1)
+
+    async def main() -> Batch:
+        rows = asyncio.ensure_future(backend(["a", "b"], 1))
+        while not server.done():
+            await asyncio.sleep(0.01)
+        stop.set()
+        return [*(await rows), *(await backend(["c"], 1))]
+
+    rows = asyncio.run(main())
+    assert [shown(row) for row in rows] == ["stopped"] * 3
+    assert len(server.seen()) == 1
+    assert failure(rows[0]).status == 429
+
+
+# Secrets
+
+
+HEADER = "tenant-9f8e7d6c5b4a"
+
+
+def holds_a_secret(text: str) -> bool:
+    return any(secret[at : at + 8] in text for secret in (KEY, HEADER) for at in range(len(secret) - 7))
+
+
+@pytest.mark.parametrize("place", range(len(ECHOES) + len(NO_HTTP)))
+def test_no_piece_of_the_key_or_of_a_header_is_shown(
+    server: Server, place: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    act = [*ECHOES, *NO_HTTP][place]
+    for secret in (KEY, HEADER):
+        echo = Act(act.send.replace(KEY.encode(), secret.encode()), act.then)
+        server.script(then_always=echo)
+        backend = completions(server.url, model="m", api_key=KEY, headers={"X-Tenant": HEADER}, retry=ONCE, timeout=2)
+        (row,) = ask(backend, "a")
+        said = repr([(c, c.extra) for c in row] if isinstance(row, list) else row)
+        assert not holds_a_secret(f"{said} {backend!r} {caplog.text} {[vars(each) for each in caplog.records]}")
+        assert server.seen()[0].headers["x-tenant"] == HEADER
+
+
+def test_a_key_is_taken_out_of_completions() -> None:
+    backend = completions("http://127.0.0.1/v1", model="m", api_key=KEY, headers=lambda: {"A": "b"})
+    choice = {"text": f"it is {KEY}", "finish_reason": KEY, "meta": [{KEY: KEY[:12]}]}
+    (completion,) = backend.read(200, {"x-request-id": KEY}, json.dumps({"choices": [choice]}).encode()).unwrap()
+    assert completion.text == "it is ***"
+    assert not holds_a_secret(repr((completion, completion.extra)))
+
+
+def test_headers_may_be_a_function_and_win(server: Server) -> None:
+    server.script()
+    tokens = iter(["first-token", "second-token"])
+    backend = completions(server.url, model="m", api_key=KEY, headers=lambda: {"authorization": next(tokens)})
+    assert [shown(ask(backend, "a")[0]) for _ in range(3)] == [["a"], ["a"], "not_sent"]
+    assert [seen.headers["authorization"] for seen in server.seen()] == ["first-token", "second-token"]
+
+
+def test_a_header_that_cannot_be_sent_is_a_reason(server: Server) -> None:
+    backend = completions(server.url, model="m", headers={"X-Tenant": f"{HEADER}\n"})
+    error = failure(ask(backend, "a")[0])
+    assert error.reason == "not_sent"
+    assert not holds_a_secret(repr(error))
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"model": ""}, "model is empty"),
+        ({"timeout": 0}, "positive number of seconds"),
+        ({"max_connections": 0}, "at least 1"),
+        ({"api_key": "sk 1"}, "strip"),
+        ({"base_url": "ftp://127.0.0.1"}, "no base URL"),
+        ({"base_url": "http://[::1/v1"}, "no base URL"),
+        ({"base_url": "http://user:pass@host/v1"}, "holds a user name"),
+        ({"params": {"temprature": 1}}, "did you mean 'temperature'"),
+        ({"params": {"zzz": 1}}, "extra_body"),
+        ({"params": {"seed": {1}}}, "no JSON value"),
+        ({"extra_body": {"stream": True}}, "set by the backend"),
+        ({"params": {"seed": 1}, "extra_body": {"seed": 2}}, "leave it out of one"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        chat(**{"base_url": "http://127.0.0.1/v1", "model": "m", **arguments})
+
+
+def test_a_query_string_is_kept_and_not_shown(server: Server) -> None:
+    server.script(Act(response(200, text_body("a"))))
+    backend = completions(f"{server.url}/?api-version=2026&k=abc", model="m")
+    assert shown(ask(backend, "x")[0]) == ["a"]
+    assert server.seen()[0].path == "/v1/completions?api-version=2026&k=abc"
+    assert "api-version" not in repr(backend)
+
+
+def test_a_copy_is_equal_and_asks(server: Server) -> None:
+    server.script()
+    backend = completions(server.url, model="m", stop=threading.Event())
+    copy: Completions = pickle.loads(pickle.dumps(backend))
+    assert copy == backend
+    assert shown(ask(copy, "a")[0]) == ["a"]
+
+
+def test_without_aiohttp_the_fix_is_said() -> None:
+    program = "import sys; sys.modules['aiohttp'] = None; import distgen.backends.server"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "needs aiohttp: pip install aiohttp" in done.stderr
+
+
+# Event loops, threads, processes
+
+
+def test_a_wait_for_a_place_is_no_part_of_the_deadline(server: Server) -> None:
+    server.script(delay=0.05)
+    backend = completions(server.url, model="m", max_connections=2, timeout=0.4, retry=ONCE)
+    words = [str(number) for number in range(30)]
+    assert [shown(row) for row in ask(backend, *words)] == [[word] for word in words]
+    assert server.connections() == 2
+
+
+def test_a_cancelled_row_gives_its_place_back(server: Server) -> None:
+    server.script(to={"a": [Act(then="hang")]})
+    backend = completions(server.url, model="m", max_connections=1)
+
+    async def main() -> Batch:
+        rows = [asyncio.ensure_future(backend([word], 1)) for word in "abc"]
+        while not server.seen():
+            await asyncio.sleep(0.01)
+        rows[1].cancel()
+        rows[0].cancel()
+        return await rows[2]
+
+    assert shown(asyncio.run(main())[0]) == ["c"]
+
+
+def test_threads_share_one_loop_and_its_connections(server: Server) -> None:
+    server.script(to={"1": [FAILED]})
+    generate = blocking(completions(server.url, model="m"))
+    with ThreadPoolExecutor(8) as pool:
+        rows = [batch[0] for batch in pool.map(lambda number: generate([str(number)], 1), range(40))]
+    assert [shown(row) for row in rows] == [["0"], "status", *([str(number)] for number in range(2, 40))]
+    assert server.connections() <= 8
+    assert sum(thread.name == "blocking backends" for thread in threading.enumerate()) == 1
+
+
+def answer_in_process(url: str, word: str) -> list[str] | str:
+    return shown(blocking(completions(url, model="m"))([word], 1)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_processes_have_loops_of_their_own(server: Server, method: str) -> None:
+    server.script(to={"b": [FAILED]})
+    assert answer_in_process(server.url, "here") == ["here"]
+    with ProcessPoolExecutor(2, get_context(method)) as pool:
+        rows = list(pool.map(answer_in_process, [server.url] * 3, "abc"))
+    assert rows == [["a"], "status", ["c"]]
+
+
+@pytest.mark.slow
+def test_a_dask_worker_answers(server: Server, dask: Any) -> None:
+    server.script(to={"b": [FAILED]})
+    futures = dask.map(answer_in_process, [server.url] * 3, list("abc"), pure=False)
+    assert dask.gather(futures) == [["a"], "status", ["c"]]
+
+
+def test_the_background_loop_leaves_nothing_open(server: Server) -> None:
+    server.script()
+    program = (
+        "import sys; from distgen.backends.server import blocking, completions\n"
+        "backend = blocking(completions(sys.argv[1], model='m'))\n"
+        "print(backend(['a'], 1)[0][0].text)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, server.url], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("a\n", "")
+
+
+# Many rows
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_and_back_costs_no_row() -> None:
+    words = [f"row {number}" for number in range(10_000)]
+    with serving() as first:
+        first.script()
+        backend = completions(first.url, model="m", max_connections=64)
+
+        async def main() -> Batch:
+            rows = asyncio.ensure_future(backend(words, 1))
+            while first.done() < 2_000:
+                await asyncio.sleep(0.01)
+            first.process.kill()
+            await asyncio.to_thread(first.process.wait)
+            await asyncio.sleep(2)
+            with serving(first.port):
+                return await rows
+
+        assert [shown(row) for row in asyncio.run(main())] == [[word] for word in words]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("places", [5, 20])
+def test_a_server_of_few_places_loses_no_row(server: Server, places: int) -> None:
+    server.script(delay=0.05, places=places)
+    words = [f"row {number}" for number in range(600)]
+    backend = completions(server.url, model="m")
+
+    async def main() -> Batch:
+        places = asyncio.Semaphore(512)
+
+        async def one(word: str) -> Row:
+            async with places:
+                return (await backend([word], 1))[0]
+
+        return await asyncio.gather(*map(one, words))
+
+    assert [shown(row) for row in asyncio.run(main())] == [[word] for word in words]
