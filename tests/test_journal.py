@@ -62,7 +62,9 @@ def decode(row: Mapping[str, object]) -> Result[tuple[str, int], str]:
             return Failure("it has no word")
 
 
-def answering(answer: Callable[[str], str | Completion], executor: Sequential | Threads = Sequential()) -> LLM[str, str, str, Batch]:
+def answering(
+    answer: Callable[[str], str | Completion], executor: Sequential | Threads = Sequential()
+) -> LLM[str, str, str, Batch]:
     return LLM(Task(Prompt, Success), DEFAULT, each(answer), executor)
 
 

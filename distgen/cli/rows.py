@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Final, Literal, TypeAlias, final
@@ -28,7 +27,6 @@ MAX_LINE: Final = 64 * 2**20
 _RESERVED: Final = ("row", "model", "error", "error_message", "generations")
 # Source: OpenAI API reference, "The chat completion object": -9999.0 signifies that a token is very unlikely.
 _NEVER: Final = -9999.0  # JSON has no -Infinity
-_MAX_DEPTH: Final = 500  # lists and objects in each other; json's own limit is Python's stack, 1,000 calls
 
 Fields: TypeAlias = dict[str, object]
 
@@ -93,9 +91,14 @@ def parse_records(lines: Iterable[bytes], where: PromptFields, each_generation: 
         parsed = _parse_object(raw.rstrip(b"\r\n"))
         for found in _split_generations(parsed) if each_generation else [parsed]:
             number += 1
-            fields = _rename_reserved(found.value_or({}))
-            prompt = found.bind(lambda fields: _prompt(fields, where))
+            fields, prompt = _read_fields(found, where)
             yield Record(number, fields, json.dumps(fields, ensure_ascii=False), prompt)
+
+
+def _read_fields(found: Result[Fields, BadRow], where: PromptFields) -> tuple[Fields, Result[Prompt, BadRow]]:
+    if isinstance(found, Failure):
+        return {}, Failure(found.failure())
+    return _rename_reserved(found.unwrap()), _prompt(found.unwrap(), where)
 
 
 def to_prompt(record: Record) -> Result[Prompt, GenerateError]:
@@ -228,12 +231,12 @@ def _rename_reserved(fields: Fields) -> Fields:
 
 def _split_generations(parsed: Result[Fields, BadRow]) -> list[Result[Fields, BadRow]]:
     """Make a record of each generation with text of an answers file: its input fields, text, generation, source_row."""
-    fields = parsed.value_or({})
+    if isinstance(parsed, Failure):
+        return [parsed]
+    fields = parsed.unwrap()
     generations = fields.get("generations")
     if not _is_list(generations):
-        return [
-            parsed.bind(lambda _: Failure(BadRow("invalid_row", '--each-generation needs rows with "generations"')))
-        ]
+        return [_bad('--each-generation needs rows with "generations"')]
     inputs = {name: value for name, value in fields.items() if name not in _RESERVED}
     records: list[Result[Fields, BadRow]] = []
     for number, each in enumerate(generations, 1):
@@ -251,7 +254,7 @@ def _parse_object(raw: bytes) -> Result[Fields, BadRow]:
     except ValueError as error:
         return _bad(f"not JSON: {error}")
     except RecursionError:
-        return _bad(f"nested deeper than {_MAX_DEPTH} lists and objects")
+        return _bad("lists and objects are nested too deep")
     return Success(value) if _is_object(value) else _bad(f"it is {_json_type(value)}, not an object")
 
 
@@ -259,56 +262,24 @@ def _parse_json(raw: bytes) -> object:
     """Return a JSON value that can be written again; raise ValueError or RecursionError for any other text."""
     if len(raw) > MAX_LINE:
         raise ValueError(f"the line is longer than {MAX_LINE:,} bytes")
-    value: object = json.loads(
-        raw.decode(), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique
-    )
-    if raw.count(b"[") + raw.count(b"{") > _MAX_DEPTH and _is_deep(value):
-        raise RecursionError
+    value: object = json.loads(raw.decode())
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)  # refuses NaN, 1e999 and what is nested too deep
     # Written rows hold U+FFFD in place of a lone surrogate, which only an escape can bring here.
-    return json.loads(replace_surrogates(json.dumps(value, ensure_ascii=False))) if b"\\u" in raw else value
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):  # it would be written as Infinity, which is not JSON
-        raise ValueError(f"{digits:.20} is too large a number")
-    return number
-
-
-def _unique(pairs: list[tuple[str, object]]) -> Fields:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"{json.dumps(twice)} stands twice in an object")
-    return found
-
-
-def _is_deep(value: object) -> bool:
-    level = [value]
-    for _ in range(_MAX_DEPTH):
-        level = [inner for outer in level for inner in _children(outer)]
-        if not level:
-            return False
-    return True
-
-
-def _children(value: object) -> Iterable[object]:
-    return value if _is_list(value) else value.values() if _is_object(value) else ()
+    return json.loads(replace_surrogates(text)) if b"\\u" in raw else value
 
 
 def _prompt(fields: Fields, where: PromptFields) -> Result[Prompt, BadRow]:
     """Make the prompt of a record: of the template, the field that was named, "messages", or "user"."""
-    if where.template is not None:
-        prompt = _fill(where.template, fields).bind(lambda text: _from_texts("the template", text, fields))
-    elif where.user_field is None and "messages" in fields:
+    if where.template is None and where.user_field is None and "messages" in fields:
         prompt = _bad(_BOTH) if "user" in fields else _from_messages(fields["messages"])
     else:
         name = where.user_field or "user"
-        prompt = _field(name, fields).bind(lambda value: _from_texts(json.dumps(name), value, fields))
+        user: Result[object, BadRow] = _field(name, fields)
+        if where.template is not None:
+            user = _fill(where.template, fields)
+        if isinstance(user, Failure):
+            return Failure(user.failure())
+        prompt = _from_texts(name, user.unwrap(), fields)
     return prompt.map(lambda found: replace(found, system=where.system) if found.system is None else found)
 
 
@@ -359,7 +330,7 @@ def _bad_messages(error: NotParsed) -> BadRow:
 def _from_texts(name: str, user: object, fields: Fields) -> Result[Prompt, BadRow]:
     system, history = fields.get("system"), _history(fields.get("history"))
     if not isinstance(user, str):
-        return _bad(f"{name} is {_json_type(user)}, not text")
+        return _bad(f"{json.dumps(name)} is {_json_type(user)}, not text")
     if not isinstance(system, str | None):
         return _bad(f'"system" is {_json_type(system)}, not text')
     if history is None:

@@ -171,16 +171,24 @@ def _ask(
     path = Path(options.output)
     encode_row = partial(encode, options.model, options.num_generations)
     if options.output != "-" and (path.is_file() or not path.exists()):
-        asked = {"num_generations": options.num_generations, "settings": options.settings}
-        params = {**options.params, **options.extra}
-        yield from journal.run(llm, records, path, encode_row, decode, options.mode, params=params, **asked)
+        yield from journal.run(
+            llm,
+            records,
+            path,
+            encode_row,
+            decode,
+            options.mode,
+            num_generations=options.num_generations,
+            settings=options.settings,
+            params={**options.params, **options.extra},
+        )
         return
     if options.mode == "resume":
         raise UsageError(f"--resume needs a file, and {options.output} is not one.")
     waiting: deque[Record] = deque()
     for answer in llm.stream(_remember(records, waiting), options.num_generations):
         record = waiting.popleft()
-        if not (isinstance(answer, Failure) and error_of(record, answer) and error_of(record, answer)[0] == "stopped"):
+        if (error_of(record, answer) or ("",))[0] != "stopped":
             _write(options.output, to_json_line(encode_row(record, answer)))
             yield Success(Written(record.number, record, answer))
 

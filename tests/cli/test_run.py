@@ -57,7 +57,7 @@ def status(number: int, message: str = "no") -> Act:
 
 def test_every_row_has_the_same_keys_and_no_null(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     write_rows({"user": "ok", "id": 7}, {"user": "bad"}, {"user": None}, {"other": 1})
-    server.script(to={"bad": [status(400, "bad prompt")]})
+    server.script(to={"bad": [status(400, "bad prompt")] * 2})
     assert run(server, "-n", "2") == 1
     rows = written()
     assert [[*row][-5:] for row in rows] == [KEYS] * 4
@@ -76,7 +76,13 @@ def test_reserved_input_names_are_kept(server: Server) -> None:
     write_rows({"user": "ok", "row": 9, "model": "theirs", "input_model": 1})
     assert run(server) == 0
     (row,) = written()
-    assert (row["row"], row["input_row"], row["input_input_model"], row["input_model"], row["model"]) == (1, 9, "theirs", 1, "tiny")
+    assert (row["row"], row["input_row"], row["input_input_model"], row["input_model"], row["model"]) == (
+        1,
+        9,
+        "theirs",
+        1,
+        "tiny",
+    )
     assert run(server, "--resume") == 0
     assert len(server.seen()) == 1
 
@@ -113,7 +119,10 @@ def test_a_run_whose_first_rows_all_fail_alike_ends(
 def test_a_missing_field_ends_the_run_and_names_the_fields(capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(*[{"question": "x"}] * 50)
     assert run(None, "--concurrency", "4") == 2
-    assert 'it has no field "user"; its fields are "question". On the command line: --user-field' in capsys.readouterr().err
+    assert (
+        'it has no field "user"; its fields are "question". On the command line: --user-field'
+        in capsys.readouterr().err
+    )
 
 
 def test_failures_in_a_row_end_a_run_that_had_answers(server: Server) -> None:
@@ -165,7 +174,10 @@ def test_a_second_run_judges_each_generation(server: Server) -> None:
     template = "Rate this: {question} -> {text}"
     assert main(["run", "out.jsonl", "-o", "judged.jsonl", "--each-generation", "--template", template]) == 0
     rows = written("judged.jsonl")
-    assert [(row["text"], row["generation"], row["source_row"], row["row"]) for row in rows] == [("4", 1, 1, 1), ("5", 3, 1, 2)]
+    assert [(row["text"], row["generation"], row["source_row"], row["row"]) for row in rows] == [
+        ("4", 1, 1, 1),
+        ("5", 3, 1, 2),
+    ]
     assert [row["generations"][0]["text"] for row in rows] == ["Rate this: 2+2? -> 4", "Rate this: 2+2? -> 5"]
 
 
@@ -184,9 +196,7 @@ def test_a_second_run_judges_each_generation(server: Server) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_usage_errors_are_one_sentence(
-    capsys: pytest.CaptureFixture[str], arguments: Sequence[str], said: str
-) -> None:
+def test_usage_errors_are_one_sentence(capsys: pytest.CaptureFixture[str], arguments: Sequence[str], said: str) -> None:
     write_rows({"user": "Hi"})
     assert run(None, *arguments) == 2
     error = capsys.readouterr().err
@@ -215,7 +225,10 @@ def test_other_kinds_of_files_are_refused(
 def test_an_output_that_exists_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     write_rows({"user": "Hi"})
     assert [run(None), run(None), run(None, "--resume"), run(None, "--overwrite")] == [0, 2, 0, 0]
-    assert "out.jsonl already exists; add --resume to go on with it, or --overwrite to delete it." in capsys.readouterr().err
+    assert (
+        "out.jsonl already exists; add --resume to go on with it, or --overwrite to delete it."
+        in capsys.readouterr().err
+    )
 
 
 def test_a_captured_stdout_gets_rows_in_input_order(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
