@@ -313,7 +313,7 @@ def _split_of(format: object) -> _Split | None:
 def _check_inputs(inputs: object) -> None:
     if isinstance(inputs, str | bytes | Mapping):
         kind = type(inputs).__name__
-        raise TypeError(f"inputs must be an iterable of inputs, got {kind}; for a single input, pass it in a list")
+        raise TypeError(f"inputs must be an iterable of inputs, got a single {kind}; pass a list of them")
 
 
 def _check_parts(format: object, executor: object) -> None:

@@ -6,14 +6,12 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from tests.support.parts import dask_cluster
+from tests.support.parts import child_processes, command_lines, dask_cluster
 
 OURS: Final = ("distgen", "ThreadPoolExecutor", "asyncio")
 
@@ -39,10 +37,12 @@ def dask() -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
     """Threads of the library or of its pools, and processes. They have a moment: what is dropped ends a little later."""
-    threads_before, children_before = threads(), children()
+    threads_before, children_before = threads(), child_processes()
     yield
     deadline = time.monotonic() + 5
-    while left := [thread.name for thread in threads() - threads_before] + commands(children() - children_before):
+    while left := [thread.name for thread in threads() - threads_before] + command_lines(
+        child_processes() - children_before
+    ):
         if time.monotonic() > deadline:
             pytest.fail(f"left behind: {left}")
         time.sleep(0.01)
@@ -50,21 +50,3 @@ def nothing_is_left_behind() -> Iterator[None]:
 
 def threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith(OURS)}
-
-
-def children() -> set[str]:
-    """Return the numbers of the child processes; none on a system without /proc."""
-    numbers: set[str] = set()
-    for task in Path("/proc/self/task").glob("*/children"):
-        with suppress(OSError):  # that thread has ended meanwhile
-            numbers.update(task.read_text().split())
-    return numbers
-
-
-def commands(numbers: set[str]) -> list[str]:
-    """Return the command lines of processes that still run. A resource tracker stays for later pools."""
-    found: list[str] = []
-    for number in numbers:
-        with suppress(OSError):  # it has ended meanwhile
-            found.append(Path("/proc", number, "cmdline").read_text().replace("\0", " ").strip())
-    return [command for command in found if command and "resource_tracker" not in command]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -646,7 +647,7 @@ def test_single_takes_a_row_of_one_generation() -> None:
 @pytest.mark.parametrize("inputs", ["text", b"bytes", {"a": 1}], ids=repr)
 @pytest.mark.parametrize("verb", ["generate", "stream", "as_completed"])
 def test_inputs_that_are_one_value_are_a_type_error_at_the_call(verb: str, inputs: object) -> None:
-    with pytest.raises(TypeError, match="inputs must be an iterable of inputs, got"):
+    with pytest.raises(TypeError, match=r"inputs must be an iterable of inputs, got a single \w+; pass a list of them"):
         getattr(LLM(PLAIN, default, echo, Sequential()), verb)(inputs)
 
 
@@ -675,11 +676,33 @@ def test_an_async_backend_on_a_synchronous_executor_fails_every_row(executor: ob
     assert rows == [Failure(Raised("TypeError", "the backend is async: use Asyncio(...), or blocking(backend)"))] * 3
 
 
-def test_a_synchronous_backend_on_asyncio_fails_every_row() -> None:
+NOT_ASYNC = Raised("TypeError", "the backend is not async: use Threads(...), or write it with async def")
+
+
+def test_a_synchronous_backend_on_asyncio_fails_every_row_and_keeps_the_completions() -> None:
     untyped: Any = LLM
-    rows = untyped(PLAIN, default, echo, Asyncio(2), batch_size=2).generate(["a", "b", "c"])
-    message = "the backend is not async: use Threads(...), or write it with async def"
-    assert rows == [Failure(Raised("TypeError", message))] * 3
+    rows = untyped(PLAIN, default, each(str.upper), Asyncio(2), batch_size=2).generate(["a", "b", "c"], 2)
+    assert rows == [Failure(replace(NOT_ASYNC, completions=(Completion(text),) * 2)) for text in "ABC"]
+
+
+@pytest.mark.parametrize("batch", [None, [], [[Completion("x")]] * 3], ids=["none", "empty", "long"])
+def test_a_synchronous_backend_on_asyncio_shifts_no_row(batch: object) -> None:
+    untyped: Any = LLM
+    rows = untyped(PLAIN, default, partial(give, batch), Asyncio(2), batch_size=2).generate(["a", "b"])
+    assert rows == [Failure(NOT_ASYNC)] * 2
+
+
+@pytest.mark.parametrize("executor", [Sequential(), Threads(2), Asyncio(2)], ids=repr)
+def test_an_async_function_in_each_is_named(executor: object) -> None:
+    async def answer(text: str) -> str:
+        return text
+
+    untyped: Any = LLM
+    untyped_each: Any = each
+    for row in untyped(PLAIN, default, untyped_each(answer), executor, batch_size=2).generate(["a", "b", "c"]):
+        error = row.failure()
+        assert error.kind == "TypeError"
+        assert error.message.startswith("the function is async")
 
 
 def test_completions_before_an_exception_of_a_lazy_row_are_kept() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import TypeAlias, TypeVar
 
@@ -42,10 +42,22 @@ def _call_each(fn: Callable[[P], str | Completion], prompts: Sequence[P], num_ge
 
 def _call_one(fn: Callable[[P], str | Completion], prompt: P, num_generations: int) -> Row:
     completions: list[Completion] = []
-    try:
-        for _ in range(num_generations):
+    for _ in range(num_generations):
+        try:
             answer = fn(prompt)
-            completions.append(Completion(answer) if isinstance(answer, str) else answer)
-    except Exception as error:
-        return Failure(Raised.of(error, completions=tuple(completions)))
+        except Exception as error:
+            return Failure(Raised.of(error, completions=tuple(completions)))
+        if is_async(answer):
+            raise TypeError(
+                "the function is async, and `each` calls a plain one; "
+                "write the backend itself as `async def backend(prompts, num_generations)`, for Asyncio"
+            )
+        completions.append(Completion(answer) if isinstance(answer, str) else answer)
     return completions
+
+
+def is_async(answer: object) -> bool:
+    """Tell by its answer whether a function is async, and close the coroutine."""
+    if isinstance(answer, Coroutine):
+        answer.close()  # or Python warns that it was never awaited
+    return isinstance(answer, Awaitable)

@@ -6,12 +6,12 @@ A wrong number of rows or completions never shifts a row, and a failed batch is 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from returns.result import Failure, Result
 
-from distgen.backends.generate import Batch, Generate, Row
+from distgen.backends.generate import Batch, Generate, Row, is_async
 from distgen.completion import Completion
 from distgen.errors import BackendError, Raised, RequestFailed, WrongCount
 
@@ -56,7 +56,7 @@ def call_backend(call: Call[P, Batch]) -> CallResult:
     try:
         # The backend gets a list of its own, which it may sort, pad or empty.
         batch = call.backend([*call.prompts], call.num_generations)
-        result = call.failed(_IS_ASYNC) if _is_async(batch) else check_batch(call, batch)
+        result = call.failed(_IS_ASYNC) if is_async(batch) else check_batch(call, batch)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit and GeneratorExit too: one row must not end a run of a million
@@ -68,23 +68,17 @@ def call_backend(call: Call[P, Batch]) -> CallResult:
     return tuple(call_backend(row)[0] for row in call.rows())
 
 
-def _is_async(batch: object) -> bool:
-    """Tell by its answer whether a backend is async, and close the coroutine."""
-    if isinstance(batch, Coroutine):
-        batch.close()  # or Python warns that it was never awaited
-    return isinstance(batch, Awaitable)
-
-
 def check_batch(call: Call[P, object], batch: Batch) -> CallResult | WrongCount:
     """Return one answer a prompt, or a WrongCount if the batch has more or fewer rows. Raise what reading it raises."""
     answers = tuple([_check_row(row, call.num_generations) for row in batch])
     if len(answers) == len(call.prompts):
         return answers
-    completions = [completion for answer in answers for completion in _completions_of(answer)]
+    completions = [completion for answer in answers for completion in completions_of(answer)]
     return WrongCount("rows", len(call.prompts), len(answers), tuple(completions))
 
 
-def _completions_of(answer: RowAnswer) -> tuple[Completion, ...]:
+def completions_of(answer: RowAnswer) -> tuple[Completion, ...]:
+    """Return the completions of a row, which an error has too."""
     return answer if isinstance(answer, tuple) else answer.completions
 
 

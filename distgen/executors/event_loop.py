@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final, TypeVar, final
 from weakref import finalize
 
 from distgen.backends.generate import Batch
 from distgen.errors import BackendError, Raised
-from distgen.executors.call import Call, CallResult, check_batch
-from distgen.executors.engine import Deliver, Submit
+from distgen.executors.call import Call, CallResult, check_batch, completions_of
+from distgen.executors.engine import Deliver, Submit, do_nothing
 
 _P = TypeVar("_P")
 
@@ -22,17 +25,19 @@ _NOT_ASYNC: Final = Raised("TypeError", "the backend is not async: use Threads(.
 
 @final
 class LoopSession:
-    """A task for each call, at most `max_in_flight` of them past the gate; leaving cancels them all."""
+    """A task for each call, at most `max_in_flight` at once; leaving cancels them all."""
 
     def __init__(self, max_in_flight: int, deliver: Deliver) -> None:  # noqa: D107  (the class says it)
-        self._deliver = deliver
-        self._gate = asyncio.Semaphore(max_in_flight)
+        self._max_in_flight, self._deliver = max_in_flight, deliver
+        self._calls: dict[int, Call[Any, Awaitable[Batch]]] = {}  # those that have not begun; cancelling removes one
+        self._indices: deque[int] = deque()  # of the same calls, in the order of submission, cancelled ones too
+        self._is_start_due = False
+        self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._leaving: asyncio.Future[None] = self._loop.create_future()
         # A finalizer, since Ctrl-C may come while the thread starts, and then nobody has this session to leave it.
         self._leave = finalize(self, self._loop.call_soon_threadsafe, self._leaving.set_result, None)
         self._leave.atexit = False
-        self._tasks: set[asyncio.Task[None]] = set()  # a loop itself holds its tasks weakly
         self._thread = threading.Thread(
             target=_serve, args=(self._loop, self._leaving), name="distgen-loop", daemon=True
         )
@@ -51,25 +56,39 @@ class LoopSession:
         self._thread.join()
 
     def _submit(self, index: int, call: Call[_P, Awaitable[Batch]]) -> Callable[[], object]:
-        cancelled = threading.Event()
-        with suppress(RuntimeError):  # the loop is closed: the run was left meanwhile
-            self._loop.call_soon_threadsafe(self._start, index, call, cancelled)
-        return cancelled.set
-
-    def _start(self, index: int, call: Call[Any, Awaitable[Batch]], cancelled: threading.Event) -> None:
-        if not self._leaving.done():
-            task = self._loop.create_task(self._run(index, call, cancelled))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _run(self, index: int, call: Call[Any, Awaitable[Batch]], cancelled: threading.Event) -> None:
-        async with self._gate:
-            if cancelled.is_set() or self._leaving.done():
-                return
+        self._calls[index] = call
+        self._indices.append(index)
+        if not self._is_start_due:  # waking the loop costs a system call
             try:
-                self._deliver((index, await _call_backend(call, self._leaving.done)))
-            except KeyboardInterrupt as interrupt:
-                self._deliver((index, interrupt))
+                self._is_start_due = True
+                self._loop.call_soon_threadsafe(self._start_calls)
+            except RuntimeError:  # the loop is closed: the run was left meanwhile
+                return do_nothing
+            except KeyboardInterrupt:
+                self._calls.pop(index, None)
+                self._is_start_due = False  # or the next call would not wake the loop
+                raise
+        return partial(self._calls.pop, index, None)
+
+    def _start_calls(self) -> None:
+        self._is_start_due = False  # before the indices are read: one that comes later wakes the loop again
+        while self._indices and len(self._tasks) < self._max_in_flight and not self._leaving.done():
+            index = self._indices.popleft()
+            call = self._calls.pop(index, None)
+            if call is not None:
+                task = self._loop.create_task(self._run(index, call))
+                self._tasks.add(task)
+                task.add_done_callback(self._finish)
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._start_calls()
+
+    async def _run(self, index: int, call: Call[Any, Awaitable[Batch]]) -> None:
+        try:
+            self._deliver((index, await _call_backend(call, self._leaving.done)))
+        except KeyboardInterrupt as interrupt:
+            self._deliver((index, interrupt))
 
 
 def _serve(loop: asyncio.AbstractEventLoop, leaving: asyncio.Future[None]) -> None:
@@ -105,7 +124,7 @@ async def _call_backend(call: Call[_P, Awaitable[Batch]], is_over: Callable[[], 
     try:
         batch: object = call.backend([*call.prompts], call.num_generations)
         if not isinstance(batch, Awaitable):
-            return call.failed(_NOT_ASYNC)
+            return _refuse(call, batch)
         result = check_batch(call, await batch)
     except KeyboardInterrupt:
         raise
@@ -118,3 +137,11 @@ async def _call_backend(call: Call[_P, Awaitable[Batch]], is_over: Callable[[], 
     if len(call.prompts) == 1 or is_over():  # a client may turn its cancellation into an error; do not ask again
         return call.failed(result)
     return tuple([(await _call_backend(row, is_over))[0] for row in call.rows()])
+
+
+def _refuse(call: Call[_P, object], batch: object) -> CallResult:
+    """Fail every row of a synchronous backend, and keep the completions that it answered: they may be paid for."""
+    answers = check_batch(call, batch) if isinstance(batch, Sequence) else ()
+    if not isinstance(answers, tuple) or len(answers) == 0:  # nobody can tell which completion is of which row
+        return call.failed(_NOT_ASYNC)
+    return tuple([replace(_NOT_ASYNC, completions=completions_of(answer)) for answer in answers])

@@ -16,6 +16,7 @@ from concurrent.futures import Executor as FuturesExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Any, Final, TypeAlias, TypeVar, final
 
 from distgen.backends.generate import Batch
@@ -43,6 +44,7 @@ class PoolSession:
         self._open_pool, self._deliver = open_pool, deliver
         self._stack = ExitStack()
         self._pool = self._stack.enter_context(open_pool())
+        self._session, self._numbers = os.urandom(16), count()
         self._pending: set[Future[CallResult]] = set()
         self._lock = threading.Lock()
         # Set by `_done` without the lock: a pool may run it while it holds its own lock, for which `submit` waits here.
@@ -73,7 +75,7 @@ class PoolSession:
         while True:
             pool = self._get_pool()
             try:
-                return pool, pool.submit(_run_call, call, os.urandom(16))
+                return pool, pool.submit(_run_call, call, self._session, next(self._numbers))
             except BrokenExecutor as error:  # this call was not in it, so that a fresh pool may have it
                 self._broken = pool, _explain_break(error)
 
@@ -103,7 +105,7 @@ class PoolSession:
         self._deliver((index, result))
 
 
-def _run_call(call: Call[Any, Batch], _identity: bytes) -> CallResult:
+def _run_call(call: Call[Any, Batch], _session: bytes, _number: int) -> CallResult:
     # Dask's executor is pure by default: calls with equal arguments share one result, and equal prompts one sample.
     return call_backend(call)
 

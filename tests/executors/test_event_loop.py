@@ -505,3 +505,41 @@ def test_whatever_is_submitted_at_once_is_answered(limit: int) -> None:
     with llm_of(after_a_while, Asyncio(limit)).submitter() as submit:
         futures = [submit(str(n)) for n in range(100)]
     assert [texts(future.result(timeout=0)) for future in futures] == [[str(n)] for n in range(100)]
+
+
+def test_an_interrupt_while_the_loop_is_woken_asks_nothing_and_keeps_the_next_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        asked.extend(prompts)
+        return echoed(prompts, num_generations)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with llm_of(backend, Asyncio(2)).submitter() as submit:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(asyncio.BaseEventLoop, "call_soon_threadsafe", interrupted)
+            submit("a")
+        assert texts(submit("b").result(timeout=5)) == ["b"]
+    assert asked == ["b"]
+
+
+def test_a_call_that_is_cancelled_before_it_begins_is_not_asked() -> None:
+    asked: list[str] = []
+    hold = threading.Event()
+
+    async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        asked.extend(prompts)
+        while not hold.is_set():
+            await asyncio.sleep(0)
+        return echoed(prompts, num_generations)
+
+    with llm_of(backend, Asyncio(1)).submitter() as submit:
+        first, second, third = map(submit, "abc")
+        assert second.cancel()
+        hold.set()
+        assert [texts(future.result(timeout=5)) for future in (first, third)] == [["a"], ["c"]]
+    assert asked == ["a", "c"]

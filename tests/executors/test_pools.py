@@ -48,12 +48,13 @@ def spawned() -> ProcessPoolExecutor:
 
 
 @pytest.fixture(
+    scope="session",  # set up before a test is watched for what it leaves behind: the cluster stays
     params=[
         "threads",
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("processes", "loky", "dask")),
-    ]
+    ],
 )
-def open_pool(request: pytest.FixtureRequest, dask: Any) -> Open:
+def open_pool(request: pytest.FixtureRequest) -> Open:
     match request.param:
         case "threads":
             return partial(ThreadPoolExecutor, 2)
@@ -62,6 +63,7 @@ def open_pool(request: pytest.FixtureRequest, dask: Any) -> Open:
         case "loky":
             return loky_pool
         case _:
+            dask = request.getfixturevalue("dask")
             if dask is None:
                 pytest.skip("distributed is not installed")
             opened: Open = dask.get_executor

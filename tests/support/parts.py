@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor as FuturesExecutor
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -114,13 +114,28 @@ async def slow_echo_async(prompts: Sequence[str], num_generations: int) -> Batch
     return [[Completion(prompt)] * num_generations for prompt in prompts]
 
 
-def left_behind() -> list[str]:
-    """The threads and child processes that are still there, by name; multiprocessing keeps a tracker of its own."""
-    import psutil
+def child_processes() -> set[str]:
+    """Return the numbers of the child processes; none on a system without /proc."""
+    numbers: set[str] = set()
+    for task in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # that thread has ended meanwhile
+            numbers.update(task.read_text().split())
+    return numbers
 
+
+def command_lines(numbers: set[str]) -> list[str]:
+    """Return the command lines of processes that still run. A resource tracker stays for later pools."""
+    found: list[str] = []
+    for number in numbers:
+        with suppress(OSError):  # it has ended meanwhile
+            found.append(Path("/proc", number, "cmdline").read_text().replace("\0", " ").strip())
+    return [command for command in found if command and "resource_tracker" not in command]
+
+
+def left_behind() -> list[str]:
+    """Return the threads and child processes that are still there, by name."""
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-    commands = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
-    return [*threads, *(command for command in commands if command and "resource_tracker" not in command)]
+    return [*threads, *command_lines(child_processes())]
 
 
 @contextmanager
