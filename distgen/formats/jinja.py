@@ -82,7 +82,8 @@ class JinjaTemplate:
         injected = find_token(self.name, prompt, self.special_tokens)
         if injected is not None:
             return Failure(injected)
-        return _render(self, prompt).bind(partial(_check_texts, self, prompt))
+        rendered = _render(self, prompt)
+        return _check_texts(self, prompt, rendered.unwrap()) if isinstance(rendered, Success) else rendered
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer); all is answer unless the template or the model opens `<think>`."""
@@ -157,7 +158,6 @@ def _make_environment() -> ImmutableSandboxedEnvironment:
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = _to_json
-    environment.globals.update(raise_exception=_raise_exception)
     return environment
 
 
@@ -176,6 +176,7 @@ def _render(template: JinjaTemplate, prompt: Prompt) -> Result[str, FormatError]
         "add_generation_prompt": True,
         "bos_token": template.bos,
         "eos_token": template.eos,
+        "raise_exception": _raise_exception,
         "strftime_now": partial(_format_date, template.today),
         **dict(template.variables),
         "messages": [{"role": where.rpartition(".")[2], "content": text} for where, text in prompt.texts()],
