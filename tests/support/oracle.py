@@ -151,7 +151,7 @@ def main(folder: Path) -> None:
     edges = {entry["format"]: entry for entry in EDGES}
     dated = {(day["format"], day["date"], day["reasoning"]): day for day in DATED}
     for name, source in oracle.items():
-        if not (folder / source.get("template", "no file")).is_file():
+        if "template" not in source or not (folder / source["template"]).is_file():
             continue
         template = (folder / source["template"]).read_text("utf-8")
         variables, today, edge = source["variables"], source.get("today", DAYS[0]), edges_of(source)
