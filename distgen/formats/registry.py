@@ -80,14 +80,15 @@ def _candidates(name: str) -> tuple[str, ...]:
     """Return the names without packaging that a name may stand for.
 
     >>> _candidates("qwen3-8b-ud-q4-k-xl.gguf"), _candidates("gemma3:4b-it-qat"), _candidates("llama3.1:8b-text")
-    (('qwen3-8b',), ('gemma3:4b-it', 'gemma3-4b-it', 'gemma3'), ('llama3.1:8b-text', 'llama3.1-8b-text'))
+    (('qwen3-8b',), ('gemma3', 'gemma3:4b-it', 'gemma3-4b-it'), ('llama3.1:8b-text', 'llama3.1-8b-text'))
     """
-    model, colon, tag = name.partition(":")
+    package, colon, tag = name.partition(":")
+    model = _PACKAGING.sub("", package)
     if not colon:
-        return (_PACKAGING.sub("", model),)
+        return (model,)
     kind = _PACKAGING.sub("", f"-{tag}")
     whole = (f"{model}:{kind[1:]}", f"{model}{kind}")
-    return (*whole, model) if _TAG.fullmatch(kind) else whole
+    return (model, *whole) if _TAG.fullmatch(kind) else whole
 
 
 def _has_name(format: AnyFormat, name: str) -> bool:

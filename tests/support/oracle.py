@@ -2,8 +2,8 @@
 
     python -m tests.support.oracle FOLDER
 
-An entry of oracle.json that names its `template`, a file in FOLDER, is rendered anew, and so are the entries of its
-format in edges.json and dated.json. Every other entry has another source, which it cites, and stays as it is.
+An entry of oracle.json that names its `template` is rendered anew if FOLDER holds that file, and so are the entries of
+its format in edges.json and dated.json. Every other entry stays as it is, as those that come from another source.
 A new format needs an entry in oracle.json alone, with `"cases": []`: it gets the prompts of the first entry.
 Nothing of distgen is imported here.
 """
@@ -151,7 +151,7 @@ def main(folder: Path) -> None:
     edges = {entry["format"]: entry for entry in EDGES}
     dated = {(day["format"], day["date"], day["reasoning"]): day for day in DATED}
     for name, source in oracle.items():
-        if "template" not in source:
+        if "template" not in source or not (folder / source["template"]).is_file():
             continue
         template = (folder / source["template"]).read_text("utf-8")
         variables, today, edge = source["variables"], source.get("today", DAYS[0]), edges_of(source)

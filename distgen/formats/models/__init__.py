@@ -44,6 +44,7 @@ from distgen.formats.models import (
     tii,
     upstage,
     xiaomi,
+    zero_one,
     zhipu,
 )
 
@@ -87,5 +88,6 @@ ALL: Final = (
     *tii.FORMATS,
     *upstage.FORMATS,
     *xiaomi.FORMATS,
+    *zero_one.FORMATS,
     *zhipu.FORMATS,
 )

@@ -37,7 +37,12 @@ qwen2: Final = replace(
 qwen2_5: Final = replace(
     qwen1_5,
     name="qwen2.5",
-    models=("Qwen2.5", "Qwen2.5-*-Instruct", "Qwen2.5-Coder-*-Instruct"),
+    models=(
+        "Qwen2.5",
+        "Qwen2.5-*-Instruct",
+        "Qwen2.5-Coder-*-Instruct",
+        "Qwen2.5-Coder",
+    ),
     user_prefix="<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n<|im_start|>user\n",
 )
 

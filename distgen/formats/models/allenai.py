@@ -31,5 +31,17 @@ olmo2: Final = replace(
     bos="<|endoftext|>",
 )
 
+# Llama-3.1-Tulu-3-*, which has another token at the end of a past answer.
+# Source: huggingface.js, packages/ollama-utils/src/chat-template-automap.ts (the GGUF chat template of tulu3:70b), with the
+# EOS of Llama 3.1.
+tulu3: Final = replace(
+    tulu,
+    name="tulu3",
+    models=("Llama-3.1-Tulu-3-*", "Llama-3.1-Tulu-3-*-SFT", "Llama-3.1-Tulu-3-*-DPO"),
+    after_assistant="<|end_of_text|>\n<|user|>\n",
+    stop=("<|end_of_text|>",),
+    special_tokens=("<|system|>", "<|user|>", "<|assistant|>", "<|end_of_text|>"),
+)
 
-FORMATS: Final = (tulu, olmo2)
+
+FORMATS: Final = (tulu, olmo2, tulu3)

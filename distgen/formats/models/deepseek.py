@@ -58,7 +58,10 @@ deepseek_v2: Final = ChatTemplate(
 # template).
 deepseek_v3: Final = ChatTemplate(
     "deepseek-v3",
-    models=("DeepSeek-V3",),
+    models=(
+        "DeepSeek-V3",
+        "DeepSeek-V3-0324",
+    ),
     bos="<｜begin▁of▁sentence｜>",
     user_prefix="<｜User｜>",
     before_system="",

@@ -123,26 +123,38 @@ smollm2: Final = replace(
 )
 
 
-# SmolLM3-3B with enable_thinking=False. In a system text its template obeys three commands and takes them out.
-# As rendered with enable_thinking=False; in the registry on 10 July 2025.
+# SmolLM3-3B. In a system text its template obeys three commands and takes them out. In the registry on 10 July 2025.
 #     <|im_start|>system\n## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: 10 July 2025\nReasoning Mode:
-#      /no_think\n\n## Custom Instructions\n\n{system}\n\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n
-#     <think>\n\n</think>\n{answer}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n<think>\n\n
-#     </think>\n
+#      /think\n\n## Custom Instructions\n\n{system}\n\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n{answer}
+#     <|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n
 # Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
 # HuggingFaceTB/SmolLM3-3B; its target output also agrees).
-def _smollm3_nothink(today: str) -> SmolLM3:
-    metadata = f"## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: {today}\nReasoning Mode: /no_think"
+_THINKING: Final = (
+    "Your role as an assistant involves thoroughly exploring questions through a systematic thinking "
+    "process before providing the final precise and accurate solutions. This requires engaging in a "
+    "comprehensive cycle of analysis, summarizing, exploration, reassessment, reflection, backtracking, "
+    "and iteration to develop well-considered thinking process. Please structure your response into two "
+    "main sections: Thought and Solution using the specified format: <think> Thought section </think> "
+    "Solution section. In the Thought section, detail your reasoning process in steps. Each step should "
+    "include detailed considerations such as analysing questions, summarizing relevant findings, "
+    "brainstorming new ideas, verifying the accuracy of the current steps, refining any errors, and "
+    "revisiting previous steps. In the Solution section, based on various attempts, explorations, and "
+    "reflections from the Thought section, systematically present the final solution that you deem "
+    "correct. The Solution section should be logical, accurate, and concise and detail necessary steps "
+    "needed to reach the conclusion."
+)
+
+
+def _smollm3(today: str) -> SmolLM3:
+    metadata = f"## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: {today}\nReasoning Mode: /think"
     system = f"<|im_start|>system\n{metadata}\n\n## Custom Instructions\n\n"
-    template = ChatTemplate(
-        "smollm3-nothink",
-        user_prefix=f"{system}You are a helpful AI assistant named SmolLM, trained by Hugging Face.\n\n<|im_start|>user\n",
+    template = replace(
+        chatml,
+        name="smollm3",
+        models=("SmolLM3-*",),
+        user_prefix=f"{system}You are a helpful AI assistant named SmolLM, trained by Hugging Face. {_THINKING}\n\n<|im_start|>user\n",
         before_system=system,
         after_system="\n\n<|im_start|>user\n",
-        before_assistant="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n",
-        after_assistant="<|im_end|>\n<|im_start|>user\n",
-        generation_prompt="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n",
-        stop=("<|im_end|>",),
         special_tokens=("<|im_start|>", "<|im_end|>", "<think>", "</think>"),
         empty_system="absent",
         strip_system=str.rstrip,
@@ -151,17 +163,43 @@ def _smollm3_nothink(today: str) -> SmolLM3:
     return SmolLM3(template)
 
 
-smollm3_nothink: Final = _smollm3_nothink("10 July 2025")
+def _without_thinking(thinking: SmolLM3) -> SmolLM3:
+    """Return SmolLM3's format with enable_thinking=False."""
+    answer = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n"
+    template = replace(
+        thinking.template,
+        name="smollm3-nothink",
+        models=(),
+        user_prefix=thinking.template.user_prefix.replace(f" {_THINKING}", "").replace("/think", "/no_think"),
+        before_system=thinking.template.before_system.replace("/think", "/no_think"),
+        before_assistant=answer,
+        generation_prompt=answer,
+    )
+    return SmolLM3(template)
+
+
+smollm3: Final = _smollm3("10 July 2025")
+smollm3_nothink: Final = _without_thinking(smollm3)
+
+
+def smollm3_with(*, today: date) -> SmolLM3:
+    """SmolLM3's format with the date that its template prints; the registry's has 10 July 2025.
+
+    >>> from datetime import date
+    >>> "Today Date: 05 January 2026" in smollm3_with(today=date(2026, 1, 5)).template.before_system
+    True
+    """
+    return _smollm3(f"{today.day:02} {MONTHS[today.month - 1]} {today.year}")
 
 
 def smollm3_nothink_with(*, today: date) -> SmolLM3:
-    """SmolLM3's format without thinking, with the date that its template prints; the registry's has 10 July 2025.
+    """The same without thinking.
 
     >>> from datetime import date
     >>> "Today Date: 05 January 2026" in smollm3_nothink_with(today=date(2026, 1, 5)).template.before_system
     True
     """
-    return _smollm3_nothink(f"{today.day:02} {MONTHS[today.month - 1]} {today.year}")
+    return _without_thinking(smollm3_with(today=today))
 
 
-FORMATS: Final = (zephyr, starchat, smollm2, smollm3_nothink)
+FORMATS: Final = (zephyr, starchat, smollm2, smollm3, smollm3_nothink)

@@ -90,5 +90,31 @@ phi4: Final = ChatTemplate(
     special_tokens=("<|im_start|>", "<|im_end|>", "<|im_sep|>"),
 )
 
+# Phi-4-reasoning, whose template renders no other system text than its own.
+# Source: huggingface.js, packages/ollama-utils/src/chat-template-automap.ts (the GGUF chat template of phi4-reasoning:14b).
+_PHI4_REASONING: Final = (
+    "You are Phi, a language model trained by Microsoft to help users. Your role as an assistant involves"
+    " thoroughly exploring questions through a systematic thinking process before providing the final "
+    "precise and accurate solutions. This requires engaging in a comprehensive cycle of analysis, "
+    "summarizing, exploration, reassessment, reflection, backtracing, and iteration to develop well-"
+    "considered thinking process. Please structure your response into two main sections: Thought and "
+    "Solution using the specified format: <think> {Thought section} </think> {Solution section}. In the "
+    "Thought section, detail your reasoning process in steps. Each step should include detailed "
+    "considerations such as analysing questions, summarizing relevant findings, brainstorming new ideas, "
+    "verifying the accuracy of the current steps, refining any errors, and revisiting previous steps. In "
+    "the Solution section, based on various attempts, explorations, and reflections from the Thought "
+    "section, systematically present the final solution that you deem correct. The Solution section "
+    "should be logical, accurate, and concise and detail necessary steps needed to reach the conclusion. "
+    "Now, try to solve the following question through the above guidelines:"
+)
+phi4_reasoning: Final = replace(
+    phi4,
+    name="phi4-reasoning",
+    models=("Phi-4-reasoning",),
+    user_prefix=f"<|im_start|>system<|im_sep|>{_PHI4_REASONING}<|im_end|><|im_start|>user<|im_sep|>",
+    system_position="refused",
+    empty_system="absent",
+)
 
-FORMATS: Final = (phi3_mini, phi3_small, phi3_medium, phi3_5, phi4_mini, phi4)
+
+FORMATS: Final = (phi3_mini, phi3_small, phi3_medium, phi3_5, phi4_mini, phi4, phi4_reasoning)

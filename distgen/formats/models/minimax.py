@@ -73,5 +73,21 @@ minimax_m3: Final = replace(
     special_tokens=("]~!b[", "]~b]", "[e~[", "<mm:think>", "</mm:think>"),
 )
 
+# MiniMax-M2.1 and M2.5, which differ in the default system text.
+# Source: ms-swift 4.6.0, swift/template/templates/minimax.py, for that text; the template of MiniMax-M2 for the rest, which
+# takes it as `model_identity`.
+minimax_m2_1: Final = replace(
+    minimax_m2,
+    name="minimax-m2.1",
+    models=("MiniMax-M2.1",),
+    user_prefix="]~b]system\nYou are a helpful assistant. Your name is MiniMax-M2.1 and is built by MiniMax.[e~[\n]~b]user\n",
+)
+minimax_m2_5: Final = replace(
+    minimax_m2,
+    name="minimax-m2.5",
+    models=("MiniMax-M2.5",),
+    user_prefix="]~b]system\nYou are a helpful assistant. Your name is MiniMax-M2.5 and is built by MiniMax.[e~[\n]~b]user\n",
+)
 
-FORMATS: Final = (minimax_m2, minimax_m1, minimax_m3)
+
+FORMATS: Final = (minimax_m2, minimax_m1, minimax_m3, minimax_m2_1, minimax_m2_5)

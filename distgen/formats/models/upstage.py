@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Final
 
 from distgen.formats.template import ChatTemplate
@@ -25,4 +26,39 @@ solar: Final = ChatTemplate(
 )
 
 
-FORMATS: Final = (solar,)
+# Solar-Open-100B. In the registry on 2025-12-31.
+#     <|begin|>system<|content|>## Provider System Prompt\n\nYou are Solar Open 100B, a large language model trained by
+#      Upstage AI, a Korean startup. Your knowledge cutoff is 2025-07. The current date is 2025-12-31.\n\n## System Prompt
+#     \n\n{system}<|end|><|begin|>user<|content|>{user}<|end|><|begin|>assistant<|content|>{answer}<|end|><|begin|>user
+#     <|content|>{user}<|end|><|begin|>assistant
+# Source: ggml-org llama.cpp, models/templates/upstage-Solar-Open-100B.jinja (verbatim Hub template).
+def solar_open_with(*, today: date) -> ChatTemplate:
+    """Solar Open's format with the date that its template prints; the registry's has 2025-12-31.
+
+    >>> from datetime import date
+    >>> "The current date is 2026-01-05." in solar_open_with(today=date(2026, 1, 5)).user_prefix
+    True
+    """
+    provided = (
+        "<|begin|>system<|content|>## Provider System Prompt\n\nYou are Solar Open 100B, a large language model trained by "
+        "Upstage AI, a Korean startup. Your knowledge cutoff is 2025-07. The current date is "
+        f"{today.isoformat()}."
+    )
+    return ChatTemplate(
+        "solar-open",
+        models=("Solar-Open-*",),
+        user_prefix=f"{provided}<|end|><|begin|>user<|content|>",
+        before_system=f"{provided}\n\n## System Prompt\n\n",
+        after_system="<|end|><|begin|>user<|content|>",
+        before_assistant="<|end|><|begin|>assistant<|content|>",
+        after_assistant="<|end|><|begin|>user<|content|>",
+        generation_prompt="<|end|><|begin|>assistant",
+        stop=("<|end|>",),
+        special_tokens=("<|begin|>", "<|content|>", "<|end|>"),
+    )
+
+
+solar_open: Final = solar_open_with(today=date(2025, 12, 31))
+
+
+FORMATS: Final = (solar, solar_open)
