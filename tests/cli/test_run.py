@@ -1,0 +1,274 @@
+"""The command line against a real server: rows, failures, early ends, exit statuses, messages."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distgen.cli import main
+from tests.support.servers import Act, Server, chat_body, response, serving
+
+KEYS = ["row", "model", "error", "error_message", "generations"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: Server) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL", "NO_COLOR", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    server.script()
+
+
+def write_rows(*rows: Mapping[str, object]) -> str:
+    Path("in.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return "in.jsonl"
+
+
+def users(count: int) -> list[dict[str, object]]:
+    return [{"user": f"u{number}"} for number in range(count)]
+
+
+def run(server: Server | None, *more: str, output: str = "out.jsonl") -> int:
+    to = ["--base-url", server.url, "--model", "tiny"] if server else []
+    return main(["run", "in.jsonl", "-o", output, *to, *more])
+
+
+def written(output: str = "out.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(output).read_text().splitlines()]
+
+
+def status(number: int, message: str = "no") -> Act:
+    return Act(response(number, json.dumps({"error": {"message": message}}).encode()))
+
+
+def test_every_row_has_the_same_keys_and_no_null(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows({"user": "ok", "id": 7}, {"user": "bad"}, {"user": None}, {"other": 1})
+    server.script(to={"bad": [status(400, "bad prompt")] * 2})
+    assert run(server, "-n", "2") == 1
+    rows = written()
+    assert [[*row][-5:] for row in rows] == [KEYS] * 4
+    assert [row["error"] for row in rows] == ["", "status 400", "invalid_row", "missing_field"]
+    assert [len(row["generations"]) for row in rows] == [2] * 4
+    types = {tuple((key, type(value)) for key, value in each.items()) for row in rows for each in row["generations"]}
+    assert len(types) == 1
+    assert type(None) not in dict(types.pop()).values()
+    said = capsys.readouterr().err
+    assert 'row 3: invalid_row: "user" is null, not text.' in said
+    assert "1 rows answered, 3 failed (" in said
+    assert "latency p50" in said
+
+
+def test_reserved_input_names_are_kept(server: Server) -> None:
+    write_rows({"user": "ok", "row": 9, "model": "theirs", "input_model": 1})
+    assert run(server) == 0
+    (row,) = written()
+    assert (row["row"], row["input_row"], row["input_input_model"], row["input_model"], row["model"]) == (
+        1,
+        9,
+        "theirs",
+        1,
+        "tiny",
+    )
+    assert run(server, "--resume") == 0
+    assert len(server.seen()) == 1
+
+
+def test_a_rehearsal_is_labelled_echo(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows({"user": "Hi"})
+    assert run(None, "--format", "llama3") == 0
+    (row,) = written()
+    assert row["model"] == "echo"
+    assert "<|start_header_id|>" in row["generations"][0]["text"]
+    assert "rehearsal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("act", "kind"),
+    [(status(401), "status 401"), (status(403), "status 403"), (status(404), "status 404")],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_run_whose_first_rows_all_fail_alike_ends(
+    server: Server, capsys: pytest.CaptureFixture[str], act: Act, kind: str
+) -> None:
+    write_rows(*users(100))
+    server.script(then_always=act)
+    assert run(server, "--concurrency", "4") == 2
+    assert len(server.seen()) < 30
+    said = capsys.readouterr().err
+    assert f"4 rows in a row failed with {kind}" in said
+    assert said.count("row 1: ") + said.count("row 2: ") + said.count("row 3: ") + said.count("row 4: ") == 1
+    server.script()
+    assert run(server) == 0  # the failed try does not block this one
+    assert len(written()) == 100
+
+
+def test_a_missing_field_ends_the_run_and_names_the_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*[{"question": "x"}] * 50)
+    assert run(None, "--concurrency", "4") == 2
+    assert (
+        'it has no field "user"; its fields are "question". On the command line: --user-field'
+        in capsys.readouterr().err
+    )
+
+
+def test_failures_in_a_row_end_a_run_that_had_answers(server: Server) -> None:
+    write_rows(*users(60))
+    server.script(*[Act(response(200, chat_body("x")))] * 5, then_always=status(403))
+    assert run(server, "--concurrency", "2", "--max-failures", "10") == 2
+    assert len(server.seen()) < 25
+
+
+def test_other_failures_never_end_a_run(server: Server) -> None:
+    write_rows(*users(20))
+    server.script(then_always=status(400))
+    assert run(server, "--concurrency", "2", "--max-failures", "3") == 1
+    assert len(written()) == 20
+
+
+def test_a_spent_budget_ends_the_run_and_says_how_to_go_on(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*users(50))
+    server.script(then_always=Act(response(200, chat_body("x"))))
+    assert run(server, "--concurrency", "1", "--max-total-tokens", "20") == 3
+    assert len(written()) < 10
+    assert "20 tokens are spent; to go on: distgen run in.jsonl" in capsys.readouterr().err
+    assert [row["row"] for row in written()] == [*range(1, len(written()) + 1)]
+
+
+def test_answers_that_were_cut_or_empty_are_counted(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*users(2))
+    cut, empty = chat_body("x", finish_reason="length"), chat_body("", finish_reason="length")
+    server.script(Act(response(200, cut)), Act(response(200, empty)))
+    assert run(server, "--concurrency", "1") == 1
+    assert "2 answers cut at max_tokens, 1 answers without text" in capsys.readouterr().err
+    assert written()[1]["error"] == "no_text"
+    assert run(server, "--resume", "--param", "max_tokens=500") == 0
+    assert len(server.seen()) == 3
+
+
+def test_params_and_extra_are_sent(server: Server) -> None:
+    write_rows({"user": "Hi"})
+    assert run(server, "--param", "temperature=0.5", "--extra", "top_k=20", "--system", "Be brief.") == 0
+    body = server.seen()[0].json()
+    assert (body["temperature"], body["top_k"]) == (0.5, 20)
+    assert body["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+
+
+def test_a_second_run_judges_each_generation(server: Server) -> None:
+    write_rows({"question": "2+2?"})
+    server.script(Act(response(200, chat_body("4", "", "5"))))
+    run(server, "-n", "3", "--user-field", "question")
+    template = "Rate this: {question} -> {text}"
+    assert main(["run", "out.jsonl", "-o", "judged.jsonl", "--each-generation", "--template", template]) == 0
+    rows = written("judged.jsonl")
+    assert [(row["text"], row["generation"], row["source_row"], row["row"]) for row in rows] == [
+        ("4", 1, 1, 1),
+        ("5", 3, 1, 2),
+    ]
+    assert [row["generations"][0]["text"] for row in rows] == ["Rate this: 2+2? -> 4", "Rate this: 2+2? -> 5"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--param", "temprature=1"], "the protocol has no parameter 'temprature'; did you mean 'temperature'?"),
+        (["--model", "m"], "--model needs a server"),
+        (["--base-url", "http://127.0.0.1:1/v1"], "--base-url needs --model"),
+        (["--hf", "gpt2"], "--hf needs --format"),
+        (["--concurrency", "0"], "'0' is not a whole number, 1 or more"),
+        (["--format", "lama3"], "no format is named 'lama3'; did you mean"),
+        (["--template", "x", "--user-field", "y"], "exclude each other"),
+        (["--timeout", "0"], "'0' is not a number of seconds above 0"),
+        (["--param", "stop=END"], "is not KEY=JSON, such as"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_usage_errors_are_one_sentence(capsys: pytest.CaptureFixture[str], arguments: Sequence[str], said: str) -> None:
+    write_rows({"user": "Hi"})
+    assert run(None, *arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not Path("out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("in.csv", b"user,id\nHi,1\n", "in.csv is CSV, not JSON Lines; convert it: python -c"),
+        ("in.parquet", b"PAR1\x15", "in.parquet is Parquet, not JSON Lines; convert it: python -c"),
+        ("in.gz", b"\x1f\x8b\x08", "gzip -dc in.gz > rows.jsonl"),
+        ("in.json", b'[{"user": "Hi"}]', "jq -c '.[]' in.json > rows.jsonl"),
+    ],
+)
+def test_other_kinds_of_files_are_refused(
+    capsys: pytest.CaptureFixture[str], name: str, content: bytes, said: str
+) -> None:
+    Path(name).write_bytes(content)
+    assert main(["run", name, "-o", "out.jsonl"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_output_that_exists_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows({"user": "Hi"})
+    assert [run(None), run(None), run(None, "--resume"), run(None, "--overwrite")] == [0, 2, 0, 0]
+    assert (
+        "out.jsonl already exists; add --resume to go on with it, or --overwrite to delete it."
+        in capsys.readouterr().err
+    )
+
+
+def test_a_captured_stdout_gets_rows_in_input_order(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*users(20))
+    assert run(server, output="-") == 0
+    assert [json.loads(line)["user"] for line in capsys.readouterr().out.splitlines()] == [f"u{n}" for n in range(20)]
+
+
+def test_no_arguments_print_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "distgen run rows.jsonl" in capsys.readouterr().out
+
+
+def test_ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on(server: Server) -> None:
+    write_rows(*users(8))
+    server.script(to={f"u{number}": [Act(then="hang")] for number in range(2, 8)})
+    command = [sys.executable, "-m", "distgen", "run", "in.jsonl", "-o", "out.jsonl", "--base-url", server.url]
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    given = [*command, "--model", "tiny", "--concurrency", "2", "--timeout", "2"]
+    child = subprocess.Popen(given, stderr=subprocess.PIPE, text=True, env=environ)
+    while len(server.seen()) < 4:
+        assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "interrupted; to go on: distgen run in.jsonl" in said
+    assert said.rstrip().endswith("--resume")
+    assert {row["user"] for row in written()} >= {"u0", "u1"}
+    assert len(written()) < 8
+
+
+def test_render_shows_what_would_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows({"user": "Hi"}, {"user": None}, {"user": "last"})
+    assert main(["render", "in.jsonl", "--format", "chatml", "--limit", "2"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n\n"
+    assert shown.err == 'row 1:\nrow 2: "user" is null, not text\n'
+
+
+def test_an_empty_input_is_no_failure() -> None:
+    write_rows()
+    assert run(None) == 0
+    assert written() == []
