@@ -237,8 +237,8 @@ def _read_line(server: Server[P], line: bytes) -> _Answer:
     """Read a line with the reader of the backend."""
     try:
         root = parse_json(line)
-    except ValueError as error:
-        return Failure(RequestFailed("cut_line", f"the result line is cut or damaged: {error}"))
+    except ValueError as damage:
+        return Failure(RequestFailed("cut_line", f"the result line is cut or damaged: {damage}"))
     fields = root if is_object(root) else {}
     response, error = fields.get("response"), fields.get("error")
     if not is_object(response):
