@@ -214,7 +214,7 @@ def _find(server: Server[P], custom_id: str, lines: Mapping[str, Sequence[bytes]
     """Return the answer to a request; if it has several, they come after a Failure that says so."""
     own = lines.get(custom_id, ())
     if len(own) > 1:
-        message = f"the result files have {len(own)} lines for request {custom_id}; give each file once"
+        message = f"the result files have {len(own)} lines for request {custom_id}"
         return [
             Failure(RequestFailed("doubled_line", message)),
             *(_read_line(server, line) for line in dict.fromkeys(own)),
@@ -223,7 +223,7 @@ def _find(server: Server[P], custom_id: str, lines: Mapping[str, Sequence[bytes]
         return [_read_line(server, own[0])]
     place = custom_id.rpartition("-")[0]
     if any(other.rpartition("-")[0] == place for other in lines):
-        message = f"the line of request {place} is the answer to another input, or to one with other parameters"
+        message = f"the line for request {place} answers another input, or other parameters"
         return [Failure(RequestFailed("other_batch", message))]
     return [Failure(RequestFailed("no_line", f"no result file has a line for request {custom_id}"))]
 

@@ -231,6 +231,24 @@ _UNSUPPORTED: Final[Mapping[Feature, str]] = {
     "thinking": "opens an answer without thinking; leave the thinking out, or choose a format that thinks",
     "no thinking": "opens an answer with <think>; give all that the model wrote, its </think> included",
 }
+_REQUESTS: Final[Mapping[RequestReason, str]] = {
+    "error_object": "the server answered with an error: {}.",
+    "timeout": "{}; raise timeout, or ask for fewer tokens.",
+    "connection": "the connection failed: {}; check that the server is up, and base_url.",
+    "redirect": "the server points elsewhere: {}; if you trust it, make it the base_url.",
+    "too_long": "{}; ask for fewer tokens.",
+    "not_json": "the answer is not JSON: {}; check base_url.",
+    "no_choices": "the answer does not follow the protocol: {}.",
+    "bad_choice": "the answer does not follow the protocol: {}.",
+    "not_sent": "the request could not be made: {}.",
+    "prompt_too_long": "the prompt leaves no room for an answer: {}.",
+    "stopped": "the run was stopped: {}.",
+    "no_line": "{}; put it into the next batch.",
+    "cut_line": "{}; download the file again.",
+    "doubled_line": "{}; give each result file once.",
+    "other_batch": "{}; read with the inputs and parameters of write.",
+    "other": "{}.",
+}
 _STATUS_HINTS: Final[Mapping[int, str]] = {
     401: "pass api_key, or set OPENAI_API_KEY",
     403: "the key has no access to this model",
@@ -246,8 +264,8 @@ def explain(error: GenerateError | ParseFailed | NoText) -> str:
     "no format is named 'chatlm'; did you mean 'chatml'? FORMATS lists them all."
     """
     match error:
-        case Raised(kind, message, stage):
-            return f"the {_STAGES[stage]} raised {_sentence(f'{kind}: {message}' if message else kind)}"
+        case Raised(stage=stage):
+            return f"the {_STAGES[stage]} raised {_sentence(_describe(error))}"
         case RequestFailed():
             return _explain_request(error)
         case WrongCount(what, expected, got):
@@ -270,10 +288,8 @@ def explain(error: GenerateError | ParseFailed | NoText) -> str:
             return f"no format is named {name!r}{hint} FORMATS lists them all."
         case InvalidArgument(name, value, reason):
             return f"{name}={value!r}: {_sentence(reason)}"
-        case ParseFailed(Raised(kind, message)):
-            return f"the answer does not parse: {_sentence(f'{kind}: {message}' if message else kind)}"
         case ParseFailed(inner):
-            return f"the answer does not parse: {_sentence(str(inner))}"
+            return f"the answer does not parse: {_sentence(_describe(inner))}"
         case NoText(_, message):
             return _sentence(message)
         case _:
@@ -281,35 +297,22 @@ def explain(error: GenerateError | ParseFailed | NoText) -> str:
 
 
 def _explain_request(error: RequestFailed) -> str:
-    said = error.message.strip().removesuffix(".") or "(no message)"
-    match error.reason:
-        case "status":
-            hint = _STATUS_HINTS.get(error.status or 0)
-            return f"status {error.status}: {said}{f'; {hint}' if hint else ''}."
-        case "error_object":
-            return f"the server answered with an error: {said}."
-        case "timeout":
-            return f"{said}; raise timeout, or ask for fewer tokens."
-        case "connection":
-            return f"the connection failed: {said}; check that the server is up, and base_url."
-        case "redirect":
-            return f"the server points elsewhere: {said}; if you trust it, make it the base_url."
-        case "too_long":
-            return f"{said}; ask for fewer tokens."
-        case "not_json":
-            return f"the answer is not JSON: {said}; check base_url."
-        case "no_choices" | "bad_choice":
-            return f"the answer does not follow the protocol: {said}."
-        case "prompt_too_long":
-            return f"the prompt leaves no room for an answer: {said}."
-        case "not_sent":
-            return f"the request could not be made: {said}."
-        case "stopped":
-            return f"the run was stopped: {said}."
-        case "no_line" | "cut_line" | "doubled_line" | "other_batch" | "other":
-            return f"{said}."
+    message = error.message.strip().removesuffix(".") or "(no message)"
+    if error.reason == "status":
+        hint = _STATUS_HINTS.get(error.status or 0)
+        return f"status {error.status}: {message}{f'; {hint}' if hint else ''}."
+    return _REQUESTS[error.reason].format(message)
+
+
+def _describe(error: object) -> str:
+    """Return "kind: message" of a Raised, and the text of anything else."""
+    match error:
+        case Raised(kind, message) if message:
+            return f"{kind}: {message}"
+        case Raised(kind):
+            return kind
         case _:
-            assert_never(error.reason)
+            return str(error)
 
 
 def _sentence(text: str) -> str:

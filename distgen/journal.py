@@ -240,7 +240,7 @@ def _run(
     num_generations: int,
 ) -> Generator[Result[RunEvent[_In, _Out], JournalError], None, None]:
     with closing(rows):
-        error = rows.open()
+        error: JournalError | None = rows.open()
         if error is None:
             yield Success(Opened(rows.answered))
             answers = llm.as_completed(rows.missing(inputs), num_generations)
@@ -255,7 +255,8 @@ def _run(
                     yield Success(Written(row, value, answer))
             finally:
                 _close(answers)
-            error = error or rows.refused or rows.sort()
+            if error is None:
+                error = rows.refused or rows.sort()
         if error is not None:
             yield Failure(error)
 
@@ -496,11 +497,9 @@ def _read_sidecar(file: BinaryIO) -> tuple[Fields, list[object]] | None:
         found: object = json.load(file)
     except (ValueError, RecursionError):
         return None
-    match found:
-        case {"settings": settings, "params": [*params]} if _is_object(settings):
-            return settings, params
-        case _:
-            return None
+    settings = found.get("settings") if _is_object(found) else None
+    params = found.get("params") if _is_object(found) else None
+    return (settings, params) if _is_object(settings) and _is_list(params) else None
 
 
 def _write_sidecar(file: BinaryIO, settings: Fields, params: list[object]) -> None:
@@ -519,6 +518,10 @@ def _show(settings: Fields, name: str) -> str:
 
 def _is_object(value: object) -> TypeIs[dict[str, object]]:
     return isinstance(value, dict)
+
+
+def _is_list(value: object) -> TypeIs[list[object]]:
+    return isinstance(value, list)
 
 
 def _sync_folder(path: Path) -> None:

@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Generation(Generic[Out]):
     """One answer to one input: the model's name, the prompt, the completion, and the value parsed from its text.
 
@@ -106,7 +106,7 @@ _Split: TypeAlias = Callable[[str], tuple[str | None, str]]
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: LLM[...](...) sets an attribute
 class LLM(Generic[In, Out, P, R]):
     """Asks `backend` with the prompts of `task`, rendered by `format`, on `executor`.
 

@@ -21,7 +21,7 @@ _B = TypeVar("_B")
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: Task[str, int](...) sets an attribute
 class Task(Generic[In, Out]):
     """`prompt` makes the prompt for an input, `parse` reads the text of one answer. If one of them raises, one row fails.
 

@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 import pytest
 
 from tests.support.parts import dask_cluster
@@ -54,7 +53,7 @@ def threads() -> set[threading.Thread]:
 
 
 def children() -> set[str]:
-    """The numbers of the child processes, as Linux tells them in 50 us; psutil looks at all processes there are."""
+    """Return the numbers of the child processes; none on a system without /proc."""
     numbers: set[str] = set()
     for task in Path("/proc/self/task").glob("*/children"):
         with suppress(OSError):  # that thread has ended meanwhile
@@ -63,9 +62,9 @@ def children() -> set[str]:
 
 
 def commands(numbers: set[str]) -> list[str]:
-    """What they run. Those that have ended run nothing; a resource tracker stays for the pools to come."""
+    """Return the command lines of processes that still run. A resource tracker stays for later pools."""
     found: list[str] = []
     for number in numbers:
-        with suppress(psutil.NoSuchProcess):
-            found.append(" ".join(psutil.Process(int(number)).cmdline()))
+        with suppress(OSError):  # it has ended meanwhile
+            found.append(Path("/proc", number, "cmdline").read_text().replace("\0", " ").strip())
     return [command for command in found if command and "resource_tracker" not in command]

@@ -307,7 +307,7 @@ def spoil(lines: list[bytes], how: str) -> list[bytes]:
         ("answered twice", "doubled_line", "the result files have 2 lines for request 1-0-"),
         ("cut", "cut_line", "the result line is cut or damaged"),
         ("cut before its id", "no_line", "no result file has a line"),
-        ("foreign", "other_batch", "is the answer to another input, or to one with other parameters"),
+        ("foreign", "other_batch", "answers another input, or other parameters; read with"),
         ("expired", "error_object", "This request could not be executed"),
         ("refused", "prompt_too_long", "too long"),
         ("error text", "status 400", "it raised"),

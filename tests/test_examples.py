@@ -239,10 +239,12 @@ class TestJudge:
                 judged("3+3?", "6"): [says("4")],
                 judged("3+3?", "7"): [says("Hm.")],
                 "4+4?": [REFUSED],
+                "5+5?": [says("", "")],
             }
         )
-        kept = list(judge.main(server.url, "m", ["2+2?", "3+3?", "4+4?"]))
+        kept = list(judge.main(server.url, "m", ["2+2?", "3+3?", "4+4?", "5+5?"]))
         assert kept == [("2+2?", "4"), ("3+3?", "6")]
+        assert len(server.seen()) == 4 + 4  # nothing is judged that was not written
 
     def test_memory_is_bounded(self) -> None:
         pulled = count()

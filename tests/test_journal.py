@@ -42,6 +42,7 @@ from distgen.llm import LLM, RowResult, SupportsGenerate
 from distgen.prompt import Prompt
 from distgen.task import Task
 
+SEQUENTIAL = Sequential()
 DEFAULT = lookup("default").unwrap()
 Event = Result[RunEvent[str, str], JournalError]
 
@@ -63,7 +64,7 @@ def decode(row: Mapping[str, object]) -> Result[tuple[str, int], str]:
 
 
 def answering(
-    answer: Callable[[str], str | Completion], executor: Sequential | Threads = Sequential()
+    answer: Callable[[str], str | Completion], executor: Sequential | Threads = SEQUENTIAL
 ) -> LLM[str, str, str, Batch]:
     return LLM(Task(Prompt, Success), DEFAULT, each(answer), executor)
 

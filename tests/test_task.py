@@ -60,3 +60,8 @@ def test_each_side_is_changed_alone() -> None:
     assert task.parse("21") == Success(42)
     assert task.parse("-1") == Failure("-2 is not positive")
     assert isinstance(task.parse("x").failure(), ValueError)
+
+
+def test_a_task_can_be_made_with_explicit_types() -> None:
+    task = Task[str, str](Prompt, Success)
+    assert task.parse("a") == Success("a")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 from urllib.parse import urlsplit
 
 from returns.result import Failure, Success
 
 from distgen.backends.echo import echo
+from distgen.backends.generate import Batch, Generate
 from distgen.backends.params import Params
 from distgen.backends.retry import Retry
 from distgen.cli.options import Options, UsageError
@@ -23,6 +24,8 @@ from distgen.formats.messages import ChatMessages
 from distgen.formats.registry import AnyFormat
 from distgen.llm import LLM, SupportsGenerate
 from distgen.task import Task
+
+P = TypeVar("P")
 
 _TASK = Task(to_prompt, Success)
 
@@ -59,21 +62,31 @@ def _server(
 ) -> SupportsGenerate[Record, str]:
     from distgen.backends.server import chat, completions
 
-    stops = {} if isinstance(format, ChatMessages) else {"stop": format.stop}
     executor = Asyncio(options.concurrency)
-    given = {
-        "model": options.model,
-        "params": _params({**stops, **options.params}),
-        "extra_body": options.extra,
-        "timeout": options.timeout,
-        "retry": Retry(attempts=options.retries + 1),
-        "max_connections": options.concurrency,
-        "proxy": _proxy(options.base_url),
-        "stop": stop,
-    }
     if isinstance(format, ChatMessages):
-        return LLM(_TASK, format, timed(chat(options.base_url, **given), stats), executor, options.model)
-    return LLM(_TASK, format, timed(completions(options.base_url, **given), stats), executor, options.model)
+        backend = timed(_connect(chat, options, options.params, stop), stats)
+        return LLM(_TASK, format, backend, executor, options.model)
+    params = {**({"stop": format.stop} if format.stop else {}), **options.params}
+    return LLM(_TASK, format, timed(_connect(completions, options, params, stop), stats), executor, options.model)
+
+
+def _connect(
+    make: Callable[..., Generate[P, Awaitable[Batch]]],
+    options: Options,
+    params: Mapping[str, object],
+    stop: threading.Event,
+) -> Generate[P, Awaitable[Batch]]:
+    return make(
+        options.base_url,
+        model=options.model,
+        params=params,
+        extra_body=options.extra,
+        timeout=options.timeout,
+        retry=Retry(attempts=options.retries + 1),
+        max_connections=options.concurrency,
+        proxy=_proxy(options.base_url),
+        stop=stop,
+    )
 
 
 def _local(options: Options, format: AnyFormat) -> SupportsGenerate[Record, str]:

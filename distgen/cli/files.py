@@ -56,8 +56,9 @@ def write_stdout(data: bytes) -> None:
 
 
 def _open_stdin() -> BinaryIO:
-    buffer: object = getattr(sys.stdin, "buffer", None)  # a captured stdin may have text only
-    return buffer if isinstance(buffer, io.BufferedReader) else io.BytesIO(sys.stdin.read().encode())
+    if hasattr(sys.stdin, "buffer"):
+        return sys.stdin.buffer
+    return io.BytesIO(sys.stdin.read().encode())  # a captured stdin may have text only
 
 
 def _check_kind(name: str, first: bytes) -> None:

@@ -29,7 +29,7 @@ class Options:
     input: str = "-"
     output: str = "-"
     format: str = "openai"
-    fields: PromptFields = PromptFields()
+    fields: PromptFields = field(default_factory=PromptFields)
     each_generation: bool = False
     no_bos: bool = False
     mode: Mode = "new"

@@ -26,7 +26,7 @@ _REDRAW, _LOG = 0.2, 30.0  # seconds between two lines, on a terminal and in a l
 class RunStats:
     """Counts what a run does. Rows are counted by the thread that reads them, calls by any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # noqa: D107  (the class says it)
         self.started = time.monotonic()
         self.answered_before = 0
         self.answered = 0

@@ -62,10 +62,10 @@ def list_formats() -> int:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     print(f"{'name':23}{'stop':25}models")
     for name, format in FORMATS.items():
-        is_text = not isinstance(format, ChatMessages)
-        stop, models = (
-            (" ".join(format.stop), ", ".join(format.models)) if is_text else ("the server's", "any, on a server")
-        )
+        if isinstance(format, ChatMessages):
+            stop, models = "the server's", "any, on a server"
+        else:
+            stop, models = " ".join(format.stop), ", ".join(format.models)
         line = textwrap.fill(
             f"{name:22} {stop:24} {models}".rstrip(),
             width,

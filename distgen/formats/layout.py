@@ -16,6 +16,19 @@ SystemPosition: TypeAlias = Literal["first", "last", "refused", "required"]
 _MARKUP: Final = frozenset("<>[]|")  # each special token that a tokenizer maps to one id has one of them
 
 
+# <|im_end|>, </s>, <<SYS>>, <｜User｜>, [INST], [|user|], but not an address or a comparison.
+_TOKEN: Final = re.compile(r"<{1,2}[^\s<>]{1,80}>{1,2}|\[/?[A-Z][A-Z0-9_]+\]|\[\|[^\s\[\]|]{1,80}\|\]")
+
+
+def find_markup(literal: str) -> list[str]:
+    """Return what looks like a special token in a literal of a template.
+
+    >>> find_markup("<|im_end|>\\n<s>[INST] Hi [1]")
+    ['<|im_end|>', '<s>', '[INST]']
+    """
+    return [found[0] for found in _TOKEN.finditer(literal)]
+
+
 def strip_trailing_spaces(text: str) -> str:
     """Return the text without spaces at its end; other white space stays."""
     return text.rstrip(" ")
@@ -60,8 +73,9 @@ class Layout:
     generation_prompt: str
     tokens: tuple[str, ...]
     """The special tokens and the stop strings."""
-    strip: Mapping[str, Strip]
-    """By role."""
+    strip_system: Strip
+    strip_user: Strip
+    strip_assistant: Strip
     drop: Mapping[str, tuple[str, str]]
     """By role: what an empty text drops of the literals before and after it."""
     empty_is_absent: bool
@@ -92,6 +106,15 @@ class Layout:
         return tuple(sorted(words, key=lambda word: (-len(word), word)))
 
     @cached_property
+    def guards(self) -> str:
+        """Characters, few and rare in prose, of which each refused literal holds one: a text without them is safe."""
+        guards = ""
+        for literal in (*self.markup, *self.openings):
+            if not any(char in guards for char in literal):
+                guards += min(literal, key=lambda char: (char.isspace(), char.isalnum(), char not in _MARKUP))
+        return guards
+
+    @cached_property
     def delimiters(self) -> tuple[str, ...]:
         """The literals between turns, those that empty texts leave included."""
         left = (junction.before + junction.after for junction in self.junctions)
@@ -108,7 +131,9 @@ class Layout:
         to_end = self.generation_prompt.removeprefix(after_user)
         next_user = self.after_assistant.removeprefix(after_assistant).removesuffix(user)
         first_user = self.after_system.removesuffix(user)
-        to_user = {self.opening.removesuffix(user), next_user} | (set() if self.folds_system else {first_user})
+        to_user = {self.opening.removesuffix(user), next_user}
+        if not self.folds_system:
+            to_user.add(first_user)
         found = (
             Junction(self.system_opening.removesuffix(system), system + after_system, first_user),
             *(Junction(before, user + after_user, after) for before in to_user for after in (to_assistant, to_end)),

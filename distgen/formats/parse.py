@@ -11,7 +11,7 @@ from distgen.prompt import Exchange, Prompt
 
 def normalize(layout: Layout, prompt: Prompt) -> Prompt:
     """Return the prompt with its texts stripped, a default system text left out, and a folded one folded."""
-    strip_user, strip_assistant = layout.strip["user"], layout.strip["assistant"]
+    strip_user, strip_assistant = layout.strip_user, layout.strip_assistant
     system = system_text(layout, prompt)
     users = [*(strip_user(each.user) for each in prompt.history), strip_user(prompt.user)]
     if system is not None and layout.strip_joined:
@@ -86,7 +86,7 @@ def _unfold(layout: Layout, text: str) -> tuple[str | None, str]:
 
     All of it is user text, unless stripping would change it: then the first cut that stripping leaves as it is counts.
     """
-    strip, end = layout.strip["user"], layout.after_system
+    strip, end = layout.strip_user, layout.after_system
     if strip(text) == text:
         return None, text
     if strip(text[-1:]) == "":  # no user text ends with this character, so the user text is empty

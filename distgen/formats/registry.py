@@ -22,11 +22,14 @@ _TEXT_FORMATS: Final[Mapping[str, TextFormat]] = {format.name: format for format
 FORMATS: Final[Mapping[str, AnyFormat]] = MappingProxyType({**_TEXT_FORMATS, openai.name: openai})
 """Every format by its name, immutable. A format of your own needs no entry here."""
 
-# A package of a model keeps its chat template: the same weights quantized, or in another file format.
+# What the name of a package adds to that of its model: the same weights in another file format, or quantized.
 _PACKAGING: Final = re.compile(
-    r"(?:-(?:gguf|hf|awq|gptq|mlx|onnx|bnb|fp8|bf16|fp16|int[48]|[48]bit|q\d(?:-[01ksml])*))+(?:\.gguf)?$|\.gguf$"
+    r"(?:[-.](?:gguf|ggml|hf|awq|gptq|mlx|onnx|exl[23]|bnb|unsloth|ud|i1|imatrix|qat|autoround|dynamic|(?:un)?quantized"
+    r"|bf16|fp?(?:4|8|16|32)|(?:nv|mx)fp[48]|nf4|int[48]|w\d+a\d+|\d(?:\.\d+)?(?:bit|bpw)|\d+-of-\d+"
+    r"|i?q\d(?:-(?:[01]|k|nl|x*[sml]))*))+$"
 )
-_SIZE: Final = r"\d[\d.x]*[bmke](?:-a\d[\d.]*b)?"
+_SIZE: Final = r"e?\d[\d.x]*[bmke](?:-a\d[\d.]*b)?"
+_TAG: Final = re.compile(rf"(?:-latest|-{_SIZE})?(?:-instruct|-it|-chat)?")  # Ollama's, of a model that chats
 _MAX_NAME: Final = 200  # characters; a longer path is cut at its start
 
 
@@ -37,8 +40,9 @@ def lookup(name: str) -> Result[AnyFormat, UnknownFormat]: ...
 def lookup(name: str) -> Result[AnyFormat, UnknownFormat]:
     """Return the format of that name or of that model, or the names that may be meant.
 
-    Case, "-" and "_" do not matter in a name of a format, nor a maker or a packaging ("unsloth/...", "...-GGUF") in one
-    of a model. If a model has several formats, the error names them all.
+    Case, "-" and "_" do not matter in a name of a format, nor its maker ("x/zephyr"). A name of a model may have a maker
+    and a packaging ("unsloth/...", "...-GGUF"), or be one of Ollama ("llama3.1:8b"). If a model has several formats, such
+    as one for each revision, the error names them all.
 
     >>> lookup("chatml").map(lambda found: found.name)
     <Success: chatml>
@@ -50,13 +54,11 @@ def lookup(name: str) -> Result[AnyFormat, UnknownFormat]:
     exact = FORMATS.get(name)
     if exact is not None:
         return Success(exact)
-    model = _PACKAGING.sub("", name[-_MAX_NAME:].rpartition("/")[2].lower().replace("_", "-"))
-    found = [
-        format for format in FORMATS.values() if _simplify(name) == _simplify(format.name) or _has_model(format, model)
-    ]
+    names = _candidates(name[-_MAX_NAME:].rpartition("/")[2].lower().replace("_", "-"))
+    found = [format for format in FORMATS.values() if any(_has_name(format, each) for each in names)]
     if len(found) == 1:
         return Success(found[0])
-    nearest = [format.name for format in found] or get_close_matches(name.rpartition("/")[2].lower(), FORMATS)
+    nearest = [format.name for format in found] or get_close_matches(names[0], FORMATS)
     return Failure(UnknownFormat(name, tuple(nearest)))
 
 
@@ -74,10 +76,26 @@ def format_as(prompt: Prompt, name: str) -> Result[str | Messages, FormatError]:
     return Failure(found.failure()) if isinstance(found, Failure) else found.unwrap()(prompt)
 
 
-def _simplify(name: str) -> str:
-    return name.lower().replace("-", "").replace("_", "")
+def _candidates(name: str) -> tuple[str, ...]:
+    """Return the names without packaging that a name may stand for.
+
+    >>> _candidates("qwen3-8b-ud-q4-k-xl.gguf"), _candidates("gemma3:4b-it-qat"), _candidates("llama3.1:8b-text")
+    (('qwen3-8b',), ('gemma3:4b-it', 'gemma3-4b-it', 'gemma3'), ('llama3.1:8b-text', 'llama3.1-8b-text'))
+    """
+    model, colon, tag = name.partition(":")
+    if not colon:
+        return (_PACKAGING.sub("", model),)
+    kind = _PACKAGING.sub("", f"-{tag}")
+    whole = (f"{model}:{kind[1:]}", f"{model}{kind}")
+    return (*whole, model) if _TAG.fullmatch(kind) else whole
 
 
-def _has_model(format: AnyFormat, model: str) -> bool:
+def _has_name(format: AnyFormat, name: str) -> bool:
+    if _simplify(name) == _simplify(format.name):
+        return True
     patterns = () if isinstance(format, ChatMessages) else format.models
-    return any(re.fullmatch(re.escape(each.lower()).replace(r"\*", _SIZE), model) for each in patterns)
+    return any(re.fullmatch(re.escape(each.lower()).replace(r"\*", _SIZE), name) for each in patterns)
+
+
+def _simplify(name: str) -> str:
+    return name.replace("-", "")

@@ -11,10 +11,9 @@ from distgen.prompt import Prompt
 
 def find_unsupported(layout: Layout, prompt: Prompt) -> Unsupported | None:
     """Return the first feature of the prompt that the template has no place for."""
-    has_system = system_text(layout, prompt) is not None
-    if has_system and layout.system_position == "refused":
+    if layout.system_position == "refused" and system_text(layout, prompt) is not None:
         return Unsupported(layout.name, "system")
-    if not has_system and layout.system_position == "required":
+    if layout.system_position == "required" and system_text(layout, prompt) is None:
         return Unsupported(layout.name, "no system")
     if prompt.history and not layout.takes_history:
         return Unsupported(layout.name, "history")
@@ -25,7 +24,7 @@ def system_text(layout: Layout, prompt: Prompt) -> str | None:
     """Return the stripped system text; None if the template renders it as absent."""
     if prompt.system is None:
         return None
-    system = layout.strip["system"](prompt.system)
+    system = layout.strip_system(prompt.system)
     return None if system == "" and layout.empty_is_absent else system
 
 
@@ -34,12 +33,12 @@ def joined_text(layout: Layout, user: str) -> str:
 
     The literal before them begins with markup, so that only the end and the inside of them can be stripped.
     """
-    return layout.strip["user"]("|" + layout.after_system + user)[1:]
+    return layout.strip_user("|" + layout.after_system + user)[1:]
 
 
 def render_parts(layout: Layout, prompt: Prompt) -> list[str]:
     """Return the rendering in parts: literals at even places, texts at odd places."""
-    strip_user, strip_assistant = layout.strip["user"], layout.strip["assistant"]
+    strip_user, strip_assistant = layout.strip_user, layout.strip_assistant
     system = system_text(layout, prompt)
     is_first = system is not None and layout.system_position != "last"
     parts = [layout.system_opening, system or "", layout.after_system] if is_first else [layout.opening]

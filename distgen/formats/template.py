@@ -80,8 +80,10 @@ class ChatTemplate:
         >>> zephyr(Prompt("Hi", system="Be brief.")).unwrap()
         '<|system|>\nBe brief.</s>\n<|user|>\nHi</s>\n<|assistant|>\n'
         """
-        refusal = find_unsupported(self.layout, prompt) or find_injection(self.layout, prompt)
-        return Failure(refusal) if refusal else Success("".join(render_parts(self.layout, prompt)))
+        layout = self.layout
+        parts = render_parts(layout, prompt)
+        refusal = find_unsupported(layout, prompt) or find_injection(layout, prompt, parts)
+        return Success("".join(parts)) if refusal is None else Failure(refusal)
 
     def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
         """Return the rendering as literals and texts; joined, they are the rendering. No special token is refused.
@@ -110,17 +112,15 @@ class ChatTemplate:
         found = read(self.layout, rendered)
         if isinstance(found, str):
             return Failure(NotParsed(self.name, found))
-        forged = find_injection(self.layout, found)
+        parts = render_parts(self.layout, found)
+        forged, again = find_injection(self.layout, found, parts), "".join(parts)
         if forged is not None:
-            return Failure(
-                NotParsed(self.name, f"its {forged.where} would hold {forged.token!r} at character {forged.offset}")
-            )
-        again = "".join(render_parts(self.layout, found))
-        if again != rendered:
-            return Failure(
-                NotParsed(self.name, f"rendered again, it differs at character {_first_difference(again, rendered)}")
-            )
-        return Success(found)
+            reason = f"its {forged.where} would hold {forged.token!r} at character {forged.offset}"
+        elif again != rendered:
+            reason = f"rendered again, it differs at character {_first_difference(again, rendered)}"
+        else:
+            return Success(found)
+        return Failure(NotParsed(self.name, reason))
 
     def canonical(self, prompt: Prompt, /) -> Prompt:
         r"""Return the prompt as `parse` reads it: stripped, a default or folded system text folded. A refused one stays.
@@ -129,8 +129,7 @@ class ChatTemplate:
         >>> llama3.canonical(Prompt("  Hi\n"))
         Prompt(user='Hi', system=None, history=())
         """
-        refusal = find_unsupported(self.layout, prompt) or find_injection(self.layout, prompt)
-        return prompt if refusal else normalize(self.layout, prompt)
+        return normalize(self.layout, prompt) if isinstance(self(prompt), Success) else prompt
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer); all is answer unless the format or the model opens `<think>`."""
@@ -152,7 +151,9 @@ class ChatTemplate:
             after_assistant=self.after_assistant,
             generation_prompt=self.generation_prompt,
             tokens=(*self.special_tokens, *self.stop),
-            strip={"system": self.strip_system, "user": self.strip_user, "assistant": self.strip_assistant},
+            strip_system=self.strip_system,
+            strip_user=self.strip_user,
+            strip_assistant=self.strip_assistant,
             drop={
                 "system": ("", "") if self.empty_system == "absent" else self.empty_system,
                 "user": self.empty_user,

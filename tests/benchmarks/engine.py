@@ -32,7 +32,6 @@ from returns.result import Success
 
 from distgen import (
     LLM,
-    RowResult,
     Asyncio,
     Batch,
     Completion,
@@ -40,11 +39,12 @@ from distgen import (
     Pool,
     Processes,
     Prompt,
+    RowResult,
     Sequential,
-    Stream,
     Task,
     Threads,
 )
+from distgen.executors import Stream
 from distgen.formats import chatml
 
 TASK: Task[str, str] = Task(Prompt, Success)

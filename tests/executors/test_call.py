@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import pytest
 from returns.result import Success
 
-from distgen import Batch, Completion, Raised, WrongCount
-from distgen.executors import Call, call_backend
+from distgen import Batch, Completion
+from distgen.errors import Raised, WrongCount
+from distgen.executors.call import Call, call_backend
 
 
 def answering(asked: list[list[str]], together: Callable[[], Batch]) -> Call[str, Batch]:

@@ -11,9 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from distgen import Batch, Completion, Raised, Threads, WrongCount
-from distgen.executors import Call, CallResult, Deliver, Stream, Submit
-from distgen.executors.engine import Inbox, Steps, run_bounded
+from distgen import Batch, Completion, Threads
+from distgen.errors import Raised, WrongCount
+from distgen.executors import CallResult, Stream
+from distgen.executors.call import Call
+from distgen.executors.engine import Deliver, Inbox, Steps, Submit, run_bounded
 
 P = TypeVar("P")
 

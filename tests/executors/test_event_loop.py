@@ -13,8 +13,10 @@ from itertools import chain, count
 import pytest
 from returns.result import Failure
 
-from distgen import LLM, Asyncio, Batch, Completion, Executor, Raised, Sequential, Threads, each, fold
-from distgen.executors import Call
+from distgen import LLM, Asyncio, Batch, Completion, Sequential, Threads, each, fold
+from distgen.errors import Raised
+from distgen.executors import Executor
+from distgen.executors.call import Call
 from distgen.executors.engine import Inbox
 from distgen.formats import default
 from tests.support.parts import PLAIN, Awaited, Row, count_threads, error_of, texts

@@ -24,8 +24,10 @@ from typing import Any
 import pytest
 from returns.result import Failure, Result, Success
 
-from distgen import LLM, Batch, Completion, Executor, Pool, Processes, Prompt, Raised, Sequential, Task, Threads
+from distgen import LLM, Batch, Completion, Pool, Processes, Prompt, Sequential, Task, Threads
 from distgen.backends.echo import echo
+from distgen.errors import Raised
+from distgen.executors import Executor
 from distgen.formats import default
 from tests.support.parts import (
     EXECUTORS,
@@ -266,7 +268,7 @@ def run(script: str, *arguments: str, timeout: float = 60) -> tuple[str, str, in
 PREAMBLE = """
 import asyncio, itertools, json, os, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
-from distgen import LLM, Asyncio, Pool, Processes, Sequential, Threads
+from distgen import Asyncio, LLM, Pool, Processes, Sequential, Threads
 from distgen.formats import default
 from tests.support.parts import PLAIN, left_behind, slow_echo, slow_echo_async
 

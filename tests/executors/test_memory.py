@@ -9,8 +9,10 @@ from itertools import chain
 import pytest
 from returns.result import Result
 
-from distgen import LLM, Batch, Executor, GenerateError, Processes, Prompt, Task, Threads
+from distgen import LLM, Batch, Processes, Prompt, Task, Threads
 from distgen.backends.echo import echo
+from distgen.errors import GenerateError
+from distgen.executors import Executor
 from distgen.formats import default
 from tests.support.parts import EXECUTORS, PLAIN, Row, text_of
 

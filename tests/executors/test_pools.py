@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 from returns.result import Failure, Result, Success
 
-from distgen import LLM, Asyncio, Batch, Completion, Executor, Pool, Prompt, Raised, Sequential, Task, Threads, fold
+from distgen import LLM, Asyncio, Batch, Completion, Pool, Prompt, Sequential, Task, Threads, fold
 from distgen.backends.echo import echo
+from distgen.errors import Raised
+from distgen.executors import Executor
 from distgen.formats import chatml, default
 from tests.support.parts import PLAIN, Awaited, loky_pool
 

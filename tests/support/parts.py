@@ -18,22 +18,11 @@ from typing import Any, Final, TypeVar
 import pytest
 from returns.result import Failure, Result, Success
 
-from distgen import (
-    Asyncio,
-    Batch,
-    Completion,
-    Exchange,
-    Executor,
-    GenerateError,
-    Pool,
-    Prompt,
-    RowResult,
-    Sequential,
-    Task,
-    Threads,
-    fold,
-)
-from distgen.executors import Call, Deliver, Submit
+from distgen import Asyncio, Batch, Completion, Exchange, Pool, Prompt, RowResult, Sequential, Task, Threads, fold
+from distgen.errors import GenerateError
+from distgen.executors import Executor
+from distgen.executors.call import Call
+from distgen.executors.engine import Deliver, Submit
 
 P = TypeVar("P")
 

@@ -16,37 +16,31 @@ from returns.result import Result, Success, safe
 
 from distgen import (
     LLM,
-    RowResult,
     Asyncio,
     Batch,
     Completion,
-    Executor,
-    Raised,
-    FormatError,
     Generate,
-    GenerateError,
     Generation,
     Messages,
-    ParseFailed,
     Pool,
     Processes,
     Prompt,
+    RowResult,
     Sequential,
     Task,
     Threads,
-    UnknownFormat,
     each,
     explain,
     fold,
     format_as,
     lookup,
-    quoting,
-    total,
 )
 from distgen.backends import aiohttp, http, llama_cpp, transformers
 from distgen.backends import openai as openai_client
 from distgen.backends.echo import echo
-from distgen.formats import chatml, openai
+from distgen.errors import FormatError, GenerateError, ParseFailed, Raised, UnknownFormat
+from distgen.executors import Executor
+from distgen.formats import chatml, openai, quoting, total
 from distgen.journal import Journal, JournalError, Kept, Recorded, Step, explain_journal, record
 
 

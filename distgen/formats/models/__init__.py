@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from distgen.formats.models import (
+    ai21,
     alibaba,
     allenai,
     baichuan,
@@ -30,19 +31,24 @@ from distgen.formats.models import (
     mistral,
     mlabonne,
     moonshot,
+    nvidia,
     openbmb,
     openchat,
     orionstar,
     plain,
     speakleash,
     stanford,
+    stepfun,
     swiss_ai,
+    tencent,
     tii,
     upstage,
+    xiaomi,
     zhipu,
 )
 
 ALL: Final = (
+    *ai21.FORMATS,
     *alibaba.FORMATS,
     *allenai.FORMATS,
     *baichuan.FORMATS,
@@ -68,14 +74,18 @@ ALL: Final = (
     *mistral.FORMATS,
     *mlabonne.FORMATS,
     *moonshot.FORMATS,
+    *nvidia.FORMATS,
     *openbmb.FORMATS,
     *openchat.FORMATS,
     *orionstar.FORMATS,
     *plain.FORMATS,
     *speakleash.FORMATS,
     *stanford.FORMATS,
+    *stepfun.FORMATS,
     *swiss_ai.FORMATS,
+    *tencent.FORMATS,
     *tii.FORMATS,
     *upstage.FORMATS,
+    *xiaomi.FORMATS,
     *zhipu.FORMATS,
 )

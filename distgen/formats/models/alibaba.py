@@ -24,7 +24,11 @@ qwen1_5: Final = replace(
 qwen2: Final = replace(
     qwen1_5,
     name="qwen2",
-    models=("Qwen2", "Qwen2-*-Instruct"),
+    models=(
+        "Qwen2",
+        "Qwen2-*-Instruct",
+        "Qwen2.5-VL-*-Instruct",
+    ),
     user_prefix="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n",
 )
 
@@ -63,7 +67,12 @@ qwen3_nothink: Final = replace(
 qwen3_2507: Final = replace(
     qwen1_5,
     name="qwen3-2507",
-    models=("Qwen3-*-Instruct-2507",),
+    models=(
+        "Qwen3-*-Instruct-2507",
+        "Qwen3-Next-*-Instruct",
+        "Qwen3-Coder-*-Instruct",
+        "Qwen3-VL-*-Instruct",
+    ),
     user_prefix="<|im_start|>user\n",
 )
 
@@ -81,5 +90,67 @@ qwq: Final = replace(
     strip_assistant=strip_leading_newlines,
 )
 
+# Qwen3-*-Thinking-2507, which always think.
+# Source: unsloth 2026.10.9, chat_templates.py qwen3_thinking_template; huggingface.js, packages/ollama-utils/src/
+# chat-template-automap.ts (the GGUF chat template of qwen3-next:80b) renders the same.
+qwen3_thinking: Final = replace(
+    qwen3,
+    name="qwen3-thinking",
+    models=(
+        *("Qwen3-*-Thinking-2507", "Qwen3-Next-*-Thinking"),
+        *("qwen3-next:*", "qwen3:4b", "qwen3:30b", "qwen3:235b"),  # what Ollama serves by these names now
+    ),
+    generation_prompt="<|im_end|>\n<|im_start|>assistant\n<think>\n",
+)
 
-FORMATS: Final = (qwen1_5, qwen2, qwen2_5, qwen3, qwen3_nothink, qwen3_2507, qwq)
+# Qwen3.5, Qwen3.6: every text is stripped.
+# Source: ggml-org llama.cpp, models/templates/Qwen3.5-4B.jinja (verbatim Hub template); huggingface trl,
+# trl/chat_templates/qwen3_6.jinja renders the same.
+qwen3_5: Final = replace(
+    qwen3_thinking,
+    name="qwen3.5",
+    models=("Qwen3.5-*", "Qwen3.6-*"),
+    strip_system=str.strip,
+    strip_user=str.strip,
+    strip_assistant=str.strip,
+)
+
+# Qwen3.5 with enable_thinking=False; the default of its smallest models.
+# Source: huggingface trl, trl/chat_templates/qwen3_5_nothink.jinja.
+qwen3_5_nothink: Final = replace(
+    qwen3_5,
+    name="qwen3.5-nothink",
+    models=("Qwen3.5-0.8B", "Qwen3.5-2B"),
+    generation_prompt=qwen3_nothink.generation_prompt,
+)
+
+# Qwen3.8, with its default effort; past answers follow an empty thought.
+# Source: huggingface trl, trl/chat_templates/qwen3_8.jinja.
+_EFFORT: Final = (
+    "<|im_start|>system\nReasoning effort is set to xhigh. Please think carefully through the task, validate key "
+    "assumptions, consider plausible alternatives, and prioritize correctness, consistency, and clarity in the final answer."
+)
+qwen3_8: Final = replace(
+    qwen3_5,
+    name="qwen3.8",
+    models=("Qwen3.8-*",),
+    user_prefix=f"{_EFFORT}<|im_end|>\n<|im_start|>user\n",
+    before_system=f"{_EFFORT}\n\n",
+    before_assistant="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+    empty_system="absent",
+)
+
+
+FORMATS: Final = (
+    qwen1_5,
+    qwen2,
+    qwen2_5,
+    qwen3,
+    qwen3_nothink,
+    qwen3_2507,
+    qwq,
+    qwen3_thinking,
+    qwen3_5,
+    qwen3_5_nothink,
+    qwen3_8,
+)

@@ -14,7 +14,11 @@ from distgen.formats.template import ChatTemplate
 # CohereForAI/c4ai-command-r-plus; its expected output also agrees).
 command_r: Final = ChatTemplate(
     "command-r",
-    models=("c4ai-command-r-v01", "c4ai-command-r-plus"),
+    models=(
+        "c4ai-command-r-v01",
+        "c4ai-command-r-plus",
+        "aya-expanse-*",
+    ),
     bos="<BOS_TOKEN>",
     user_prefix="<|START_OF_TURN_TOKEN|><|USER_TOKEN|>",
     before_system="<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>",

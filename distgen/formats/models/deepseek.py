@@ -76,7 +76,11 @@ deepseek_v3: Final = ChatTemplate(
 deepseek_r1: Final = replace(
     deepseek_v3,
     name="deepseek-r1",
-    models=(),  # its later revisions begin the thinking
+    models=(
+        "DeepSeek-R1",
+        "DeepSeek-R1-0528",
+        "DeepSeek-R1-0528-Qwen3-*",
+    ),
     special_tokens=(
         "<｜begin▁of▁sentence｜>",
         "<｜end▁of▁sentence｜>",
@@ -95,7 +99,11 @@ deepseek_r1: Final = replace(
 deepseek_r1_distill: Final = replace(
     deepseek_r1,
     name="deepseek-r1-distill",
-    models=("DeepSeek-R1-Distill-Qwen-*", "DeepSeek-R1-Distill-Llama-*"),
+    models=(
+        "DeepSeek-R1-Distill-Qwen-*",
+        "DeepSeek-R1-Distill-Llama-*",
+        "DeepSeek-R1",
+    ),
     generation_prompt="<｜Assistant｜><think>\n",
 )
 
@@ -106,10 +114,34 @@ deepseek_r1_distill: Final = replace(
 deepseek_v3_1: Final = replace(
     deepseek_r1,
     name="deepseek-v3.1",
-    models=("DeepSeek-V3.1",),
+    models=(
+        "DeepSeek-V3.1",
+        "DeepSeek-V3.2",
+        "DeepSeek-V3.2-Exp",
+        "DeepSeek-V4",
+        "DeepSeek-V4-Flash",
+    ),
     before_assistant="<｜Assistant｜></think>",
     generation_prompt="<｜Assistant｜></think>",
 )
 
+# DeepSeek-V3.1, V3.2 and V4 with thinking=True.
+# Source: DeepSeek's encoders in vllm 0.33.0, vllm/tokenizers/deepseek_v32_encoding.py and deepseek_v4_encoding.py;
+# ggml-org llama.cpp, models/templates/deepseek-ai-DeepSeek-V4.jinja renders the same.
+deepseek_v3_1_think: Final = replace(
+    deepseek_v3_1,
+    name="deepseek-v3.1-think",
+    models=(),
+    generation_prompt="<｜Assistant｜><think>",
+)
 
-FORMATS: Final = (deepseek_coder, deepseek_v2, deepseek_v3, deepseek_r1, deepseek_r1_distill, deepseek_v3_1)
+
+FORMATS: Final = (
+    deepseek_coder,
+    deepseek_v2,
+    deepseek_v3,
+    deepseek_r1,
+    deepseek_r1_distill,
+    deepseek_v3_1,
+    deepseek_v3_1_think,
+)

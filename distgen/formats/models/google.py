@@ -13,7 +13,14 @@ from distgen.formats.template import ChatTemplate
 # Source: ggml-org llama.cpp, models/templates/google-gemma-2-2b-it.jinja (verbatim Hub template).
 gemma: Final = ChatTemplate(
     "gemma",
-    models=("gemma-1", "gemma-*-it", "gemma-1.1-*-it", "gemma-2", "gemma-2-*-it"),
+    models=(
+        "gemma-1",
+        "gemma-*-it",
+        "gemma-1.1-*-it",
+        "gemma-2",
+        "gemma-2-*-it",
+        "gemma2",
+    ),
     bos="<bos>",
     user_prefix="<start_of_turn>user\n",
     before_system="",
@@ -33,7 +40,12 @@ gemma: Final = ChatTemplate(
 gemma3: Final = replace(
     gemma,
     name="gemma3",
-    models=("gemma-3", "gemma-3-*-it"),
+    models=(
+        "gemma-3",
+        "gemma-3-*-it",
+        "gemma-3n-*-it",
+        "gemma3n",
+    ),
     before_system="<start_of_turn>user\n",
     after_system="\n\n",
     system_position="first",
@@ -46,7 +58,11 @@ gemma3: Final = replace(
 # Source: ggml-org llama.cpp, models/templates/google-gemma-4-31B-it.jinja (verbatim Hub template).
 gemma4: Final = ChatTemplate(
     "gemma4",
-    models=("gemma-4-31B-it",),
+    models=(
+        "gemma-4-31B-it",
+        "gemma-4-12B-it",
+        "gemma-4-26B-A4B-it",
+    ),
     bos="<bos>",
     user_prefix="<|turn>user\n",
     before_system="<|turn>system\n",
@@ -70,5 +86,16 @@ gemma4_e2b: Final = replace(
     generation_prompt="<turn|>\n<|turn>model\n",
 )
 
+# gemma-4 with enable_thinking=True.
+# Source: ggml-org llama.cpp, models/templates/google-gemma-4-31B-it.jinja (verbatim Hub template).
+gemma4_think: Final = replace(
+    gemma4_e2b,
+    name="gemma4-think",
+    models=(),
+    user_prefix="<|turn>system\n<|think|>\n<turn|>\n<|turn>user\n",
+    before_system="<|turn>system\n<|think|>\n",
+    special_tokens=(*gemma4.special_tokens, "<|think|>"),
+)
 
-FORMATS: Final = (gemma, gemma3, gemma4, gemma4_e2b)
+
+FORMATS: Final = (gemma, gemma3, gemma4, gemma4_e2b, gemma4_think)

@@ -63,7 +63,9 @@ class SmolLM3:
 
     def parse(self, rendered: str, /) -> Result[Prompt, FormatError]:
         """Return the canonical prompt that renders to exactly this text, or `NotParsed`."""
-        return self.template.parse(rendered).bind(self._check_parsed)
+        parsed = self.template.parse(rendered)
+        command = self._find_command(parsed.unwrap()) if isinstance(parsed, Success) else None
+        return Failure(NotParsed(self.name, f"its system would hold {command.token!r}")) if command else parsed
 
     def canonical(self, prompt: Prompt, /) -> Prompt:
         """Return the prompt as `parse` reads it; a refused one stays."""
@@ -75,10 +77,6 @@ class SmolLM3:
 
     def _find_command(self, prompt: Prompt) -> InjectedToken | None:
         return None if prompt.system is None else find_token(self.name, Prompt("", prompt.system), self.commands)
-
-    def _check_parsed(self, prompt: Prompt) -> Result[Prompt, FormatError]:
-        command = self._find_command(prompt)
-        return Failure(NotParsed(self.name, f"its system would hold {command.token!r}")) if command else Success(prompt)
 
 
 # HuggingFaceH4/zephyr-7b-alpha/beta, TinyLlama-1.1B-Chat, notus-7b.

@@ -81,10 +81,40 @@ def granite3_3_with(*, today: date) -> ChatTemplate:
 granite4: Final = replace(
     granite3,
     name="granite4",
-    models=("granite-4.0",),
+    models=(
+        "granite-4.0",
+        "granite-4.0-micro",
+        "granite-4.0-h-micro",
+        "granite-4.0-h-tiny",
+        "granite-4.0-h-small",
+        "granite-4.0-350m",
+        "granite-4.0-1b",
+        "granite-4.0-h-350m",
+        "granite-4.0-h-1b",
+    ),
     user_prefix="<|start_of_role|>system<|end_of_role|>You are a helpful assistant. Please ensure responses are professional, accurate, and safe.<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>",
     empty_system="absent",
 )
 
+# granite-4.1.
+# Source: ggml-org llama.cpp, models/templates/ibm-granite-granite-4.1.jinja (verbatim Hub template); huggingface.js,
+# packages/ollama-utils/src/chat-template-automap.ts (the GGUF chat template of granite4:latest) renders the same.
+granite4_1: Final = replace(
+    granite3,
+    name="granite4.1",
+    models=(
+        *("granite-4.1-*", "granite-4.1-*-instruct"),
+        *(
+            "granite4",
+            "granite-4.0",
+            "granite-4.0-micro",
+            "granite-4.0-h-micro",
+            "granite-4.0-h-tiny",
+            "granite-4.0-h-small",
+        ),
+    ),
+    empty_system="absent",
+)
 
-FORMATS: Final = (granite3, granite3_1, granite3_3, granite4)
+
+FORMATS: Final = (granite3, granite3_1, granite3_3, granite4, granite4_1)

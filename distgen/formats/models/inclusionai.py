@@ -24,5 +24,22 @@ ling: Final = ChatTemplate(
     special_tokens=("<role>", "</role>"),
 )
 
+# Ling-3.0-flash, which thinks.
+#     <role>SYSTEM</role>{system}\ndetailed thinking on<|role_end|><role>HUMAN</role>{user}<|role_end|><role>ASSISTANT
+#     </role>\n<think></think>{answer}<|role_end|><role>HUMAN</role>{user}<|role_end|><role>ASSISTANT</role>\n<think>
+# Source: ggml-org llama.cpp, models/templates/inclusionai-ling-3.0-flash.jinja (verbatim Hub template).
+ling3: Final = ChatTemplate(
+    "ling3",
+    models=("Ling-3.0-flash",),
+    user_prefix="<role>SYSTEM</role>detailed thinking on<|role_end|><role>HUMAN</role>",
+    before_system="<role>SYSTEM</role>",
+    after_system="\ndetailed thinking on<|role_end|><role>HUMAN</role>",
+    before_assistant="<|role_end|><role>ASSISTANT</role>\n<think></think>",
+    after_assistant="<|role_end|><role>HUMAN</role>",
+    generation_prompt="<|role_end|><role>ASSISTANT</role>\n<think>",
+    stop=("<|role_end|>",),
+    special_tokens=("<role>", "</role>", "<|role_end|>", "<think>", "</think>"),
+)
 
-FORMATS: Final = (ling,)
+
+FORMATS: Final = (ling, ling3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from distgen.formats.template import ChatTemplate
@@ -43,5 +44,13 @@ exaone4: Final = ChatTemplate(
     empty_assistant=("<think>\n\n</think>\n\n", ""),
 )
 
+# EXAONE-4.0 with enable_thinking=True.
+exaone4_think: Final = replace(
+    exaone4,
+    name="exaone4-think",
+    models=(),
+    generation_prompt="[|endofturn|]\n[|assistant|]\n<think>\n",
+)
 
-FORMATS: Final = (exaone3, exaone4)
+
+FORMATS: Final = (exaone3, exaone4, exaone4_think)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from distgen.formats.template import ChatTemplate
@@ -25,5 +26,52 @@ minimax_m2: Final = ChatTemplate(
     empty_system="absent",
 )
 
+# MiniMax-M1.
+#     <begin_of_document><beginning_of_sentence>system ai_setting=assistant\n{system}<end_of_sentence>\n
+#     <beginning_of_sentence>user name=user\n{user}<end_of_sentence>\n<beginning_of_sentence>ai name=assistant\n
+#     {answer}<end_of_sentence>\n<beginning_of_sentence>user name=user\n{user}<end_of_sentence>\n
+#     <beginning_of_sentence>ai name=assistant\n
+# Source: ggml-org llama.cpp, models/templates/MiniMax-M1.jinja (verbatim Hub template).
+minimax_m1: Final = ChatTemplate(
+    "minimax-m1",
+    models=("MiniMax-M1-*",),
+    user_prefix="<begin_of_document><beginning_of_sentence>system ai_setting=assistant\n"
+    "You are a helpful assistant created by Minimax based on MiniMax-M1 model.<end_of_sentence>\n"
+    "<beginning_of_sentence>user name=user\n",
+    before_system="<begin_of_document><beginning_of_sentence>system ai_setting=assistant\n",
+    after_system="<end_of_sentence>\n<beginning_of_sentence>user name=user\n",
+    before_assistant="<end_of_sentence>\n<beginning_of_sentence>ai name=assistant\n",
+    after_assistant="<end_of_sentence>\n<beginning_of_sentence>user name=user\n",
+    generation_prompt="<end_of_sentence>\n<beginning_of_sentence>ai name=assistant\n",
+    stop=("<end_of_sentence>",),
+    special_tokens=("<begin_of_document>", "<beginning_of_sentence>", "<end_of_sentence>"),
+    strip_system=str.strip,
+    strip_user=str.strip,
+    strip_assistant=str.strip,
+    empty_system=("<beginning_of_sentence>system ai_setting=assistant\n", "<end_of_sentence>\n"),
+)
 
-FORMATS: Final = (minimax_m2,)
+# MiniMax-M3, which decides by itself whether it thinks.
+# Source: ggml-org llama.cpp, models/templates/MiniMax-M3.jinja (verbatim Hub template).
+_M3: Final = """]~b]system
+Your model version is MiniMax-M3, developed by MiniMax. Knowledge cutoff: January 2026. Founded in early 2022, MiniMax is a global AI foundation model company committed to advancing the frontiers of AI towards AGI.
+
+<thinking_instructions>
+You have a thinking capability that allows you to reason step by step before responding. When thinking is enabled, wrap your reasoning in <mm:think></mm:think> tags before your response. When thinking is disabled, begin your response directly after the </mm:think> prefix. When thinking is adaptive, decide on your own whether to think for the current turn.
+Current thinking mode: adaptive. You are encouraged to think for complex decision-making, multi-step reasoning, or when analyzing function/tool results.
+</thinking_instructions>[e~[
+]~b]developer
+"""
+minimax_m3: Final = replace(
+    minimax_m2,
+    name="minimax-m3",
+    models=("MiniMax-M3",),
+    user_prefix=f"{_M3}You are a helpful assistant.[e~[\n]~b]user\n",
+    before_system=_M3,
+    before_assistant="[e~[\n]~b]ai\n</mm:think>",
+    generation_prompt="[e~[\n]~b]ai\n",
+    special_tokens=("]~!b[", "]~b]", "[e~[", "<mm:think>", "</mm:think>"),
+)
+
+
+FORMATS: Final = (minimax_m2, minimax_m1, minimax_m3)

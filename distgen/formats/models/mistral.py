@@ -118,6 +118,7 @@ mistral_v7_tekken: Final = replace(
         "Mistral-Small-*-Instruct-2501",
         "Mistral-Small-3.1-*-Instruct-2503",
         "Mistral-Small-3.2-*-Instruct-2506",
+        "Devstral-Small-2507",
     ),
     user_prefix="",
     before_system="[SYSTEM_PROMPT]",
@@ -148,6 +149,26 @@ If the user's question is not clear, ambiguous, or does not provide enough conte
     return replace(mistral_v7_tekken, user_prefix=head, system_position="first")
 
 
+# Ministral-3-*-Reasoning-2512. Its thoughts stand between [THINK] and [/THINK].
+# Source: ggml-org llama.cpp, models/templates/mistralai-Ministral-3-14B-Reasoning-2512.jinja (verbatim Hub template).
+_REASONING: Final = (
+    "# HOW YOU SHOULD THINK AND ANSWER\n\nFirst draft your thinking process (inner monologue) until you arrive at a "
+    "response. Format your response using Markdown, and use LaTeX for any mathematical equations. Write both your "
+    "thoughts and the response in the same language as the input.\n\nYour thinking process must follow the template "
+    "below:[THINK]Your thoughts or/and draft, like working through an exercise on scratch paper. Be as casual and as long "
+    "as you want until you are confident to generate the response to the user.[/THINK]Here, provide a self-contained "
+    "response."
+)
+ministral3_reasoning: Final = replace(
+    mistral_v7_tekken,
+    name="ministral3-reasoning",
+    models=("Ministral-3-*-Reasoning-2512",),
+    user_prefix=f"[SYSTEM_PROMPT]{_REASONING}[/SYSTEM_PROMPT][INST]",
+    special_tokens=(*mistral_v7_tekken.special_tokens, "[THINK]", "[/THINK]"),
+    system_position="first",
+)
+
+
 FORMATS: Final = (
     mistral_v1,
     mistral_v0_2_hf,
@@ -156,4 +177,5 @@ FORMATS: Final = (
     mistral_v3_tekken,
     mistral_v7,
     mistral_v7_tekken,
+    ministral3_reasoning,
 )

@@ -34,5 +34,48 @@ kimi_k2_0905: Final = replace(
     user_prefix="<|im_system|>system<|im_middle|>You are Kimi, an AI assistant created by Moonshot AI.<|im_end|>\n<|im_user|>user<|im_middle|>",
 )
 
+# Kimi-K2-Thinking: past answers follow an empty thought.
+# Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim chat_template of moonshotai/Kimi-K2-Thinking);
+# ggml-org llama.cpp, models/templates/Kimi-K2-Thinking.jinja renders the same.
+kimi_k2_thinking: Final = replace(
+    kimi_k2_0905,
+    name="kimi-k2-thinking",
+    models=("Kimi-K2-Thinking",),
+    user_prefix=kimi_k2_0905.user_prefix.replace("\n", ""),
+    before_assistant="<|im_end|><|im_assistant|>assistant<|im_middle|><think></think>",
+    special_tokens=(*kimi_k2.special_tokens, "<think>", "</think>"),
+)
 
-FORMATS: Final = (kimi_k2, kimi_k2_0905)
+# Kimi-K3, with its default effort; past answers follow an empty thought.
+#     <|open|>message role="system" type="thinking-effort"<|sep|>`thinking_effort` guides on how much to think in your
+#      thinking channel (not including the response channel), supported values include `low`, `medium`, `high`, and
+#      `max`.\nNow the system is invoked with `thinking_effort=max`.<|close|>message<|sep|><|end_of_msg|><|open|>
+#     message role="system"<|sep|>{system}<|close|>message<|sep|><|end_of_msg|><|open|>message role="user"<|sep|>{user}
+#     <|close|>message<|sep|><|end_of_msg|><|open|>message role="assistant"<|sep|><|open|>think<|sep|><|close|>think
+#     <|sep|><|open|>response<|sep|>{answer}<|close|>response<|sep|><|close|>message<|sep|><|end_of_msg|><|open|>
+#     message role="user"<|sep|>{user}<|close|>message<|sep|><|end_of_msg|><|open|>message role="assistant"<|sep|>
+#     <|open|>think<|sep|>
+# Source: ggml-org llama.cpp, models/templates/Kimi-K3.jinja (verbatim Hub template).
+_K3_END: Final = "<|close|>message<|sep|><|end_of_msg|>"
+_K3_USER: Final = '<|open|>message role="user"<|sep|>'
+_K3_ASSISTANT: Final = '<|open|>message role="assistant"<|sep|>'
+_K3_EFFORT: Final = (
+    '<|open|>message role="system" type="thinking-effort"<|sep|>`thinking_effort` guides on how much to think in your '
+    "thinking channel (not including the response channel), supported values include `low`, `medium`, `high`, and "
+    f"`max`.\nNow the system is invoked with `thinking_effort=max`.{_K3_END}"
+)
+kimi_k3: Final = ChatTemplate(
+    "kimi-k3",
+    models=("Kimi-K3",),
+    user_prefix=f"{_K3_EFFORT}{_K3_USER}",
+    before_system=f'{_K3_EFFORT}<|open|>message role="system"<|sep|>',
+    after_system=f"{_K3_END}{_K3_USER}",
+    before_assistant=(f"{_K3_END}{_K3_ASSISTANT}<|open|>think<|sep|><|close|>think<|sep|><|open|>response<|sep|>"),
+    after_assistant=f"<|close|>response<|sep|>{_K3_END}{_K3_USER}",
+    generation_prompt=f"{_K3_END}{_K3_ASSISTANT}<|open|>think<|sep|>",
+    stop=("<|end_of_msg|>",),
+    special_tokens=("<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>"),
+)
+
+
+FORMATS: Final = (kimi_k2, kimi_k2_0905, kimi_k2_thinking, kimi_k3)

@@ -38,5 +38,29 @@ minicpm3: Final = replace(
     empty_system="absent",
 )
 
+# MiniCPM5.
+# Source: ggml-org llama.cpp, models/templates/openbmb-MiniCPM5-1B.jinja (verbatim Hub template).
+minicpm5: Final = replace(
+    chatml,
+    name="minicpm5",
+    models=("MiniCPM5-*",),
+    bos="<s>",
+    special_tokens=("<s>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"),
+)
 
-FORMATS: Final = (minicpm, minicpm3)
+# The same with enable_thinking=True, and with enable_thinking=False.
+minicpm5_think: Final = replace(
+    minicpm5,
+    name="minicpm5-think",
+    models=(),
+    generation_prompt="<|im_end|>\n<|im_start|>assistant\n<think>\n",
+)
+minicpm5_nothink: Final = replace(
+    minicpm5,
+    name="minicpm5-nothink",
+    models=(),
+    generation_prompt="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+)
+
+
+FORMATS: Final = (minicpm, minicpm3, minicpm5, minicpm5_think, minicpm5_nothink)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 from returns.result import Failure, Result, Success
@@ -131,5 +131,29 @@ glm4_6: Final = ChatTemplate(
     empty_assistant=("\n", ""),
 )
 
+# GLM-4.7 and GLM-5.1, which think. No line breaks.
+# Source: ggml-org llama.cpp, models/templates/GLM-4.7-Flash.jinja (verbatim Hub template); huggingface.js,
+# packages/jinja/test/e2e.test.js (verbatim chat_template of zai-org/GLM-5.1) renders the same.
+glm4_7: Final = replace(
+    glm4_6,
+    name="glm4.7",
+    models=("GLM-4.7", "GLM-4.7-Flash", "GLM-5", "GLM-5.1"),
+    user_prefix="[gMASK]<sop><|user|>",
+    before_system="[gMASK]<sop><|system|>",
+    after_system="<|user|>",
+    before_assistant="<|assistant|></think>",
+    after_assistant="<|user|>",
+    generation_prompt="<|assistant|><think>",
+    empty_assistant=("", ""),
+)
 
-FORMATS: Final = (chatglm3, chatglm4, glm4_6)
+# The same with enable_thinking=False.
+glm4_7_nothink: Final = replace(
+    glm4_7,
+    name="glm4.7-nothink",
+    models=(),
+    generation_prompt="<|assistant|></think>",
+)
+
+
+FORMATS: Final = (chatglm3, chatglm4, glm4_6, glm4_7, glm4_7_nothink)
