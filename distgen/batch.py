@@ -165,7 +165,7 @@ class _Index:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         # Row numbers of another batch may be huge, so blocks and not one array. 0 is no line, else an offset plus 1.
-        self._last = defaultdict[int, array[int]](lambda: array("q", [0] * _BLOCK))
+        self._last: defaultdict[int, array[int]] = defaultdict(lambda: array("q", [0] * _BLOCK))
 
     def add(self, line: bytes) -> None:
         found = _CUSTOM_ID.search(line)
