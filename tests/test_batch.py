@@ -433,9 +433,9 @@ def test_reasoning_is_split_and_texts_are_parsed_as_in_generate() -> None:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_files() -> None:
-    """30,000 rows of 2 KB are 60 MB; 16 MiB may stay in memory, and the index has 11 bytes a row."""
-    llm, count = make_llm(), 30_000
-    body = chat_body("x" * 2_000)
+    """4,000 rows of 20 KB are 80 MB, of which 16 MiB may stay in memory."""
+    llm, count = make_llm(), 4_000
+    body = chat_body("x" * 20_000)
     inputs = range(count)
 
     def lines() -> Iterator[bytes]:
