@@ -38,6 +38,10 @@ RequestReason: TypeAlias = Literal[
     "not_sent",
     "prompt_too_long",
     "stopped",
+    "no_line",
+    "cut_line",
+    "doubled_line",
+    "other_batch",
     "other",
 ]
 """Why a request failed; see `RequestFailed`."""
@@ -92,6 +96,8 @@ class RequestFailed:
     - "too_long", "not_json", "no_choices", "bad_choice": the answer is too large, or not one of this protocol.
     - "not_sent": the request could not be made. "prompt_too_long": the prompt leaves no room for an answer.
     - "stopped": the run was ended while this row waited for a retry. "other": for a user's own backend.
+    - "no_line", "cut_line", "doubled_line", "other_batch": a batch's result files have no line for the request, a part of
+      one, several, or one for another request; see `distgen.batch`.
 
     `code` is the service's own error code, `retry_after` the seconds that the server asks to wait. `completions` are those
     that came before the failure, and `usage` counts the tokens that `completions` do not already count.
@@ -237,6 +243,10 @@ _REQUESTS: Final[Mapping[RequestReason, str]] = {
     "not_sent": "the request could not be made: {}.",
     "prompt_too_long": "the prompt leaves no room for an answer: {}.",
     "stopped": "the run was stopped: {}.",
+    "no_line": "{}; put it into the next batch.",
+    "cut_line": "{}; download the file again.",
+    "doubled_line": "{}; give each result file once.",
+    "other_batch": "{}; read with the inputs and parameters of write.",
     "other": "{}.",
 }
 _STATUS_HINTS: Final[Mapping[int, str]] = {

@@ -88,7 +88,7 @@ def single(row: RowResult[Out]) -> Result[Out, GenerateError | ParseFailed | NoT
     return parsed
 
 
-class _Asked(NamedTuple, Generic[P]):
+class Asked(NamedTuple, Generic[P]):
     """An input's prompt, as it is and as it is sent."""
 
     prompt: Prompt
@@ -183,6 +183,17 @@ class LLM(Generic[In, Out, P, R]):
         finally:
             pending.drop()
 
+    def prepare(self, inputs: Iterable[In], num_generations: int = 1) -> Iterator[Asked[P] | GenerateError]:
+        """Return, lazily, the prompt of each input, or the error that `generate` answers for it without asking."""
+        _check_inputs(inputs)
+        _check_parts(self.format, self.executor)
+        error = self._check_numbers(num_generations)
+        return (error or self._ask(value) for value in inputs)
+
+    def read_row(self, row: Asked[P] | GenerateError, answer: RowAnswer) -> RowResult[Out]:
+        """Read the answer to a row of `prepare` as `generate` does; a row with an error keeps it."""
+        return next(self._join([row], (answer,), _split_of(self.format)))
+
     def _run(
         self,
         inputs: Iterable[In],
@@ -214,14 +225,14 @@ class LLM(Generic[In, Out, P, R]):
 
     def _requests(
         self, inputs: Iterable[In], size: int, num_generations: int, error: InvalidArgument | None
-    ) -> Iterator[tuple[list[_Asked[P] | GenerateError], Call[P, R]]]:
+    ) -> Iterator[tuple[list[Asked[P] | GenerateError], Call[P, R]]]:
         """Yield a call for each `size` inputs, with the rows that it asks for, and those that it does not."""
         for chunk in _chunks(inputs, size):
             rows = [error or self._ask(value) for value in chunk]
             yield rows, self._call(rows, num_generations)
 
-    def _call(self, rows: Sequence[_Asked[P] | GenerateError], num_generations: int) -> Call[P, R]:
-        return Call(self.backend, [row.rendered for row in rows if isinstance(row, _Asked)], num_generations)
+    def _call(self, rows: Sequence[Asked[P] | GenerateError], num_generations: int) -> Call[P, R]:
+        return Call(self.backend, [row.rendered for row in rows if isinstance(row, Asked)], num_generations)
 
     def _check_numbers(self, num_generations: int) -> InvalidArgument | None:
         for name, number in (("num_generations", num_generations), ("batch_size", self.batch_size)):
@@ -229,7 +240,7 @@ class LLM(Generic[In, Out, P, R]):
                 return InvalidArgument(name, number, "it must be a whole number, 1 or more")
         return None
 
-    def _ask(self, value: In) -> _Asked[P] | GenerateError:
+    def _ask(self, value: In) -> Asked[P] | GenerateError:
         """Make the prompt for an input and render it. Never raises."""
         try:
             prompt = _to_prompt(self.task.prompt(value))
@@ -240,19 +251,19 @@ class LLM(Generic[In, Out, P, R]):
         try:
             rendered = self.format(prompt)
             if isinstance(rendered, Success):
-                return _Asked(prompt, rendered.unwrap())
+                return Asked(prompt, rendered.unwrap())
             _check_type(rendered, Result, "the format", "Result")
             return rendered.failure()
         except Exception as error:
             return Raised.of(error, "format")
 
     def _join(
-        self, rows: Sequence[_Asked[P] | GenerateError], result: CallResult, split: _Split | None
+        self, rows: Sequence[Asked[P] | GenerateError], result: CallResult, split: _Split | None
     ) -> Iterator[RowResult[Out]]:
         """Yield a row for each input: one that was not asked has no answer in the result, and keeps its error."""
         answers = iter(result)
         for row in rows:
-            yield self._read(row.prompt, next(answers), split) if isinstance(row, _Asked) else Failure(row)
+            yield self._read(row.prompt, next(answers), split) if isinstance(row, Asked) else Failure(row)
 
     def _read(self, prompt: Prompt, answer: RowAnswer, split: _Split | None) -> RowResult[Out]:
         if not isinstance(answer, tuple):

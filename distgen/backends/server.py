@@ -129,7 +129,7 @@ class Server(Generic[P]):
             return first
         came = first.unwrap()[:num_generations]
         places = range(len(came), num_generations)
-        return _join(came, await _all([self._ask(state, self.body(prompt, 1, place)) for place in places]))
+        return join_row(came, await _all([self._ask(state, self.body(prompt, 1, place)) for place in places]))
 
     async def _ask(self, state: _State, request: Mapping[str, object]) -> _Answer:
         body, limiter = encode(request), state.limiter
@@ -279,7 +279,7 @@ def _may_refuse_n(error: RequestFailed) -> bool:
     return error.reason == "status" and error.status in _REFUSES_N
 
 
-def _join(came: tuple[Completion, ...], singles: Sequence[_Answer]) -> Row:
+def join_row(came: tuple[Completion, ...], singles: Sequence[_Answer]) -> Row:
     """Put a row together; if one of its requests failed, its Failure keeps the completions of the others."""
     completions, failures = [*came], list[RequestFailed]()
     for single in singles:

@@ -1,0 +1,250 @@
+"""Batch files: requests written for a batch service, and its result files read back as the rows of `generate`.
+
+The batch services of OpenAI, Azure, Groq and Together take these files, most at half the price; `vllm run-batch` takes those
+of chat requests. Nothing here sends a file.
+
+    for number, lines in enumerate(write(llm, inputs)):
+        with open(f"requests-{number}.jsonl", "wb") as file:
+            file.writelines(lines)
+    ...  # upload them, wait, download the results
+    with open("output.jsonl", "rb") as output, open("errors.jsonl", "rb") as errors:
+        rows = list(read(llm, inputs, [output, errors]))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from tempfile import SpooledTemporaryFile
+from typing import IO, Final, TypeAlias, TypeGuard, TypeVar, final
+
+from returns.result import Failure, Result, Success
+
+from distgen.backends.generate import Batch, Generate
+from distgen.backends.server import Server, join_row
+from distgen.backends.wire.decoding import is_object, parse_json
+from distgen.completion import Completion
+from distgen.errors import RequestFailed
+from distgen.executors.call import Call, RowAnswer, call_backend
+from distgen.llm import LLM, Asked, RowResult
+from distgen.task import In, Out
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+_Answer: TypeAlias = Result[tuple[Completion, ...], RequestFailed]
+
+# Source: OpenAI API reference, "Create batch", input_file_id: up to 50,000 requests and 200 MB a file.
+_MAX_LINES: Final = 50_000
+_MAX_BYTES: Final = 200_000_000
+
+# Source: OpenAI API reference, "Create batch", endpoint.
+_URLS: Final = {"messages": "/v1/chat/completions", "prompt": "/v1/completions"}
+
+_DIGEST: Final = 16  # hexadecimal digits
+_CUSTOM_ID: Final = re.compile(rb'"custom_id"\s*:\s*"((\d{1,18})-\d{1,18}-[0-9a-f]{16})"')
+_IN_MEMORY: Final = 16 * 2**20  # bytes
+_BLOCK: Final = 64  # rows
+_LINK: Final = struct.Struct("<q")
+
+
+def write(
+    llm: LLM[In, Out, P, R],
+    inputs: Iterable[In],
+    num_generations: int = 1,
+    *,
+    takes_n: bool = True,
+    max_lines: int = _MAX_LINES,
+    max_bytes: int = _MAX_BYTES,
+) -> Iterator[Iterator[bytes]]:
+    """Yield the lines of each request file, lazily; take the lines of a file before the next file.
+
+    The backend of `llm` must be a `server.chat` or a `server.completions`. An input without a prompt has no line. With
+    `takes_n` a request asks for all generations of its row; without it, each generation has a request of its own. A line
+    that is longer than `max_bytes` has a file of its own.
+    """
+    server, rows = _server_of(llm), llm.prepare(inputs, num_generations)
+    for name, limit in (("max_lines", max_lines), ("max_bytes", max_bytes)):
+        if limit < 1:
+            raise ValueError(f"{name} must be at least 1, got {limit}")
+
+    def lines() -> Iterator[bytes]:
+        for number, row in enumerate(rows):
+            if isinstance(row, Asked):
+                for body, custom_id in _requests(server, row.rendered, number, num_generations, takes_n):
+                    request = {"custom_id": custom_id, "method": "POST", "url": _URLS[server.prompt_key], "body": body}
+                    yield json.dumps(request).encode() + b"\n"
+
+    return _split(lines(), max_lines, max_bytes)
+
+
+def read(
+    llm: LLM[In, Out, P, R],
+    inputs: Iterable[In],
+    results: Iterable[Iterable[bytes]],
+    num_generations: int = 1,
+    *,
+    takes_n: bool = True,
+) -> Iterator[RowResult[Out]]:
+    """Yield the rows as `generate` answers them, in the order of the inputs, from the lines of the result files.
+
+    All else must be as it was for `write`; the files and their lines may come in any order. A request without a line, or
+    with a cut line, several lines, or a line of other inputs or parameters makes its row a `RequestFailed` ("no_line",
+    "cut_line", "doubled_line", "other_batch") that keeps the completions that came. Lines of no input are ignored.
+
+    All lines are read before the first row. Memory is bounded: 16 MiB of lines, the rest goes to a temporary file, and
+    about 11 bytes a row.
+    """
+    server, rows = _server_of(llm), llm.prepare(inputs, num_generations)
+
+    def answers() -> Iterator[RowResult[Out]]:
+        with SpooledTemporaryFile(_IN_MEMORY) as file:
+            index = _Index(file)
+            for lines in results:
+                for line in lines:
+                    index.add(line)
+            for number, row in enumerate(rows):
+                answer: RowAnswer = ()
+                if isinstance(row, Asked):
+                    requests = _requests(server, row.rendered, number, num_generations, takes_n)
+                    ids = [custom_id for _, custom_id in requests]
+                    answer = _read_row(server, row.rendered, ids, index.find(number), num_generations)
+                yield llm.read_row(row, answer)
+
+    return answers()
+
+
+def _is_server(backend: Generate[P, R]) -> TypeGuard[Server[P]]:
+    return isinstance(backend, Server)
+
+
+def _server_of(llm: LLM[In, Out, P, R]) -> Server[P]:
+    backend = llm.backend
+    if not _is_server(backend):
+        kind = type(backend).__name__
+        raise TypeError(
+            f"the backend must be a server.chat or a server.completions, got {kind}; `blocking` is not needed"
+        )
+    return backend
+
+
+def _requests(
+    server: Server[P], prompt: P, row: int, num_generations: int, takes_n: bool
+) -> Iterator[tuple[dict[str, object], str]]:
+    """Yield the body of each request of a row, and its id: row, sample and a digest of the body."""
+    count, n = (1, num_generations) if takes_n else (num_generations, 1)
+    for sample in range(count):
+        body = server.body(prompt, n, sample)
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:_DIGEST]
+        yield body, f"{row}-{sample}-{digest}"
+
+
+def _split(lines: Iterator[bytes], max_lines: int, max_bytes: int) -> Iterator[Iterator[bytes]]:
+    def numbered() -> Iterator[tuple[int, bytes]]:
+        number = count = size = 0
+        for line in lines:
+            if count and (count == max_lines or size + len(line) > max_bytes):
+                number, count, size = number + 1, 0, 0
+            count, size = count + 1, size + len(line)
+            yield number, line
+
+    for _, group in groupby(numbered(), lambda pair: pair[0]):
+        yield (line for _, line in group)
+
+
+@final
+class _Index:
+    """The lines of each row, in a file. Each line is after the offset of the row's line before it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        # Row numbers of another batch may be huge, so blocks and not one array. 0 is no line, else an offset plus 1.
+        self._last: defaultdict[int, array[int]] = defaultdict(lambda: array("q", [0] * _BLOCK))
+
+    def add(self, line: bytes) -> None:
+        found = _CUSTOM_ID.search(line)
+        if found is None:
+            return
+        block, place = divmod(int(found[2]), _BLOCK)
+        last, offset = self._last[block], self._file.tell()
+        self._file.write(_LINK.pack(last[place]) + line.rstrip(b"\r\n") + b"\n")
+        last[place] = offset + 1
+
+    def find(self, row: int) -> list[bytes]:
+        """Return the lines of a row, in the order in which they were added."""
+        block, place = divmod(row, _BLOCK)
+        lines: list[bytes] = []
+        link = self._last[block][place] if block in self._last else 0
+        while link:
+            self._file.seek(link - 1)
+            (link,) = _LINK.unpack(self._file.read(_LINK.size))
+            lines.append(self._file.readline())
+        return lines[::-1]
+
+
+def _read_row(server: Server[P], prompt: P, ids: Sequence[str], lines: Sequence[bytes], expected: int) -> RowAnswer:
+    """Put the answer to a row together from its lines, with the checks of every backend."""
+    by_id = defaultdict[str, list[bytes]](list)
+    for line in lines:
+        if found := _CUSTOM_ID.search(line):
+            by_id[found[1].decode()].append(line)
+    came: list[Completion] = []
+    failures: list[_Answer] = []
+    for custom_id in ids:
+        for answer in _find(server, custom_id, by_id):
+            if isinstance(answer, Success):
+                came.extend(answer.unwrap()[: expected // len(ids)])
+            else:
+                failures.append(answer)
+    row = join_row(tuple(came), failures)
+
+    def answer_from_lines(prompts: Sequence[P], num_generations: int) -> Batch:
+        return [row]
+
+    return call_backend(Call(answer_from_lines, [prompt], expected))[0]
+
+
+def _find(server: Server[P], custom_id: str, lines: Mapping[str, Sequence[bytes]]) -> list[_Answer]:
+    """Return the answer to a request; if it has several, they come after a Failure that says so."""
+    own = lines.get(custom_id, ())
+    if len(own) > 1:
+        message = f"the result files have {len(own)} lines for request {custom_id}"
+        return [
+            Failure(RequestFailed("doubled_line", message)),
+            *(_read_line(server, line) for line in dict.fromkeys(own)),
+        ]
+    if own:
+        return [_read_line(server, own[0])]
+    place = custom_id.rpartition("-")[0]
+    if any(other.rpartition("-")[0] == place for other in lines):
+        message = f"the line for request {place} answers another input, or other parameters"
+        return [Failure(RequestFailed("other_batch", message))]
+    return [Failure(RequestFailed("no_line", f"no result file has a line for request {custom_id}"))]
+
+
+# Sources: OpenAI API reference, "The request output object":
+#   line     = {"id": string, "custom_id": string, "response": response | null, "error": {"code", "message"} | null}
+#   response = {"status_code": integer, "request_id": string, "body": object}
+# vLLM, vllm/entrypoints/openai/run_batch.py: a request that failed has a response without a body, and as its error a text
+# or the whole body of an HTTP error.
+def _read_line(server: Server[P], line: bytes) -> _Answer:
+    """Read a line with the reader of the backend."""
+    try:
+        root = parse_json(line)
+    except ValueError as damage:
+        return Failure(RequestFailed("cut_line", f"the result line is cut or damaged: {damage}"))
+    fields = root if is_object(root) else {}
+    response, error = fields.get("response"), fields.get("error")
+    if not is_object(response):
+        return server.read(200, {}, json.dumps({"error": error}).encode())
+    status, request_id, body = response.get("status_code"), response.get("request_id"), response.get("body")
+    if body is None:
+        body = error if is_object(error) and "error" in error else {"error": error}
+    headers = {"x-request-id": request_id} if isinstance(request_id, str) else {}
+    return server.read(status if isinstance(status, int) else 200, headers, json.dumps(body).encode())
