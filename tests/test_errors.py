@@ -80,6 +80,10 @@ ERRORS: list[tuple[AnyError, list[str], str]] = [
     (RequestFailed("not_sent", "no such proxy"), ["no such proxy"], "not_sent"),
     (RequestFailed("prompt_too_long", "9,000 of 8,192 tokens"), ["no room", "9,000"], "prompt_too_long"),
     (RequestFailed("stopped", "it waited for a retry"), ["stopped", "retry"], "stopped"),
+    (RequestFailed("no_line", "no file has it"), ["no file has it; put it into the next batch"], "no_line"),
+    (RequestFailed("cut_line", "the line ends early"), ["ends early; download"], "cut_line"),
+    (RequestFailed("doubled_line", "two lines have it"), ["two lines have it; give each"], "doubled_line"),
+    (RequestFailed("other_batch", "no such row"), ["no such row; read with the inputs"], "other_batch"),
     (RequestFailed("other", "the queue is full"), ["the queue is full"], "other"),
 ]
 
