@@ -22,6 +22,8 @@ _P = TypeVar("_P")
 _GRACE: Final = 1.0  # seconds that a cancelled backend may take to end before it is left behind with its loop
 _NOT_ASYNC: Final = Raised("TypeError", "the backend is not async: use Threads(...), or write it with async def")
 
+_NOT_BEGUN: Final = Raised("CancelledError", "the backend cancelled the task of this row before it began")
+
 
 @final
 class LoopSession:
@@ -74,21 +76,25 @@ class LoopSession:
         self._is_start_due = False  # before the indices are read: one that comes later wakes the loop again
         while self._indices and len(self._tasks) < self._max_in_flight and not self._leaving.done():
             index = self._indices.popleft()
-            call = self._calls.pop(index, None)
-            if call is not None:
-                task = self._loop.create_task(self._run(index, call))
+            if index in self._calls:
+                task = self._loop.create_task(self._run(index))
                 self._tasks.add(task)
-                task.add_done_callback(self._finish)
+                task.add_done_callback(partial(self._finish, index))
 
-    def _finish(self, task: asyncio.Task[None]) -> None:
+    def _finish(self, index: int, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        call = self._calls.pop(index, None)
+        if call is not None and not self._leaving.done():
+            self._deliver((index, call.failed(_NOT_BEGUN)))
         self._start_calls()
 
-    async def _run(self, index: int, call: Call[Any, Awaitable[Batch]]) -> None:
-        try:
-            self._deliver((index, await _call_backend(call, self._leaving.done)))
-        except KeyboardInterrupt as interrupt:
-            self._deliver((index, interrupt))
+    async def _run(self, index: int) -> None:
+        call = self._calls.pop(index, None)
+        if call is not None:
+            try:
+                self._deliver((index, await _call_backend(call, self._leaving.done)))
+            except KeyboardInterrupt as interrupt:
+                self._deliver((index, interrupt))
 
 
 def _serve(loop: asyncio.AbstractEventLoop, leaving: asyncio.Future[None]) -> None:

@@ -184,6 +184,27 @@ def test_a_cancellation_that_a_backend_left_behind_meets_no_other_row() -> None:
     assert [texts(future.result()) for future in futures] == [[text] for text in inputs]
 
 
+def test_a_backend_that_cancels_calls_before_they_begin_fails_their_rows() -> None:
+    submitted = threading.Event()
+
+    def inputs() -> Iterator[str]:
+        yield from ["holds", "cancels", "a", "b"]
+        submitted.set()
+
+    async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        if "holds" in prompts:
+            submitted.wait(10)  # keeps the loop from the others until all are there
+        if "cancels" in prompts:
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+        return echoed(prompts, num_generations)
+
+    rows = llm_of(backend, Asyncio(4)).generate(inputs())
+    cancelled = Raised("CancelledError", "the backend cancelled the task of this row before it began")
+    assert [texts(row) for row in rows[:2]] == [["holds"], ["cancels"]]
+    assert [error_of(row) for row in rows[2:]] == [cancelled] * 2
+
+
 @pytest.mark.parametrize("left", ["exits", "stops"])
 def test_tasks_that_a_backend_left_are_ended_whatever_they_do_to_the_loop(left: str) -> None:
     tasks: list[asyncio.Task[None]] = []
