@@ -14,8 +14,20 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from returns.result import Failure, Result, Success
 
-from distgen.errors import InjectedToken, FormatError, NotParsed, Unsupported
-from distgen.formats import FORMATS, ChatTemplate, Example, Format, chatml, default, llama3, openai, total
+from distgen.errors import FormatError, InjectedToken, NotParsed, Unsupported
+from distgen.formats import (
+    FORMATS,
+    ChatMessages,
+    ChatTemplate,
+    Format,
+    Formatter,
+    TextFormat,
+    chatml,
+    default,
+    formatter_of,
+    llama3,
+    openai,
+)
 from distgen.prompt import Exchange, Messages, Prompt, Segment
 from distgen.testing import (
     PROSE,
@@ -26,7 +38,6 @@ from distgen.testing import (
     conversations,
     law_canonical,
     law_complete,
-    law_example,
     law_injective,
     law_inverse,
     law_no_forgery,
@@ -55,13 +66,13 @@ def swapped(prompt: Prompt) -> Prompt:
 class Seeded:
     """A format made of another, in which any function can be replaced by a faulty one."""
 
-    of: ChatTemplate = chatml
+    of: TextFormat = chatml
     before: Callable[[Prompt], Prompt] = same
     after: Callable[[str], str] = str
     write: Callable[[Prompt], Answer] | None = None
     read: Callable[[str], Parsed] | None = None
     normal: Callable[[Prompt], Prompt] | None = None
-    control_tokens: tuple[str, ...] = chatml.control_tokens
+    special_tokens: tuple[str, ...] = chatml.special_tokens
 
     @property
     def name(self) -> str:
@@ -111,7 +122,7 @@ def first_of_history(prompt: Prompt) -> str:
 
 def lenient(rendered: str) -> Parsed:
     answer = chatml.parse(rendered)
-    return answer if isinstance(answer, Success) else chatml.parse(rendered + chatml.tail)
+    return answer if isinstance(answer, Success) else chatml.parse(rendered + chatml.generation_prompt)
 
 
 def without_empty_system(prompt: Prompt) -> Prompt:
@@ -129,7 +140,7 @@ def remembering() -> Seeded:
     def read(rendered: str) -> Parsed:
         return Success(said[rendered]) if rendered in said else Failure(NotParsed("seeded", "new"))
 
-    return Seeded(write=write, read=read, normal=same, control_tokens=())
+    return Seeded(write=write, read=read, normal=same, special_tokens=())
 
 
 def parse_raising(rendered: str) -> Parsed:
@@ -146,7 +157,8 @@ turned_history = Seeded(before=lambda prompt: replace(prompt, history=prompt.his
 no_system = Seeded(before=lambda prompt: replace(prompt, system=None))
 always_a_system = Seeded(before=lambda prompt: replace(prompt, system=prompt.system or "You are a bot."))
 strips_too_much = Seeded(before=user(str.strip))
-unguarded = replace(chatml, control_tokens=(), stops=())
+bare_lines = ChatTemplate("bare", "", "", "\n", "\n", "\n", "")
+unguarded = replace(chatml, special_tokens=(), stop=())
 
 
 def refuse_philosophy(prompt: Prompt) -> Answer:
@@ -157,7 +169,7 @@ def refuse_philosophy(prompt: Prompt) -> Answer:
 words = Seeded(write=refuse_philosophy)
 
 # A text that is not where it was, or not at all, is missed by parse, or its token by a refusal.
-MOVED: Final = "law_inverse law_refusal law_no_forgery"
+MOVED: Final = "law_inverse law_refusal law_no_forgery law_complete law_turns"
 # The fault, and the law it breaks; some where some are broken and any may be found first.
 FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
     ("it raises", Seeded(write=raising), "law_pure"),
@@ -166,7 +178,7 @@ FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
     ("it swaps the roles", Seeded(before=swapped), MOVED),
     ("it keeps one exchange", last_exchange_only, MOVED),
     ("it drops the system text", no_system, MOVED),
-    ("it cuts at 60 characters", Seeded(after=lambda text: text[:60]), "law_inverse law_no_forgery"),
+    ("it cuts at 60 characters", Seeded(after=lambda text: text[:60]), "law_inverse law_no_forgery law_complete"),
     ("it turns the history round", turned_history, MOVED),
     ("it adds a system text", always_a_system, "law_inverse"),
     ("it strips too much", strips_too_much, MOVED),
@@ -177,9 +189,9 @@ FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
     ("parse takes what is cut short", Seeded(read=lenient), "law_parse"),
     ("canonical strips too much", Seeded(normal=user(str.strip)), "law_canonical law_inverse"),
     ("canonical is not one form", Seeded(normal=user(lambda text: text + " ")), "law_canonical"),
-    ("canonical forgets a fold", Seeded(of=default, normal=same, control_tokens=()), "law_inverse"),
+    ("canonical forgets a fold", Seeded(of=default, normal=same, special_tokens=()), "law_inverse"),
     ("parse remembers", remembering(), "law_injective"),
-    ("it refuses no token", Seeded(of=unguarded), "law_no_forgery"),
+    ("it refuses no token", Seeded(of=unguarded), "law_no_forgery law_markup"),
     ("it says a wrong offset", Seeded(write=shifted), "law_refusal"),
     ("it says a wrong place", Seeded(write=misplaced), "law_refusal"),
     (
@@ -195,7 +207,6 @@ FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
 
 
 @pytest.mark.parametrize(("fault", "laws"), [each[1:] for each in FAULTS], ids=[each[0] for each in FAULTS])
-@pytest.mark.no_cover
 def test_check_format_names_the_law_that_a_fault_breaks(fault: Format[str], laws: str) -> None:
     with pytest.raises(AssertionError) as broken:
         check_format(fault, max_examples=150)
@@ -208,7 +219,7 @@ def test_check_format_names_the_law_that_a_fault_breaks(fault: Format[str], laws
         (Seeded(write=raising), "Prompt(user='', system=None, history=())"),
         (Seeded(after=str.rstrip), "Prompt(user='', system=None, history=())"),
         (always_a_system, "system='You are a bot.'"),
-        (Seeded(of=unguarded), "holds '<|im_"),  # in which text, is for Hypothesis to choose
+        (Seeded(of=unguarded), "the literal '<|im_"),  # in which text, is for Hypothesis to choose
     ],
     ids=["it raises", "a newline too few", "always a system text", "no token refused"],
 )
@@ -223,7 +234,7 @@ def test_what_check_format_finds_is_small(fault: Format[str], example: str) -> N
     "sound",
     [
         Seeded(),
-        Seeded(of=llama3, control_tokens=llama3.control_tokens),
+        Seeded(of=llama3, special_tokens=llama3.special_tokens),
         Seeded(before=without_empty_system, normal=without_empty_system),
     ],
     ids=["as it is", "stripped", "an empty system text is none"],
@@ -233,33 +244,24 @@ def test_check_format_finds_nothing_where_nothing_is_seeded(sound: Seeded) -> No
 
 
 def test_a_format_that_declares_no_token_still_refuses_a_forged_turn() -> None:
-    check_format(unguarded, max_examples=50)
-    forged = f"a{unguarded.before_answer}b{unguarded.after_answer}c"
+    forged = f"a{unguarded.before_assistant}b{unguarded.after_assistant}c"
     assert isinstance(unguarded(Prompt(forged)), Failure)
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A template with faulty segments or examples."""
+    """A template with faulty segments."""
 
     cut: Callable[[tuple[Segment, ...]], tuple[Segment, ...]] = tuple
-    trained: Callable[[Example], Example] = Example._make
-    of: ChatTemplate = chatml
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        return self.of.stops
+    of: TextFormat = chatml
 
     def __call__(self, prompt: Prompt, /) -> Answer:
         return self.of(prompt)
 
     def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
-        if any(token in prompt.user for token in self.of.control_tokens) and self.cut is refused:
+        if any(token in prompt.user for token in self.of.special_tokens) and self.cut is refused:
             return Failure(InjectedToken("chatml", "<|im_end|>", "user", 0))
         return self.of.segments(prompt).map(self.cut)
-
-    def example(self, prompt: Prompt, answer: str, /) -> Result[Example, FormatError]:
-        return self.of.example(prompt, answer).map(self.trained)
 
 
 def refused(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
@@ -274,47 +276,117 @@ def no_control(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
     return tuple(Segment(each.text, False) for each in segments)
 
 
-def stopless(example: Example) -> Example:
-    text = example.text.removesuffix("<|im_end|>")
-    return Example(text, example.start, len(text))
+@pytest.mark.parametrize(
+    ("cut", "prompt", "message"),
+    [
+        (lambda each: each[1:], Prompt("a"), "but its segments 'a<|im_end|>"),
+        (all_control, Prompt("a"), "says '' in its segments"),
+        (no_control, Prompt("a"), "says '<|im_start|>user"),
+        (refused, Prompt("<|im_end|>"), "has no segments: <Failure: InjectedToken"),
+    ],
+)
+def test_law_segments_names_its_faults(
+    cut: Callable[[tuple[Segment, ...]], tuple[Segment, ...]], prompt: Prompt, message: str
+) -> None:
+    with pytest.raises(AssertionError, match=rf"^law_segments: [^$]*{re.escape(message)}"):
+        law_segments(Cut(cut), prompt)
+
+
+def test_law_segments_holds_where_nothing_is_seeded() -> None:
+    for name in ("chatml", "solar", "gemma", "qwq", "default", "chatglm4", "smollm3-nothink"):
+        of = FORMATS[name]
+        assert not isinstance(of, ChatMessages)
+        for prompt in (Prompt("a"), Prompt(" ", "s"), Prompt("<|im_end|>", "", (Exchange("a", "b"),))):
+            law_segments(Cut(of=of), prompt)
+
+
+# Faults that a user's own formatter has.
+
+
+def lines(prompt: Prompt) -> Iterator[str]:
+    yield from () if prompt.system is None else [f"System: {prompt.system}"]
+    for exchange in prompt.history:
+        yield f"User: {exchange.user}\nAssistant: {exchange.assistant}"
+    yield f"User: {prompt.user}\nAssistant:"
+
+
+def plain_lines(prompt: Prompt) -> Answer:
+    return Success("\n".join(lines(prompt)))
+
+
+def roles_swapped(prompt: Prompt) -> Answer:
+    past = "".join(f"Assistant: {each.user}\nUser: {each.assistant}\n" for each in prompt.history)
+    system = "" if prompt.system is None else f"System: {prompt.system}\n"
+    return Success(f"{system}{past}User: {prompt.user}\nAssistant:")
+
+
+def messages_swapped(prompt: Prompt) -> Result[Messages, FormatError]:
+    messages = openai(prompt).unwrap()
+    for message in messages[:-1]:
+        message["role"] = {"system": "system", "user": "assistant", "assistant": "user"}[message["role"]]  # type: ignore[typeddict-item]
+    return Success(messages)
+
+
+def encoded(prompt: Prompt) -> Answer:
+    return plain_lines(prompt).map(lambda text: text.encode().decode())
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    ("fault", "law"),
     [
-        (lambda: law_segments(Cut(cut=lambda each: each[1:]), Prompt("a")), "but its segments 'a<|im_end|>"),
-        (lambda: law_segments(Cut(cut=all_control), Prompt("a")), "says '' in its segments"),
-        (lambda: law_segments(Cut(cut=no_control), Prompt("a")), "says '<|im_start|>user"),
-        (lambda: law_segments(Cut(cut=refused), Prompt("<|im_end|>")), "has no segments: <Failure: InjectedToken"),
-        (lambda: law_example(Cut(trained=lambda each: each._replace(start=9)), Prompt("a"), "b"), "start=9"),
-        (lambda: law_example(Cut(trained=lambda each: each._replace(end=9)), Prompt("a"), "b"), "end=9"),
-        (lambda: law_example(Cut(trained=stopless), Prompt("a"), "b"), "'b' is not 'b' and one of ('<|im_end|>',)"),
-        (
-            lambda: law_example(Cut(trained=lambda each: each._replace(start=len(each.text))), Prompt("a"), "b"),
-            "Prompt(user='a', system=None, history=()) gives",
+        pytest.param(lambda p: plain_lines(replace(p, history=p.history[::-1])), "law_turns", id="history reversed"),
+        pytest.param(lambda p: plain_lines(swapped(p)), "law_turns", id="texts of history swapped"),
+        pytest.param(roles_swapped, "law_turns", id="roles of history swapped"),
+        pytest.param(messages_swapped, "law_turns", id="roles of messages swapped"),
+        pytest.param(lambda p: plain_lines(replace(p, system=str(p.system))), "law_absent_system", id="None written"),
+        pytest.param(
+            lambda p: plain_lines(p).map(lambda text: f"{p.system or ''}\n{text}"), "law_turns", id="system twice"
         ),
-        (
-            lambda: law_example(
-                Cut(trained=lambda each: Example(each.text.replace("b", " b"), each.start, each.end + 1)),
-                Prompt("a"),
-                "b",
-            ),
-            "is not how '<|im_start|>user",
-        ),
+        pytest.param(lambda p: openai(replace(p, history=())), "law_complete", id="messages without history"),
+        pytest.param(lambda p: openai(replace(p, system=None)), "law_complete", id="messages without system"),
+        pytest.param(lambda p: Success((p.user,)), "law_complete", id="a tuple of the user text"),
+        pytest.param(lambda p: Success({"system": p.system, "user": p.user}), "law_complete", id="a dict"),
+        pytest.param(encoded, "law_pure", id="raises on a lone surrogate"),
+        pytest.param(formatter_of(lambda p: encoded(p).unwrap()), "law_refusal", id="a Raised for a lone surrogate"),
     ],
 )
-def test_the_laws_of_templates_name_their_faults(fault: Callable[[], None], message: str) -> None:
-    with pytest.raises(AssertionError, match=rf"^law_(segments|example): [^$]*{re.escape(message)}"):
-        fault()
+def test_check_formatter_finds(fault: Formatter[object], law: str) -> None:
+    messages: list[str] = []
+    for _ in range(2):
+        with pytest.raises(AssertionError, match=rf"^{law}: ") as broken:
+            check_formatter(fault)
+        messages.append(str(broken.value))
+    assert messages[0] == messages[1]
+    assert len(messages[0]) < 400
 
 
-def test_the_laws_of_templates_hold_where_nothing_is_seeded() -> None:
-    for of in (chatml, FORMATS["solar"], FORMATS["gemma"], FORMATS["qwq"], default):
-        assert isinstance(of, ChatTemplate)
-        for prompt in (Prompt("a"), Prompt(" ", "s"), Prompt("<|im_end|>", "", (Exchange("a", "b"),))):
-            law_segments(Cut(of=of), prompt)
-            law_example(Cut(of=of), prompt, "b</think>")
-            law_example(Cut(of=of), prompt, "")
+def test_check_formatter_finds_nothing_in_plain_lines() -> None:
+    check_formatter(plain_lines)
+    check_formatter(openai)
+
+
+@pytest.mark.parametrize("bare", [replace(chatml, special_tokens=()), replace(llama3, special_tokens=(), stop=())])
+def test_check_format_finds_a_template_without_special_tokens(bare: ChatTemplate) -> None:
+    with pytest.raises(AssertionError, match=r"^law_markup: the literal '<\|.*' is not refused"):
+        check_format(bare)
+
+
+def test_a_function_in_place_of_a_format_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="check_format needs a Format, with parse and canonical, got function"):
+        check_format(plain_lines)  # type: ignore[type-var]
+    with pytest.raises(TypeError, match="check_formatter needs a function of a prompt, got str"):
+        check_formatter("chatml")  # type: ignore[arg-type]
+
+
+def test_a_format_that_fails_now_and_then_is_one_assertion_error() -> None:
+    calls = count()
+
+    def flaky(prompt: Prompt) -> Answer:
+        text = plain_lines(prompt)
+        return text.map(lambda each: f"{each}{next(calls)}") if len(prompt.user) > 3 and next(calls) % 3 else text
+
+    with pytest.raises(AssertionError, match=r"^law_"):
+        check_formatter(flaky)
 
 
 def test_conversations_are_well_formed() -> None:
@@ -342,7 +414,7 @@ def test_check_format_takes_formats_that_are_no_text() -> None:
         def canonical(self, prompt: Prompt, /) -> Prompt:
             return prompt
 
-    with pytest.raises(AssertionError, match=r"^law_inverse: "):
+    with pytest.raises(AssertionError, match=r"^law_complete: system "):
         check_format(Silent())
 
 
@@ -354,17 +426,15 @@ def test_check_format_takes_formats_that_are_no_text() -> None:
         (no_history, "law_complete"),
         (shifted, "law_refusal"),
         (words, "law_prose"),
-        (total(first_of_history), "law_(refusal|complete)"),
+        (formatter_of(first_of_history), "law_(refusal|complete)"),
     ],
 )
-@pytest.mark.no_cover
 def test_check_formatter_names_the_law_too(formatter: Callable[[Prompt], Answer], law: str) -> None:
     with pytest.raises(AssertionError, match=rf"^{law}: "):
-        check_formatter(formatter, max_examples=2_000)
+        check_formatter(formatter, max_examples=50)
 
 
 @pytest.mark.parametrize("sound", FORMATS.values(), ids=FORMATS.keys())
-@pytest.mark.no_cover
 def test_check_formatter_finds_nothing_in_a_sound_one(sound: Callable[[Prompt], Result[object, FormatError]]) -> None:
     check_formatter(sound, max_examples=20)
 
@@ -441,7 +511,7 @@ def test_check_formatter_finds_nothing_in_a_sound_one(sound: Callable[[Prompt], 
             "law_no_forgery: system holds '<|im_end|>', and is not refused: <Success: <|im_end|>\na>",
         ),
         (
-            lambda: law_no_forgery(Seeded(of=replace(default, strip_user=reassembled)), Prompt("<|im-_end|>")),
+            lambda: law_no_forgery(Seeded(of=replace(bare_lines, strip_user=reassembled)), Prompt("<|im-_end|>")),
             "law_no_forgery: <Success: <|im_end|>> has the markup ['<|im_end|>'], not []",
         ),
         (
@@ -515,7 +585,7 @@ ANY: Final[tuple[Kind, ...]] = (
     lambda prompt: prompt.user != prompt.user.strip() and prompt.user.strip() != "",
     lambda prompt: any(char in WHITE_SPACE[4:] for char in prompt.user),
     lambda prompt: prompt.user in PROSE,
-    lambda prompt: any(token in prompt.user for token in llama3.control_tokens),
+    lambda prompt: any(token in prompt.user for token in llama3.special_tokens),
 )
 HEADS: Final = tuple("<|im_end|>"[:cut] for cut in range(2, 10))
 ENDS: Final = tuple("<|im_end|>"[cut:] for cut in range(1, 9))
