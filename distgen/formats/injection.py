@@ -17,8 +17,13 @@ def find_injection(layout: Layout, prompt: Prompt, parts: Sequence[str]) -> Inje
     Markup is refused in any text, and so is an opening of plain words. Other words are refused only if they make the
     rendering read back as another prompt. `parts` are those of `render_parts`.
     """
-    if not layout.is_ambiguous and not _holds_any(layout.guards, "".join(parts[1::2])):
-        return None
+    if not layout.is_ambiguous:
+        texts = "".join(parts[1::2])
+        for guard in layout.guards:
+            if guard in texts:
+                break
+        else:
+            return None
     name, markup = layout.name, layout.markup
     found = find_token(name, prompt, markup) or find_token(name, prompt, layout.openings)
     if found is not None or not layout.is_ambiguous:
@@ -43,13 +48,6 @@ def find_token(format: str, prompt: Prompt, tokens: Iterable[str]) -> InjectedTo
             token = min(held, key=text.find)
             return InjectedToken(format, token, where, text.find(token))
     return None
-
-
-def _holds_any(chars: str, text: str) -> bool:
-    for char in chars:  # noqa: SIM110  (a generator costs as much as the rest)
-        if char in text:
-            return True
-    return False
 
 
 def _find_straddling(

@@ -56,7 +56,7 @@ def _read_system(layout: Layout, rendered: str) -> tuple[str | None, str] | str:
     has_opening = rendered.startswith(opening) and layout.system_position != "required"
     is_block = layout.system_position in ("first", "required") and not layout.folds_system
     # Of two openings that both fit, the longer one is meant: it is the other one with a default text or a tag.
-    if is_block and rendered.startswith(system_opening) and not (has_opening and len(opening) > len(system_opening)):
+    if is_block and rendered.startswith(system_opening) and not (has_opening and len(opening) >= len(system_opening)):
         # A joined strip may have cut the end of `after_system`, so its cut form is looked for.
         end = joined_text(layout, "") if layout.strip_joined else layout.after_system
         system, *rest = _split(rendered[len(system_opening) :], end, 1)

@@ -38,16 +38,15 @@ def joined_text(layout: Layout, user: str) -> str:
 
 def render_parts(layout: Layout, prompt: Prompt) -> list[str]:
     """Return the rendering in parts: literals at even places, texts at odd places."""
-    strip_user, strip_assistant = layout.strip_user, layout.strip_assistant
     system = system_text(layout, prompt)
     is_first = system is not None and layout.system_position != "last"
     parts = [layout.system_opening, system or "", layout.after_system] if is_first else [layout.opening]
     for exchange in prompt.history:
-        answer = strip_assistant(exchange.assistant)
-        parts += (strip_user(exchange.user), layout.before_assistant, answer, layout.after_assistant)
+        parts += (layout.strip_user(exchange.user), layout.before_assistant)
+        parts += (layout.strip_assistant(exchange.assistant), layout.after_assistant)
     if system is not None and not is_first:
         parts += (system, layout.after_system)
-    parts += (strip_user(prompt.user), layout.generation_prompt)
+    parts += (layout.strip_user(prompt.user), layout.generation_prompt)
     if layout.strip_joined and is_first:
         joined = joined_text(layout, prompt.history[0].user if prompt.history else prompt.user)
         parts[2:4] = joined[: len(layout.after_system)], joined[len(layout.after_system) :]

@@ -15,6 +15,7 @@ from distgen.formats.injection import find_token
 from distgen.formats.template import ChatTemplate
 from distgen.prompt import Exchange, Prompt, Segment
 
+_PREFIX: Final = "[gMASK]<sop>"
 _ROLE: Final = re.compile(r"<\|(system|user|assistant)\|>\n")
 
 
@@ -27,7 +28,7 @@ class ChatGLM4:
     stop: tuple[str, ...]
     special_tokens: tuple[str, ...]
     models: tuple[str, ...]
-    bos: str = "[gMASK]<sop>"
+    bos: str = ""
 
     def __call__(self, prompt: Prompt, /) -> Result[str, FormatError]:
         """Render the prompt; refuse a text that holds a special token."""
@@ -57,7 +58,7 @@ class ChatGLM4:
         return find_token(self.name, prompt, (*self.special_tokens, *self.stop))
 
     def _parts(self, prompt: Prompt) -> Iterator[Segment]:
-        yield Segment(self.bos, True)
+        yield Segment(_PREFIX, True)
         for where, text in prompt.texts():
             if text:
                 yield Segment(f"<|{where.rpartition('.')[2]}|>\n", True)
@@ -69,7 +70,7 @@ class ChatGLM4:
 
     def _read(self, rendered: str) -> Prompt:
         """Return the prompt of a rendering; of any other text, some prompt."""
-        _, *turns = _ROLE.split(rendered.removeprefix(self.bos).removesuffix("<|assistant|>\n"))
+        _, *turns = _ROLE.split(rendered.removeprefix(_PREFIX).removesuffix("<|assistant|>\n"))
         system: str | None = None
         asked, history = "", list[Exchange]()
         for role, text in zip(turns[::2], turns[1::2], strict=True):

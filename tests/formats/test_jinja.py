@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import json
 import pickle
 import random
-import resource
 import sys
-import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,22 +19,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import nodes, pass_eval_context
-from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from returns.result import Failure, Result, Success
 
-from distgen.errors import InjectedToken, Raised, FormatError, Unsupported, explain
+from distgen.errors import FormatError, InjectedToken, Raised, Unsupported, explain
 from distgen.formats.jinja import JinjaTemplate, from_tokenizer_config, jinja
-from distgen.formats.jinja.costs import LONGEST_SOURCE, STEPS
-from distgen.formats.jinja.sandbox import render
-from distgen.formats.jinja.template import LONGEST_FILE
 from distgen.prompt import Exchange, Prompt
 from distgen.testing import PROSE, check_formatter, law_pure, prompts
 
 ORACLE: Final[dict[str, Any]] = {
-    entry["format"]: entry for entry in json.loads((Path(__file__).parent / "data" / "oracle.json").read_text("utf-8"))
+    entry["format"]: entry
+    for entry in json.loads((Path(__file__).parent.parent / "data" / "oracle.json").read_text("utf-8"))
 }
 EVERY: Final = Prompt("u", "s", (Exchange("a", "b"), Exchange("c", "d")))
 
@@ -103,7 +98,7 @@ def prompt_of(case: dict[str, Any]) -> Prompt:
 def fault_of(result: Result[str, FormatError] | Result[JinjaTemplate, FormatError]) -> Raised:
     fault = result.failure()
     assert isinstance(fault, Raised)
-    assert fault.part == "format"
+    assert fault.stage == "format"
     assert "\n" not in explain(fault)
     return fault
 
@@ -133,7 +128,7 @@ def test_check_formatter_finds_nothing(name: str) -> None:
 def test_the_markup_that_a_template_writes_is_refused(name: str) -> None:
     entry = ORACLE[name]
     tokens = {token for token in entry["control_tokens"] if token[0] in "<["}
-    assert tokens <= {*made(name).control_tokens}
+    assert tokens <= {*made(name).special_tokens}
     for token in tokens:
         assert made(name)(Prompt(f"<[ {token}")) == Failure(InjectedToken(name, token, "user", 3))
 
@@ -191,7 +186,6 @@ def test_variables_are_given_by_name() -> None:
         (date(2026, 3, 5), "%d %b %Y", "05 Mar 2026"),
         (date(2026, 3, 5), "%A %-d. %B %y, %a %j %%", "Thursday 5. March 26, Thu 064 %"),
         (datetime(2024, 12, 31, 13, 5), "%Y-%m-%d %H:%M:%S %I %p", "2024-12-31 13:05:00 01 PM"),
-        (date(2024, 1, 1), "%p\ud800%-m", "AM\ud8001"),
     ],
 )
 def test_the_date_is_the_one_given(today: date, format: str, text: str) -> None:
@@ -199,31 +193,22 @@ def test_the_date_is_the_one_given(today: date, format: str, text: str) -> None:
     assert template(Prompt("u")) == Success("u" + text)
 
 
-@pytest.mark.parametrize("format", ["%Q", "%", "%1000000000d", "%-", "%c", "%:z"])
-def test_other_directives_are_refused(format: str) -> None:
-    fault = fault_of(jinja("{{ strftime_now(f) }}", variables={"f": format}, today=date(2026, 3, 5))(Prompt("u")))
-    assert fault.kind == "jinja2.exceptions.TemplateError"
-    assert fault.message.startswith("line 1: strftime_now writes no '%")
-
-
 def test_a_template_that_wants_a_date_says_so() -> None:
     fault = fault_of(jinja("{{ messages[0].content }}\n{{ strftime_now('%Y') }}")(Prompt("u")))
-    assert fault.message == "line 2: the template writes the date: give it as today="
-
-
-class Foreign(date):
-    """A date in a process whose locale has other names."""
-
-    def strftime(self, format: str) -> str:
-        return "Dienstag" if format in ("%A", "%a", "%B", "%b", "%p") else super().strftime(format)
-
-
-def test_the_names_of_days_are_english_whatever_the_locale() -> None:
-    template = jinja("{{ messages[0].content }}{{ strftime_now('%A %b %p %d') }}", today=Foreign(2026, 5, 5))
-    assert template(Prompt("u")) == Success("uTuesday May AM 05")
+    assert fault.message == "line 2: the template prints a date: pass today="
 
 
 # The same as a plain environment.
+
+
+GIVEN: Final[dict[str, object]] = {
+    "messages": [{"role": "user", "content": "a b"}],
+    "tools": None,
+    "documents": None,
+    "add_generation_prompt": True,
+    "bos_token": "<s>",
+    "eos_token": "",
+}
 
 
 def plain(source: str, variables: dict[str, object]) -> str:
@@ -313,208 +298,65 @@ def sources() -> st.SearchStrategy[str]:
     return st.recursive(leaves, _statements, max_leaves=6).map(head.__add__)
 
 
-@settings(max_examples=400, deadline=None)
-@given(sources())
-def test_a_template_made_of_the_grammar_renders_as_in_a_plain_environment_or_is_refused(source: str) -> None:
-    messages = [{"role": "user", "content": " a b"}, {"role": "assistant", "content": ""}]
-    given: dict[str, object] = {"messages": messages, "bos_token": "<s>"}
-    try:
-        ours: object = render(source, given, None, 100_000)
-    except SecurityError:
-        return
-    except Exception:
-        ours = None
-    try:
-        theirs: object = plain(source, given)
-    except Exception:
-        theirs = None
-    assert ours == theirs
+def test_a_template_made_of_the_grammar_renders_as_in_a_plain_environment() -> None:
+    rendered = Counter[bool]()
+
+    @settings(max_examples=300, deadline=None)
+    @given(sources())
+    def hold(source: str) -> None:
+        answer = jinja("{% for m in messages %}{{ m.content }}{% endfor %}" + source, bos="<s>")(Prompt("a b"))
+        try:
+            theirs = plain("{% for m in messages %}{{ m.content }}{% endfor %}" + source, {**GIVEN})
+        except Exception:
+            assert isinstance(answer, Failure)
+        else:
+            rendered[isinstance(answer, Success)] += 1
+            assert answer == Success(theirs)
+
+    hold()
+    assert rendered[True] >= 30
 
 
-# What runs away, and what reaches for something.
+# What is refused.
 
-GROWN: Final = "{% set ns = namespace(x=(1,), y=(1,)) %}{% for i in range(100) %}{% set ns.x = (ns.x, ns.x) %}{% set ns.y = (ns.y, ns.y) %}{% endfor %}"
-LONG: Final = "{% set x = 'a' * 1000000 %}"
-SPENT: Final = "jinja2.exceptions.SecurityError"
-ASSERTED: Final = "jinja2.exceptions.TemplateAssertionError"
-RUNAWAYS: Final = {
-    "nested loops": "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
-    "nested loops of nothing": "{% for a in range(100000) %}{% for b in range(100000) if false %}{% endfor %}{% endfor %}",
-    "a huge range": "{% for a in range(10 * 10000000000) %}{% endfor %}",
-    "a recursive macro": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(40) }}",
-    "callers": "{% macro f() %}{{ caller() }}{{ caller() }}{% endmacro %}"
-    + "{% call f() %}" * 30
-    + "a"
-    + "{% endcall %}" * 30,
-    "a long text": "{{ 'a' * 10000000000 }}",
-    "a long list": "{{ 10000000000 * ['a'] }}",
-    "doubled by ~": "{% set ns = namespace(x='aaaa') %}{% for i in range(100) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
-    "doubled by +": "{% set ns = namespace(x=[1]) %}{% for i in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
-    "shared parts written": GROWN + "{{ ns.x }}",
-    "shared parts as JSON": GROWN + "{{ ns.x|tojson }}",
-    "shared parts compared": GROWN + "{{ ns.x == ns.y }}",
-    "shared parts sorted": GROWN + "{{ [ns.x, ns.y]|sort }}",
-    "shared parts hashed": GROWN + "{{ {}.get(ns.x) }}",
-    "shared parts found": GROWN + "{{ ns.x in {} }}",
-    "shared parts raised": GROWN + "{{ raise_exception(ns.x) }}",
-    "replace": LONG + "{{ x|replace('a', x) }}",
-    "replace of nothing": LONG + "{{ x.replace('', x) }}",
-    "join": LONG + "{{ x|join(x) }}",
-    "strip": LONG + "{{ x.strip('b' * 1000000) }}",
-    "slices": LONG + "{% for a in range(100000) %}{{ x[1:]|length }}{% endfor %}",
-    "searches": LONG + "{% for a in range(100000) %}{{ 'b' in x }}{% endfor %}",
-    "methods": LONG + "{% for a in range(100000) %}{{ x.upper()|length }}{% endfor %}",
-    "comparisons": LONG + "{% for a in range(100000) %}{{ x == x ~ '' }}{% endfor %}",
-    "pieces": "{% set x = 'a ' * 6000000 %}{{ x.split(' ')|length }}",
-    "letters": "{{ ('\u00e9' * 12000000)|list|length }}",
-    "wide letters": "{% set x = '\U0001f642' * 30000000 %}{{ x ~ x }}",
-    "an indent": "{{ 'a\n'|indent(1000000000) }}",
-    "an indent of JSON": "{{ [1]|tojson(indent=1000000000) }}",
-    "a round": "{{ 1.5|round(1000000000, 'ceil') }}",
-    "set blocks": "{% set x %}{% for i in range(100000) %}" + "a" * 300 + "{% endfor %}{% endset %}{{ x }}{{ x }}",
-    "output": "{% for i in range(100000) %}" + "a" * 60_000 + "{% endfor %}",
-    "filter blocks": "{% filter replace('a', 'a' * 100000) %}{{ 'a' * 1000000 }}{% endfilter %}",
-    "filters of a loop": "{% for i in range(100000) %}{{ {'b': 1, 'a': 2}|dictsort|first }}{% endfor %}",
-    "maps": "{% for i in range(100000) %}{{ range(100000)|map('string')|join|length }}{% endfor %}",
-    "long attributes": "{% set ns = namespace() %}{% set ns.x = ns %}{{ [ns]|map(attribute='x.' * 1000000)|list }}",
-    "arguments of a macro": "{% macro f() %}{% endmacro %}{{ f(*range(1000000000000000000)) }}",
-    "arguments of a filter": "{{ 'a'|replace(*range(1000000000000000000)) }}",
-    "arguments of a test": "{{ 4 is divisibleby(*range(1000000000000000000)) }}",
-    "letters as arguments": "{{ namespace(*'a' * 20000000) }}",
-    "sorts": "{% for i in range(100000) %}{{ range(100000)|sort|first }}{% endfor %}",
-    "refunds": "{% set x = [-1000000000]|map('<step>')|list %}{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
-}  # fmt: skip
-REACHES: Final = {
-    "{% include 'a' %}": (ASSERTED, "'include'"),
-    "{% import 'a' as a %}": (ASSERTED, "'import'"),
-    "{% from 'a' import b %}": (ASSERTED, "'fromimport'"),
-    "{% extends 'a' %}": (ASSERTED, "'extends'"),
-    "{% block a %}{% endblock %}": (ASSERTED, "'block'"),
-    "{% for a in [1] recursive %}{{ loop([1]) }}{% endfor %}": (ASSERTED, "recursive"),
-    "{{ 9**9**9 }}": (ASSERTED, "'pow'"),
-    "{{ 'a'|center(1000000000) }}": (ASSERTED, "the filter 'center'"),
-    "{{ ''|attr('__class__') }}": (ASSERTED, "the filter 'attr'"),
-    '{{ "%1000000000d"|format(1) }}': (ASSERTED, "the filter 'format'"),
-    "{{ 1 is filter }}": (ASSERTED, "the test 'filter'"),
-    '{{ "%1000000000d" % 1 }}': (SPENT, "'%' of a text"),
-    '{{ "%1000000000d" is odd }}': (SPENT, "'%' of a text"),
-    "{% set ns = namespace(x=9) %}{% for i in range(99) %}{% set ns.x = ns.x * ns.x %}{% endfor %}": (
-        SPENT,
-        "bits is not",
-    ),
-    "{{ ('1' * 1000000)|int(0, 2) is defined }}": (SPENT, "a number of 1000000 bits"),
-    "{% set x = 1 %}{{ [x, " + "9" * 400 + "] }}": (SPENT, "a number of 1329 bits"),
-    "{{ range(10 * " + "9" * 30 + ")|list }}": ("OverflowError", "too large"),
-    "{{ ''.__class__ }}": (SPENT, "'__class__' of a str"),
-    "{{ ''['__class__'] }}": (SPENT, "'__class__' of a str"),
-    "{{ [''] | map(attribute='__class__') | list }}": (SPENT, "'__class__' of a str"),
-    "{{ 'a'.center(1000000000) }}": (SPENT, "'center' of a str"),
-    "{{ '{:>1000000000}'.format(1) }}": (SPENT, "not to be called"),
-    "{{ '{0.a}'['format_map']({}) }}": (SPENT, "not to be called"),
-    "{{ messages() }}": (SPENT, "a list is not to be called"),
-    "{{ messages.append(1) }}": (SPENT, "'append' of a list"),
-    "{{ messages[0].update({}) }}": (SPENT, "'update' of a dict"),
-    "{{ raise_exception.__globals__ }}": (SPENT, "'__globals__' of a function"),
-    "{{ namespace().__class__ }}": (SPENT, "'__class__' of a Namespace"),
-    "{{ self._TemplateReference__context }}": (SPENT, "_TemplateReference__context"),
-    "{% for a in [1] %}{{ loop._iterable }}{% endfor %}": (SPENT, "'_iterable' of a LoopContext"),
-    "{% for a in [1] %}{{ loop }}{% endfor %}": (SPENT, "a LoopContext is no text"),
-    "{% set ns = namespace(x=1) %}{% set ns.x = [ns] %}{{ ns.x|tojson }}": (SPENT, "a Namespace is no text"),
-    "{{ {messages[0]: 1} }}": ("TypeError", "unhashable"),
-    "{% set t = (1,) %}{{ {t: 1} }}": (SPENT, "a tuple is no key"),
-    "{{ {}[(1,)] }}": (SPENT, "a tuple is no key"),
-    "{{ lipsum() }}": ("jinja2.exceptions.UndefinedError", "'lipsum' is undefined"),
-    "{{ cycler('a') }}": ("jinja2.exceptions.UndefinedError", "'cycler' is undefined"),
-    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": ("RecursionError", "recursion"),
-    "{{ " + "(" * 3000: ("RecursionError", "recursion"),
-    "{{ 1" + "+1" * 5000 + " }}": ("RecursionError", "recursion"),
-    "{% for a in [1] %}" * 30 + "{% endfor %}" * 30: ("SyntaxError", "nested blocks"),
-    "{{ " + "9" * 5000 + " }}": ("ValueError", "4300 digits"),
-    "a" * (LONGEST_SOURCE + 1): (SPENT, f"more than {LONGEST_SOURCE}"),
+FAILURES: Final = {
     "{{": ("jinja2.exceptions.TemplateSyntaxError", "line 1: unexpected"),
-    "{#" * 30_000: ("jinja2.exceptions.TemplateSyntaxError", "line 1: Missing end of comment"),
     "\n\n{% nope %}": ("jinja2.exceptions.TemplateSyntaxError", "line 3: Encountered unknown tag 'nope'"),
     "\n{{ messages[0].content.x.y }}": (
         "jinja2.exceptions.UndefinedError",
         "line 2: 'str object' has no attribute 'x'",
     ),
+    "{{ 'a'|from_json }}": ("jinja2.exceptions.TemplateAssertionError", "line 1: No filter named 'from_json'"),
+    "{{ ''.__class__.mro() }}": ("jinja2.exceptions.SecurityError", "line 1: access to attribute '__class__'"),
+    "{{ messages.append(1) }}": ("jinja2.exceptions.SecurityError", "line 1:"),
+    "{% include 'a' %}": ("TypeError", "line 1: no loader for this environment specified"),
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": ("RecursionError", "recursion"),
 }
 
 
-@pytest.mark.parametrize("source", RUNAWAYS.values(), ids=RUNAWAYS.keys())
-@pytest.mark.no_cover
-def test_a_template_that_runs_away_is_stopped(source: str) -> None:
-    memory, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+@pytest.mark.parametrize(("source", "kind", "reason"), [(source, *due) for source, due in FAILURES.items()])
+def test_a_template_that_fails_is_a_failure_with_its_line(source: str, kind: str, reason: str) -> None:
     fault = fault_of(jinja(source)(Prompt("Hi")))
-    assert (fault.kind, fault.message.partition(": ")[2][:21]) == (SPENT, "the template does mor")
-    assert time.process_time() - started < 15  # a second or two, without coverage and with a machine to itself
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200_000  # KiB
+    assert fault.kind == kind
+    assert reason in fault.message
 
 
 @pytest.mark.parametrize(
     "source",
     [
-        "{% set x = 1 %}" * 1000,
-        "a" * 6000,
-        "{% macro f() %}" + "{% set x = 1 %}" * 1000 + "{% endmacro %}{{ f() }}",
-        "{% macro f() %}{{ caller() }}{% endmacro %}{% call f() %}" + "{% set x = 1 %}" * 1000 + "{% endcall %}",
-        "{% for x in [1] %}" + "{% set y = 1 %}" * 1000 + "{% endfor %}",
-        "{% macro f() %}{% endmacro %}" + "{{ f() }}" * 12,
-        "{% for x in range(100) %}{% endfor %}",
-        "{% macro f() %}{{ varargs|length }}{% endmacro %}{{ f(*range(100)) }}",
-        "{% for x in 'ab' if [" + "1, " * 1000 + "] %}{% endfor %}",
-        "{{ range(100)|string }}",
+        "{% if tools %}{{ tools|from_json }}{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}",
+        "{{ '{}'.format(messages[0].content) }}",
+        "{{ '%s' % messages[0].content }}",
     ],
 )
-def test_syntax_is_paid_for_by_its_length(source: str) -> None:
-    with pytest.raises(SecurityError, match="does more than"):
-        render(source, {}, None, 100)
-    assert isinstance(render(source, {}, None, 1000), str)
-
-
-def test_a_failure_holds_nothing_that_the_template_made() -> None:
-    template = jinja("{% set x = 'a' * 20000000 %}{% macro f() %}{{ x.y.z }}{% endmacro %}{{ f() }}")
-    fault_of(template(Prompt("Hi")))
-    gc.collect()
-    gc.disable()
-    try:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for _ in range(10):
-            fault_of(template(Prompt("Hi")))
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100_000  # KiB
-    finally:
-        gc.enable()
-
-
-def test_json_is_paid_for_by_what_is_written() -> None:
-    deep = "{% set ns = namespace(x=[]) %}{% for i in range(250) %}{% set ns.x = [ns.x] %}{% endfor %}"
-    source = deep + "{{ ns.x|tojson(indent=15)|length }}"
-    length = 250 * len("[\n\n]") + 15 * 250 * 250 + len("[]")
-    assert render(source, {}, None, 100_000) == str(length)
-    with pytest.raises(SecurityError, match="does more than"):
-        render(source, {}, None, 20_000)
-
-
-@pytest.mark.parametrize(("source", "kind", "reason"), [(source, *due) for source, due in REACHES.items()])
-def test_what_a_template_reaches_for_is_refused(source: str, kind: str, reason: str) -> None:
-    fault = fault_of(jinja(source)(Prompt("Hi")))
-    assert fault.kind == kind
-    assert reason in fault.message
+def test_what_jinja2_renders_is_rendered(source: str) -> None:
+    assert jinja(source)(Prompt("hi")) == Success("hi")
 
 
 @settings(max_examples=200, deadline=None)
 @given(sources() | st.text(st.sampled_from("{}%#-[]()'\"|~.a1 \n\ud800")), prompts())
 def test_no_template_raises(source: str, prompt: Prompt) -> None:
     law_pure(jinja(source, bos="<s>"), prompt)
-
-
-def test_a_budget_is_of_one_rendering_and_grows_with_the_prompt() -> None:
-    template = jinja(EACH + "{% for a in range(90000) %}{% endfor %}{{ m.content }}{% endfor %}")
-    for _ in range(3):
-        assert template(Prompt("Hi")) == Success("Hi")
-    long = "word " * (STEPS // 8)
-    source = EACH + "{% for letter in m.content %}{% endfor %}{{ m.content }}{% endfor %}"
-    assert jinja(source)(Prompt(long + long)) == Success(long + long)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -539,7 +381,7 @@ def test_a_long_conversation_passes(name: str) -> None:
     ],
 )
 def test_the_first_token_in_reading_order_is_named(prompt: Prompt, token: str, where: str, offset: int) -> None:
-    template = jinja(TEMPLATES["llama2"], bos="<s>", eos="</s>", control_tokens=("<|x|>", "<|x|>b", "", "plain"))
+    template = jinja(TEMPLATES["llama2"], bos="<s>", eos="</s>", special_tokens=("<|x|>", "<|x|>b", "", "plain"))
     assert template(prompt) == Failure(InjectedToken("jinja", token, where, offset))
     assert template(EVERY) == jinja(TEMPLATES["llama2"], bos="<s>", eos="</s>")(EVERY)
 
@@ -552,9 +394,9 @@ def test_prose_is_never_refused(text: str) -> None:
 
 def test_words_that_end_an_answer_are_prose() -> None:
     template = jinja("{{ messages[-1].content }}{{ eos_token }}", bos="!", eos="END")
-    assert (template.stops, template.control_tokens) == (("END",), ())
+    assert (template.stop, template.special_tokens) == (("END",), ())
     assert template(Prompt("THE END!")) == Success("THE END!END")
-    assert jinja("").stops == ()
+    assert jinja("").stop == ()
 
 
 # Nothing is dropped in silence.
@@ -568,8 +410,8 @@ LAST: Final = "{{ messages[-1].content }}"
         (LAST, Prompt("u", "s"), Unsupported("jinja", "system")),
         (LAST, Prompt("s", "s"), Unsupported("jinja", "system")),  # though it stands there
         (LAST, Prompt("my u", None, (Exchange("u", "my"),)), Unsupported("jinja", "history")),
-        ("{{ messages[0].content }}", Prompt("u", "u"), "the template leaves out the text of user"),
-        ("Hi", Prompt("Hi"), "the template leaves out the text of user"),
+        ("{{ messages[0].content }}", Prompt("u", "u"), "the template drops the text of user"),
+        ("Hi", Prompt("Hi"), "the template drops the text of user"),
         ("{{ messages[-1].content|upper }}", Prompt("u"), "the template changes the text of user"),
         ("{{ messages[-1].content.split('</think>')[-1] }}", Prompt("a</think>b"), "the template changes the text of user"),
         (EACH + "{{ m.content.split('=')[-1] }}|{% endfor %}", Prompt("u", "s", (Exchange("a=a", "b"),)), "the template changes the text of history[0].user"),
@@ -620,8 +462,8 @@ CONFIG: Final[dict[str, object]] = {
 }
 READ: Final = replace(
     jinja("{{ bos_token }}{{ messages[-1].content }}{{ pad_token }}{{ eos_token }}", bos="<s>", eos="</s>"),
-    control_tokens=("<img>", "<|a|>", "<|b|>", "<|c|>", "</s>", "<s>"),
-    variables=(("pad_token", "!"),),
+    special_tokens=("<img>", "<|a|>", "<|b|>", "<|c|>", "</s>", "<s>"),
+    variables=(("image_token", "<img>"), ("pad_token", "!")),
 )
 
 
@@ -649,17 +491,24 @@ def test_a_file_or_a_folder_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "kind", "reason"),
     [
-        ({}, "ValueError", "no 'chat_template': give"),
-        ({"chat_template": None}, "ValueError", "no 'chat_template': give"),
-        ({"chat_template": [{"name": "rag", "template": "x"}]}, "ValueError", "no 'chat_template': give"),
-        ({"chat_template": [{"name": "default"}]}, "KeyError", "'template'"),
-        ({"chat_template": 1}, "TypeError", "'chat_template' of the tokenizer config is int, where a text is due"),
-        ({**CONFIG, "eos_token": 2}, "TypeError", "'eos_token' of the tokenizer config is int"),
-        ({**CONFIG, "eos_token": {"id": 2}}, "TypeError", "'eos_token' of the tokenizer config is NoneType"),
-        ({**CONFIG, "additional_special_tokens": "<x>"}, "TypeError", "is str, where a list is due"),
-        ({**CONFIG, "additional_special_tokens": [1]}, "TypeError", "is int, where a text is due"),
-        ({**CONFIG, "extra_special_tokens": [f"<{i}>" for i in range(40_000)]}, "ValueError", "more than 200000"),
-        ({**CONFIG, "added_tokens_decoder": 7}, "TypeError", "is int, where a list is due"),
+        ({}, "ValueError", "no 'chat_template': pass"),
+        ({"chat_template": None}, "ValueError", "no 'chat_template': pass"),
+        (
+            {"chat_template": [{"name": "rag", "template": "x"}]},
+            "ValueError",
+            "has the templates rag: pass one as chat_template=",
+        ),
+        ({"chat_template": [{"name": "default"}]}, "ValueError", "no 'chat_template': pass"),
+        ({"chat_template": 1}, "TypeError", "'chat_template' of the tokenizer config must be text, got int"),
+        ({**CONFIG, "eos_token": 2}, "TypeError", "'eos_token' of the tokenizer config must be text, got int"),
+        (
+            {**CONFIG, "eos_token": {"id": 2}},
+            "TypeError",
+            "'eos_token' of the tokenizer config must be text, got NoneType",
+        ),
+        ({**CONFIG, "additional_special_tokens": "<x>"}, "TypeError", "must be a list, got str"),
+        ({**CONFIG, "additional_special_tokens": [1]}, "TypeError", "must be text, got int"),
+        ({**CONFIG, "added_tokens_decoder": 7}, "TypeError", "must be a list, got int"),
     ],
 )
 def test_a_bad_config_is_a_failure(config: dict[str, object], kind: str, reason: str) -> None:
@@ -675,7 +524,6 @@ def test_a_bad_config_is_a_failure(config: dict[str, object], kind: str, reason:
         (b"[]", "TypeError", "holds no JSON object"),
         (b"\xff", "UnicodeDecodeError", "utf-8"),
         (b"[" * 100_000, "RecursionError", "recursion"),
-        (b" " * (LONGEST_FILE + 1), "ValueError", "more than 16777216 bytes"),
         (b'{"bos_token": ' + b"9" * 5000 + b"}", "ValueError", "4300 digits"),
     ],
 )
@@ -691,7 +539,7 @@ def test_no_file_is_a_failure(path: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     fault = fault_of(from_tokenizer_config(path))
     assert fault.kind == "FileNotFoundError"
-    assert "is no file: give a model's folder" in fault.message
+    assert "is no file: pass a model's folder" in fault.message
 
 
 @pytest.mark.parametrize("path", ["a\0b", "\ud800", "a" * 5000])
@@ -702,6 +550,42 @@ def test_no_path_is_a_failure(path: str) -> None:
         "UnicodeEncodeError",
         "OSError",
     )
+
+
+def test_special_tokens_are_read_from_each_place(tmp_path: Path) -> None:
+    write = {
+        "tokenizer_config.json": {
+            "chat_template": "{{ bos_token }}{{ messages[-1].content }}{{ eos_token }}",
+            "model_specific_special_tokens": {"image_token": "<|image_pad|>"},
+        },
+        "tokenizer.json": {
+            "added_tokens": [{"content": "<|fim_prefix|>", "special": True}, {"content": "<tool>", "special": False}]
+        },
+        "special_tokens_map.json": {"bos_token": "<|im_start|>", "eos_token": {"content": "<|im_end|>"}},
+    }
+    for name, value in write.items():
+        (tmp_path / name).write_text("\ufeff" + json.dumps(value), "utf-8")
+    template = from_tokenizer_config(tmp_path).unwrap()
+    assert template(Prompt("hi <tool>")) == Success("<|im_start|>hi <tool><|im_end|>")
+    assert dict(template.variables) == {"image_token": "<|image_pad|>"}
+    for token in ("<|image_pad|>", "<|fim_prefix|>", "<|im_start|>", "<|im_end|>"):
+        assert template(Prompt(f"x{token}")) == Failure(InjectedToken("jinja", token, "user", 1))
+
+
+def test_a_lone_template_and_named_templates_are_read(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text("\ufeff{{ messages[-1].content }}!", "utf-8")
+    assert from_tokenizer_config(tmp_path).unwrap()(Prompt("u")) == Success("u!")
+    assert from_tokenizer_config(tmp_path / "chat_template.jinja") == from_tokenizer_config(tmp_path)
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("{{ messages[-1].content }}?", "utf-8")
+    assert from_tokenizer_config(tmp_path, chat_template="tool_use").unwrap()(Prompt("u")) == Success("u?")
+    several = {"chat_template": [{"name": "a", "template": "{{ messages[-1].content }}a"}]}
+    assert from_tokenizer_config(several, chat_template="a").unwrap()(Prompt("u")) == Success("ua")
+
+
+def test_a_completion_is_split_as_the_template_opens_it() -> None:
+    assert jinja("{{ messages[-1].content }}<think>").split("r</think>a") == ("r", "a")
+    assert jinja("{{ messages[-1].content }}").split("a") == (None, "a")
 
 
 # Values.
@@ -736,13 +620,10 @@ def test_templates_do_not_disturb_one_another() -> None:
 def test_a_failure_says_the_line_and_keeps_the_templates_words() -> None:
     fault = fault_of(jinja("\n\n  {{ raise_exception('Only ' ~ messages|length ~ '!') }}")(Prompt("u")))
     assert fault == Raised("jinja2.exceptions.TemplateError", "line 3: Only 1!", "format")
-    with pytest.raises(TemplateError):
-        render("{{ raise_exception('x') }}", {}, None, 100)
 
 
 def test_without_jinja2_the_import_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "jinja2.exceptions", None)
-    for name in ("", ".template", ".sandbox", ".words", ".costs"):
-        monkeypatch.delitem(sys.modules, f"distgen.formats.jinja{name}")
-    with pytest.raises(ImportError, match=r"pip install 'distgen\[jinja\]'"):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "distgen.formats.jinja")
+    with pytest.raises(ImportError, match="pip install jinja2"):
         importlib.import_module("distgen.formats.jinja")

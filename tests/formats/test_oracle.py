@@ -1,0 +1,309 @@
+"""The registry beside the models' own templates, and beside templates written from descriptions, in jinja2."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import date
+from typing import Final, TypeAlias
+
+import pytest
+from hypothesis import example, given, settings
+from jinja2.sandbox import SandboxedEnvironment
+from returns.result import Failure, Success
+
+from distgen.errors import Unsupported
+from distgen.formats import (
+    FORMATS,
+    ChatMessages,
+    Format,
+    TextFormat,
+    format_as,
+)
+from distgen.formats.models.gpt_oss import harmony_with
+from distgen.formats.models.huggingface import smollm3_nothink_with
+from distgen.formats.models.ibm import granite3_1_with, granite3_3_with
+from distgen.formats.models.meta import llama3_1_with, llama3_2_with
+from distgen.formats.models.mistral import mistral_v7_tekken_with
+from distgen.formats.models.swiss_ai import apertus_with
+from distgen.prompt import Exchange, Prompt
+from distgen.testing import (
+    adversarial_prompts,
+    law_canonical,
+    law_complete,
+    law_inverse,
+    law_no_forgery,
+    law_pure,
+    law_refusal,
+    prompts,
+)
+from tests.support.formats import (
+    DATA,
+    DATED,
+    EDGES,
+    ORACLE,
+    TEMPLATES,
+    TEXTS,
+    Dated,
+    Entry,
+    prompt_of,
+)
+
+Law: TypeAlias = Callable[[Format[str], Prompt], None]
+LAWS: Final[tuple[Law, ...]] = (law_pure, law_complete, law_refusal, law_no_forgery, law_canonical, law_inverse)
+
+
+KNOWN: Final = ORACLE
+
+
+@pytest.mark.parametrize("entry", KNOWN, ids=[entry["format"] for entry in KNOWN])
+def test_each_case_is_rendered_as_the_vendor_renders_it(entry: Entry) -> None:
+    name, rendered = entry["format"], 0
+    for case in entry["cases"]:
+        answer = format_as(prompt_of(case), name)
+        if case.get("contested"):
+            continue
+        if case["expected"] is None or (name in ("phi3-medium", "orion") and case["system"]):  # raised, or dropped
+            assert answer == Failure(Unsupported(name, "system")), case["name"]
+        else:
+            rendered += 1
+            assert answer == Success(case["expected"]), case["name"]
+    assert rendered >= 4
+
+
+@pytest.mark.parametrize("entry", KNOWN, ids=[entry["format"] for entry in KNOWN])
+def test_bos_stops_and_control_tokens_are_the_vendors(entry: Entry) -> None:
+    found = FORMATS[entry["format"]]
+    if isinstance(found, ChatMessages):
+        assert entry["control_tokens"] == []
+    else:
+        assert {*found.special_tokens} >= {*entry["control_tokens"]}
+        assert (found.bos, found.stop) == (entry["bos"] or "", tuple(entry["stops"]))
+
+
+def test_every_format_but_default_has_an_oracle() -> None:
+    assert {entry["format"] for entry in KNOWN} | {"default"} == set(FORMATS)
+    assert all(len(entry["cases"]) >= 6 for entry in KNOWN)
+    assert {entry["format"] for entry in ORACLE} == set(FORMATS) - {"default"}
+
+
+# Dates.
+
+
+def test_the_registry_has_the_dates_that_it_says() -> None:
+    assert llama3_1_with(today=date(2024, 7, 26)) == FORMATS["llama3.1"]
+    assert llama3_2_with(today=date(2024, 7, 26)) == FORMATS["llama3.2"]
+    assert granite3_1_with(today=date(2025, 4, 16)) == FORMATS["granite3.1"]
+    assert granite3_3_with(today=date(2025, 4, 16)) == FORMATS["granite3.3"]
+    assert smollm3_nothink_with(today=date(2025, 7, 10)) == FORMATS["smollm3-nothink"]
+    assert apertus_with(today=date(2025, 9, 2)) == FORMATS["apertus"]
+    assert harmony_with(today=date(2025, 8, 5)) == FORMATS["harmony"]
+
+
+def dated(entry: Dated) -> TextFormat:
+    today = date.fromisoformat(entry["date"])
+    factories: dict[str, Callable[..., TextFormat]] = {
+        "llama3.1": llama3_1_with,
+        "llama3.2": llama3_2_with,
+        "granite3.1": granite3_1_with,
+        "granite3.3": granite3_3_with,
+        "smollm3-nothink": smollm3_nothink_with,
+        "apertus": apertus_with,
+        "mistral-v7-tekken": mistral_v7_tekken_with,
+    }
+    if entry["format"] == "harmony":
+        assert entry["reasoning"] is not None
+        return harmony_with(today=today, reasoning_effort=entry["reasoning"])
+    return factories[entry["format"]](today=today)
+
+
+@pytest.mark.parametrize("entry", DATED, ids=lambda entry: f"{entry['format']}-{entry['date']}-{entry['reasoning']}")
+def test_each_date_is_printed_as_the_vendor_prints_it(entry: Dated) -> None:
+    template = dated(entry)
+    for case in entry["cases"]:
+        assert template(prompt_of(case)) == Success(case["expected"])
+        assert template.parse(template(prompt_of(case)).unwrap()) == Success(template.canonical(prompt_of(case)))
+
+
+def test_deliberation_is_one_word_of_apertus() -> None:
+    thinking = apertus_with(today=date(2025, 9, 2), enable_thinking=True)
+    expected = FORMATS["apertus"](Prompt("u", "s")).unwrap()
+    assert isinstance(expected, str)
+    assert thinking(Prompt("u", "s")) == Success(expected.replace("disabled\nTool", "enabled\nTool"))
+
+
+# Empty texts.
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt"),
+    [
+        pytest.param(entry["format"], prompt_of(case), id=f"{entry['format']}-{case['name']}")
+        for entry in EDGES
+        if entry["format"] in TEMPLATES
+        for case in entry["cases"]
+    ],
+)
+def test_empty_and_blank_texts_are_read_back(name: str, prompt: Prompt) -> None:
+    for law in LAWS:
+        law(TEMPLATES[name], prompt)
+
+
+# A second oracle: a template for each format, written from its description, rendered by jinja2.
+
+# The file that a member of a family shares, and its variables there; every other format has a file of its own name.
+SHARED: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
+    "chatml-bos": ("chatml", {"bos": "<s>"}),
+    "qwen1.5": ("chatml", {"default": "You are a helpful assistant"}),
+    "qwen2": ("chatml", {"default": "You are a helpful assistant."}),
+    "qwen3-2507": ("chatml", {}),
+    "qwen2.5": ("chatml", {"default": "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."}),
+    "qwen3": ("chatml", {}),
+    "qwen3-nothink": ("chatml", {"thought": "<think>\n\n</think>\n\n"}),
+    "smollm2": ("chatml", {"default": "You are a helpful AI assistant named SmolLM, trained by Hugging Face"}),
+    "lfm2": ("lfm2", {"bos": "<|startoftext|>"}),
+    "minicpm3": ("lfm2", {}),
+    "smollm3-nothink": ("smollm3-nothink", {"today": "10 July 2025"}),
+    "kimi-k2": ("kimi-k2", {"default": "You are a helpful assistant"}),
+    "kimi-k2-0905": (
+        "kimi-k2",
+        {"default": "You are Kimi, an AI assistant created by Moonshot AI.", "after_default": "\n"},
+    ),
+    "llama3.1": ("llama3.1", {"today": "26 Jul 2024"}),
+    "llama3.2": ("llama3.1", {"today": "26 Jul 2024"}),
+    "mistral-v0.2-hf-sys": ("mistral-v1", {"empty_system": "written"}),
+    "mistral-v3": ("mistral-v3", {"blank": " "}),
+    "mistral-v3-tekken": ("mistral-v3", {}),
+    "zephyr": ("zephyr", {"end": "</s>"}),
+    "phi3-mini": ("zephyr", {"end": "<|end|>"}),
+    "phi3-small": ("zephyr", {"end": "<|end|>", "bos": "<|endoftext|>"}),
+    "olmo2": ("tulu", {"bos": "<|endoftext|>"}),
+    "falcon3": ("tulu", {}),
+    "gemma3": ("gemma", {}),
+    "deepseek-r1": ("deepseek-v3", {}),
+    "deepseek-r1-distill": ("deepseek-v3", {"thought": "<think>\n"}),
+    "deepseek-v3.1": ("deepseek-v3", {"before_past": "</think>", "thought": "</think>"}),
+    "vicuna": (
+        "vicuna",
+        {
+            "user": "USER",
+            "assistant": "ASSISTANT",
+            "gap": " ",
+            "default": "A chat between a curious user and an artificial intelligence assistant. "
+            "The assistant gives helpful, detailed, and polite answers to the user's questions.",
+        },
+    ),
+    "alpaca-fastchat": (
+        "vicuna",
+        {
+            "user": "### Instruction",
+            "assistant": "### Response",
+            "gap": "\n\n",
+            "default": "Below is an instruction that describes a task. "
+            "Write a response that appropriately completes the request.",
+        },
+    ),
+    "gemma4": ("gemma4", {"thought": "<|channel>thought\n<channel|>"}),
+    "gemma4-e2b": ("gemma4", {}),
+    "granite3.1": ("granite3", {"today": "April 16, 2025", "gap": "\n"}),
+    "granite3.3": ("granite3", {"today": "April 16, 2025", "gap": " "}),
+    "harmony": ("harmony", {"today": "2025-08-05", "reasoning": "medium"}),
+    "apertus": ("apertus", {"today": "2025-09-02"}),
+}
+# How a format prints the date, the day always in two digits.
+PRINTED: Final[Mapping[str, str]] = {
+    "llama3.1": "%d %b %Y",
+    "llama3.2": "%d %b %Y",
+    "granite3.1": "%B %d, %Y",
+    "granite3.3": "%B %d, %Y",
+    "smollm3-nothink": "%d %B %Y",
+    "harmony": "%Y-%m-%d",
+    "apertus": "%Y-%m-%d",
+    "mistral-v7-tekken": "%Y-%m-%d",
+}
+JINJA: Final = SandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+SOURCES: Final = {path.stem: path.read_text("utf-8") for path in (DATA / "templates").glob("*.jinja")}
+COMPILED: Final = {stem: JINJA.from_string(source) for stem, source in SOURCES.items()}
+
+
+def template_of(name: str) -> tuple[str, Mapping[str, str]]:
+    """The file of that format, and its variables."""
+    own: tuple[str, Mapping[str, str]] = (name, {})
+    return SHARED.get(name, own)
+
+
+def rendered(name: str, prompt: Prompt, **others: str) -> str:
+    """What the template of that format makes of the prompt, and of other variables; distgen has no part in it."""
+    file, variables = template_of(name)
+    messages = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
+    for exchange in prompt.history:
+        messages += [
+            {"role": "user", "content": exchange.user},
+            {"role": "assistant", "content": exchange.assistant},
+        ]
+    messages.append({"role": "user", "content": prompt.user})
+    return COMPILED[file].render({**variables, **others}, messages=messages)
+
+
+def fitted(format: Format[str], prompt: Prompt) -> Prompt:
+    """The prompt, changed where the format has no place for what it is made of, or asks for a system text."""
+    bare = replace(prompt, system=None)
+    for shape in (prompt, bare, replace(bare, history=()), replace(prompt, system=prompt.system or "Be brief.")):
+        answer = format(shape)
+        if not (isinstance(answer, Failure) and isinstance(answer.failure(), Unsupported)):
+            return shape
+    return prompt
+
+
+def test_the_written_templates_render_the_oracle() -> None:
+    for entry in (*ORACLE, *EDGES):
+        for case in entry["cases"] if entry["format"] != "openai" else ():
+            if case["expected"] is not None and not case.get("contested"):
+                text = rendered(entry["format"], prompt_of(case))
+                assert text == case["expected"], (entry["format"], case["name"])
+    for entry in DATED:
+        printed = date.fromisoformat(entry["date"]).strftime(PRINTED[entry["format"]])
+        for case in entry["cases"]:
+            text = rendered(entry["format"], prompt_of(case), today=printed, reasoning=entry["reasoning"] or "")
+            assert text == case["expected"], (entry["format"], case["name"])
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if name != "default"])
+@pytest.mark.slow
+def test_the_registry_renders_as_the_template_does(name: str) -> None:
+    format, answered = TEXTS[name], Counter[bool]()
+
+    @settings(max_examples=60, deadline=None)
+    @given(prompts() | adversarial_prompts(format))
+    @example(Prompt("", "", (Exchange("", ""), Exchange("", ""))))
+    @example(Prompt(" \n", " \n", (Exchange(" \n", " \n"),)))
+    @example(Prompt("", None, (Exchange("\ud800", " "),)))
+    def agree(prompt: Prompt) -> None:
+        shape = fitted(format, prompt)
+        answer = format(shape)
+        answered[isinstance(answer, Success)] += 1
+        if isinstance(answer, Success):
+            assert answer.unwrap() == rendered(name, shape)
+
+    agree()
+    assert answered[True] >= answered.total() / 4
+
+
+@pytest.mark.parametrize("entry", [entry for entry in EDGES if entry["format"] in TEXTS], ids=lambda e: e["format"])
+def test_the_registry_writes_empty_and_blank_texts_as_the_model_s_own(entry: Entry) -> None:
+    answered = 0
+    for case in entry["cases"]:
+        answer = TEXTS[entry["format"]](prompt_of(case))
+        if isinstance(answer, Failure):
+            assert isinstance(answer.failure(), Unsupported)
+        elif case["expected"] is not None:
+            answered += 1
+            assert answer.unwrap() == case["expected"]
+    assert answered >= 1
+
+
+def test_every_format_has_a_template_and_every_template_a_format() -> None:
+    named = {entry["format"] for entry in ORACLE} - {"openai"}
+    assert {template_of(name)[0] for name in named} == set(COMPILED)
+    assert set(SHARED) <= named

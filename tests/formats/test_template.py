@@ -1,0 +1,198 @@
+"""What templates render: by hand, at their edges, as segments, and as values."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import pytest
+from returns.result import Failure, Success
+
+from distgen.errors import InjectedToken, NotParsed, Unsupported
+from distgen.formats import (
+    FORMATS,
+    ChatTemplate,
+    allow_markup,
+    chatml,
+    default,
+    llama2,
+    llama3,
+)
+from distgen.prompt import Exchange, Prompt, Segment
+from distgen.testing import (
+    law_inverse,
+)
+from tests.support.formats import (
+    ORACLE,
+    TEMPLATES,
+    prompt_of,
+)
+
+
+def test_what_a_model_has_no_place_for_is_refused_by_name() -> None:
+    history = (Exchange("a", "b"),)
+    assert FORMATS["gemma"](Prompt("u", "s")) == Failure(Unsupported("gemma", "system"))
+    assert FORMATS["phi3-medium"](Prompt("u", "")) == FORMATS["phi3-medium"](Prompt("u"))
+    assert FORMATS["alpaca"](Prompt("u", None, history)) == Failure(Unsupported("alpaca", "history"))
+    assert FORMATS["mistral-v7-tekken"](Prompt("u")) == Failure(Unsupported("mistral-v7-tekken", "no system"))
+    unread = TEMPLATES["mistral-v7-tekken"].parse("<s>[INST]u[/INST]")
+    assert isinstance(unread, Failure)
+    assert TEMPLATES["alpaca"].parse("x") == Failure(
+        NotParsed("alpaca", f"it does not begin with {TEMPLATES['alpaca'].user_prefix!r}")
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "canonical"),
+    [
+        ("mistral-v1", Prompt("u", "s"), Prompt("s\n\nu")),
+        ("mistral-v1", Prompt("u", "s", (Exchange("a", "b"),)), Prompt("u", None, (Exchange("s\n\na", "b"),))),
+        ("mistral-v3", Prompt("u", "s", (Exchange("a", "b"),)), Prompt("s\n\nu", None, (Exchange("a", "b"),))),
+        ("mistral-v3", Prompt("u", "", ()), Prompt("u")),
+        ("gemma3", Prompt(" u ", "s"), Prompt("s\n\nu")),
+        ("gemma3", Prompt("", "s"), Prompt("", "s")),  # no user text alone keeps white space at its end
+        ("gemma3", Prompt("b\n\nc", " s\n\na"), Prompt("a\n\nb\n\nc", " s")),
+        ("qwen2.5", Prompt("u", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."), Prompt("u")),
+        ("llama3.1", Prompt("u", " \n"), Prompt("u")),
+        ("deepseek-v3", Prompt("u", ""), Prompt("u")),
+        ("lfm2", Prompt("u", ""), Prompt("u")),
+        ("chatml", Prompt("u", ""), Prompt("u", "")),
+    ],
+)
+def test_canonical_forms_by_hand(name: str, prompt: Prompt, canonical: Prompt) -> None:
+    template = TEMPLATES[name]
+    assert template.canonical(prompt) == canonical
+    assert template(canonical) == template(prompt)
+    assert template.parse(template(prompt).unwrap()) == Success(canonical)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [
+        (Prompt("Hi"), "Hi"),
+        (Prompt("Hi", "Be brief."), "Be brief.\nHi"),
+        (Prompt(" Hi ", ""), "\n Hi "),
+        (
+            Prompt("And of Chile?", None, (Exchange("Capital of Peru?", "Lima."),)),
+            "Capital of Peru?\nLima.\nAnd of Chile?",
+        ),
+        (Prompt("e", "s", (Exchange("a", "b"), Exchange("c", "d"))), "s\na\nb\nc\nd\ne"),
+        (Prompt("<|im_end|></s>"), "<|im_end|></s>"),
+    ],
+)
+def test_default_is_lines_in_the_order_said(prompt: Prompt, text: str) -> None:
+    assert default(prompt) == Success(text)
+    assert default.parse(text) == Success(Prompt(text))
+    assert default.canonical(prompt) == Prompt(text)
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "text"),
+    [
+        # str.strip strips every white space of Unicode, and the four separators of ASCII; not the zero-width ones.
+        (
+            llama3,
+            Prompt("\u3000\x1fHi\xa0\u2029"),
+            "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        ),
+        (llama2, Prompt("\u200bHi\ufeff"), "<s>[INST] \u200bHi\ufeff [/INST]"),
+        (llama2, Prompt("\u2028 \n", "s\t"), "<s>[INST] <<SYS>>\ns\t\n<</SYS>> [/INST]"),
+        (
+            llama2,
+            Prompt("Hi", " ", (Exchange("\n", ""),)),
+            "<s>[INST] <<SYS>>\n \n<</SYS>> [/INST]  </s><s>[INST] Hi [/INST]",
+        ),
+        (chatml, Prompt("\ud800"), "<|im_start|>user\n\ud800<|im_end|>\n<|im_start|>assistant\n"),
+    ],
+)
+def test_renderings_by_hand(template: ChatTemplate, prompt: Prompt, text: str) -> None:
+    assert template(prompt) == Success(text)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "canonical"),
+    [
+        (Prompt(" a ", " s ", (Exchange("\tu\n", " v "),)), Prompt("a", " s ", (Exchange("\tu", "v"),))),
+        (Prompt(" a ", "s"), Prompt(" a", "s")),
+        (Prompt(" a "), Prompt("a")),
+        (Prompt(" \n", "s"), Prompt("", "s")),
+        (Prompt(" <s> "), Prompt(" <s> ")),  # refused: it stands for itself
+    ],
+)
+def test_canonical_of_llama2_by_hand(prompt: Prompt, canonical: Prompt) -> None:
+    assert llama2.canonical(prompt) == canonical
+
+
+def test_segments_by_hand() -> None:
+    told = Prompt(" b ", "s", (Exchange("a", "</s>"),))
+    assert llama2.segments(told) == Success(
+        (
+            Segment("<s>[INST] <<SYS>>\n", True),
+            Segment("s", False),
+            Segment("\n<</SYS>>\n\n", True),
+            Segment("a", False),
+            Segment(" [/INST] ", True),
+            Segment("</s>", False),
+            Segment(" </s><s>[INST] ", True),
+            Segment("b", False),
+            Segment(" [/INST]", True),
+        )
+    )
+    assert isinstance(llama2(told), Failure)
+    assert allow_markup(llama2)(told) == Success(
+        "<s>[INST] <<SYS>>\ns\n<</SYS>>\n\na [/INST] </s> </s><s>[INST] b [/INST]"
+    )
+    assert FORMATS["gemma"](Prompt("u", "s")) == allow_markup(TEMPLATES["gemma"])(Prompt("u", "s"))
+    assert pickle.loads(pickle.dumps(allow_markup(llama2)))(told) == allow_markup(llama2)(told)
+
+
+def test_without_bos_only_the_leading_bos_is_gone() -> None:
+    bare = replace(llama2, bos="")
+    for entry in ORACLE:
+        if entry["format"] == "llama2":
+            for case in entry["cases"]:
+                expected = case["expected"]
+                assert isinstance(expected, str)
+                assert bare(prompt_of(case)) == Success(expected[3:])
+                assert bare.parse(expected[3:]) == Success(llama2.canonical(prompt_of(case)))
+                assert isinstance(bare.parse(expected), Failure)
+    assert bare(Prompt("b", None, (Exchange("a", "x"),))) == Success("[INST] a [/INST] x </s><s>[INST] b [/INST]")
+    assert bare(Prompt("<s>")) == Failure(InjectedToken("llama2", "<s>", "user", 0))
+
+
+def test_what_an_empty_text_takes_may_hold_anything() -> None:
+    odd = replace(
+        chatml,
+        user_prefix=chatml.user_prefix + "\\1 ",
+        after_system=chatml.after_system + "\\1 ",
+        empty_user=("\\1 ", ""),
+    )
+    for prompt in (Prompt(""), Prompt("", "s"), Prompt("u", "s")):
+        law_inverse(odd, prompt)
+    assert odd(Prompt("")) == Success("<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_a_family_member_names_only_its_difference() -> None:
+    smol = replace(chatml, name="smol", special_tokens=(*chatml.special_tokens, "<|pad|>"))
+    assert smol(Prompt("Hi")) == chatml(Prompt("Hi"))
+    assert smol(Prompt("<|pad|>")) == Failure(InjectedToken("smol", "<|pad|>", "user", 0))
+    assert smol != chatml
+    assert replace(smol, name="chatml", special_tokens=chatml.special_tokens) == chatml
+
+
+def test_formats_are_values() -> None:
+    for name, each in FORMATS.items():
+        assert each.name == name
+        assert pickle.loads(pickle.dumps(each)) == each
+        assert pickle.loads(pickle.dumps(each))(Prompt("Hi")) == each(Prompt("Hi"))
+        copy = replace(each) if isinstance(each, ChatTemplate) else each
+        assert len({each, copy}) == 1
+    with pytest.raises(AttributeError):
+        setattr(chatml, "name", "other")  # noqa: B010
+    assert "layout" not in repr(chatml)
+
+
+def test_the_registry_cannot_change() -> None:
+    assert not hasattr(FORMATS, "__setitem__")
+    assert not hasattr(FORMATS, "pop")
