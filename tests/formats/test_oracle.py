@@ -22,11 +22,12 @@ from distgen.formats import (
     format_as,
 )
 from distgen.formats.models.gpt_oss import harmony_with
-from distgen.formats.models.huggingface import smollm3_nothink_with
+from distgen.formats.models.huggingface import smollm3_nothink_with, smollm3_with
 from distgen.formats.models.ibm import granite3_1_with, granite3_3_with
 from distgen.formats.models.meta import llama3_1_with, llama3_2_with
 from distgen.formats.models.mistral import mistral_v7_tekken_with
 from distgen.formats.models.swiss_ai import apertus_with
+from distgen.formats.models.upstage import solar_open_with
 from distgen.prompt import Exchange, Prompt
 from distgen.testing import (
     adversarial_prompts,
@@ -49,6 +50,7 @@ from tests.support.formats import (
     Entry,
     prompt_of,
 )
+from tests.support.oracle import Source
 
 Law: TypeAlias = Callable[[Format[str], Prompt], None]
 LAWS: Final[tuple[Law, ...]] = (law_pure, law_complete, law_refusal, law_no_forgery, law_canonical, law_inverse)
@@ -64,7 +66,9 @@ def test_each_case_is_rendered_as_the_vendor_renders_it(entry: Entry) -> None:
         answer = format_as(prompt_of(case), name)
         if case.get("contested"):
             continue
-        if case["expected"] is None or (name in ("phi3-medium", "orion") and case["system"]):  # raised, or dropped
+        if case["expected"] is None or (
+            name in ("phi3-medium", "orion", "phi4-reasoning") and case["system"]
+        ):  # raised, or dropped
             assert answer == Failure(Unsupported(name, "system")), case["name"]
         else:
             rendered += 1
@@ -73,7 +77,7 @@ def test_each_case_is_rendered_as_the_vendor_renders_it(entry: Entry) -> None:
 
 
 @pytest.mark.parametrize("entry", KNOWN, ids=[entry["format"] for entry in KNOWN])
-def test_bos_stops_and_control_tokens_are_the_vendors(entry: Entry) -> None:
+def test_bos_stops_and_control_tokens_are_the_vendors(entry: Source) -> None:
     found = FORMATS[entry["format"]]
     if isinstance(found, ChatMessages):
         assert entry["control_tokens"] == []
@@ -96,7 +100,9 @@ def test_the_registry_has_the_dates_that_it_says() -> None:
     assert llama3_2_with(today=date(2024, 7, 26)) == FORMATS["llama3.2"]
     assert granite3_1_with(today=date(2025, 4, 16)) == FORMATS["granite3.1"]
     assert granite3_3_with(today=date(2025, 4, 16)) == FORMATS["granite3.3"]
+    assert smollm3_with(today=date(2025, 7, 10)) == FORMATS["smollm3"]
     assert smollm3_nothink_with(today=date(2025, 7, 10)) == FORMATS["smollm3-nothink"]
+    assert solar_open_with(today=date(2025, 12, 31)) == FORMATS["solar-open"]
     assert apertus_with(today=date(2025, 9, 2)) == FORMATS["apertus"]
     assert harmony_with(today=date(2025, 8, 5)) == FORMATS["harmony"]
 
@@ -108,7 +114,9 @@ def dated(entry: Dated) -> TextFormat:
         "llama3.2": llama3_2_with,
         "granite3.1": granite3_1_with,
         "granite3.3": granite3_3_with,
+        "smollm3": smollm3_with,
         "smollm3-nothink": smollm3_nothink_with,
+        "solar-open": solar_open_with,
         "apertus": apertus_with,
         "mistral-v7-tekken": mistral_v7_tekken_with,
     }
@@ -210,6 +218,40 @@ SHARED: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "granite3.3": ("granite3", {"today": "April 16, 2025", "gap": " "}),
     "harmony": ("harmony", {"today": "2025-08-05", "reasoning": "medium"}),
     "apertus": ("apertus", {"today": "2025-09-02"}),
+    "qwen3-thinking": ("chatml", {"thought": "<think>\n"}),
+    "minicpm5": ("chatml", {"bos": "<s>"}),
+    "minicpm5-think": ("chatml", {"bos": "<s>", "thought": "<think>\n"}),
+    "minicpm5-nothink": ("chatml", {"bos": "<s>", "thought": "<think>\n\n</think>\n\n"}),
+    "step3.5": ("chatml", {"bos": "<｜begin▁of▁sentence｜>", "thought": "<think>\n"}),
+    "falcon-h1": ("chatml", {"bos": "<|begin_of_text|>"}),
+    "mimo-vl": ("chatml", {"default": "You are MiMo, an AI assistant developed by Xiaomi."}),
+    "qwen3.5": ("qwen3.5", {"thought": "<think>\n"}),
+    "qwen3.5-nothink": ("qwen3.5", {"thought": "<think>\n\n</think>\n\n"}),
+    "nemotron3": ("nemotron3", {"thought": "<think>\n"}),
+    "nemotron3-nothink": ("nemotron3", {"thought": "<think></think>"}),
+    "lfm2.5": ("lfm2", {"bos": "<|startoftext|>"}),
+    "kimi-k2-thinking": (
+        "kimi-k2",
+        {"default": "You are Kimi, an AI assistant created by Moonshot AI.", "past": "<think></think>"},
+    ),
+    "glm4.7": ("glm4.7", {"thought": "<think>"}),
+    "glm4.7-nothink": ("glm4.7", {"thought": "</think>"}),
+    "tulu3": ("tulu", {"end": "<|end_of_text|>"}),
+    "llama3.1-nemotron": ("llama3", {"always_system": "yes"}),
+    "smollm3": ("smollm3", {"today": "10 July 2025"}),
+    "exaone4": ("exaone4", {"thought": "<think>\n\n</think>\n\n"}),
+    "exaone4-think": ("exaone4", {"thought": "<think>\n"}),
+    "deepseek-v3.1-think": ("deepseek-v3", {"before_past": "</think>", "thought": "<think>"}),
+    "minimax-m2": ("minimax-m2", {"default": "You are a helpful assistant."}),
+    "minimax-m2.1": (
+        "minimax-m2",
+        {"default": "You are a helpful assistant. Your name is MiniMax-M2.1 and is built by MiniMax."},
+    ),
+    "minimax-m2.5": (
+        "minimax-m2",
+        {"default": "You are a helpful assistant. Your name is MiniMax-M2.5 and is built by MiniMax."},
+    ),
+    "solar-open": ("solar-open", {"today": "2025-12-31"}),
 }
 # How a format prints the date, the day always in two digits.
 PRINTED: Final[Mapping[str, str]] = {
@@ -217,7 +259,9 @@ PRINTED: Final[Mapping[str, str]] = {
     "llama3.2": "%d %b %Y",
     "granite3.1": "%B %d, %Y",
     "granite3.3": "%B %d, %Y",
+    "smollm3": "%d %B %Y",
     "smollm3-nothink": "%d %B %Y",
+    "solar-open": "%Y-%m-%d",
     "harmony": "%Y-%m-%d",
     "apertus": "%Y-%m-%d",
     "mistral-v7-tekken": "%Y-%m-%d",
@@ -274,7 +318,7 @@ def test_the_written_templates_render_the_oracle() -> None:
 def test_the_registry_renders_as_the_template_does(name: str) -> None:
     format, answered = TEXTS[name], Counter[bool]()
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=240, deadline=None)
     @given(prompts() | adversarial_prompts(format))
     @example(Prompt("", "", (Exchange("", ""), Exchange("", ""))))
     @example(Prompt(" \n", " \n", (Exchange(" \n", " \n"),)))

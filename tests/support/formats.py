@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
-from typing import Final, Literal, NotRequired, TypedDict
+from typing import Final
 
 from distgen.formats import FORMATS, ChatMessages, ChatTemplate, TextFormat, chatml, llama2, zephyr
-from distgen.prompt import Exchange, Messages, Prompt
+from distgen.prompt import Exchange, Prompt
+from tests.support.oracle import DATA as DATA
+from tests.support.oracle import DATED as DATED
+from tests.support.oracle import EDGES as EDGES
+from tests.support.oracle import ORACLE as ORACLE
+from tests.support.oracle import Case
+from tests.support.oracle import Dated as Dated
+from tests.support.oracle import Entry as Entry
 
-
-class Case(TypedDict):
-    name: str
-    system: str | None
-    history: list[list[str]]
-    user: str
-    expected: str | Messages | None  # None: the template raises
-    contested: NotRequired[bool]  # two sources differ
-
-
-class Entry(TypedDict):
-    format: str
-    bos: str | None
-    stops: list[str]
-    control_tokens: list[str]
-    cases: list[Case]
-
-
-class Dated(TypedDict):
-    format: str
-    date: str
-    reasoning: Literal["low", "medium", "high"] | None
-    cases: list[Case]
-
-
-DATA: Final = Path(__file__).parent.parent / "data"
-ORACLE: Final[list[Entry]] = json.loads((DATA / "oracle.json").read_text("utf-8"))
-EDGES: Final[list[Entry]] = json.loads((DATA / "edges.json").read_text("utf-8"))
-DATED: Final[list[Dated]] = json.loads((DATA / "dated.json").read_text("utf-8"))
 TEXTS: Final[dict[str, TextFormat]] = {
     name: each for name, each in FORMATS.items() if not isinstance(each, ChatMessages)
 }

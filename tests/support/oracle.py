@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import Final, NotRequired, TypedDict
+from typing import Final, Literal, NotRequired, TypedDict
 
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
@@ -42,7 +42,7 @@ class Entry(TypedDict):
 
 class Dated(Entry):
     date: str
-    reasoning: str | None
+    reasoning: Literal["low", "medium", "high"] | None
 
 
 class Source(Entry):

@@ -26,31 +26,6 @@ minimax_m2: Final = ChatTemplate(
     empty_system="absent",
 )
 
-# MiniMax-M1.
-#     <begin_of_document><beginning_of_sentence>system ai_setting=assistant\n{system}<end_of_sentence>\n
-#     <beginning_of_sentence>user name=user\n{user}<end_of_sentence>\n<beginning_of_sentence>ai name=assistant\n
-#     {answer}<end_of_sentence>\n<beginning_of_sentence>user name=user\n{user}<end_of_sentence>\n
-#     <beginning_of_sentence>ai name=assistant\n
-# Source: ggml-org llama.cpp, models/templates/MiniMax-M1.jinja (verbatim Hub template).
-minimax_m1: Final = ChatTemplate(
-    "minimax-m1",
-    models=("MiniMax-M1-*",),
-    user_prefix="<begin_of_document><beginning_of_sentence>system ai_setting=assistant\n"
-    "You are a helpful assistant created by Minimax based on MiniMax-M1 model.<end_of_sentence>\n"
-    "<beginning_of_sentence>user name=user\n",
-    before_system="<begin_of_document><beginning_of_sentence>system ai_setting=assistant\n",
-    after_system="<end_of_sentence>\n<beginning_of_sentence>user name=user\n",
-    before_assistant="<end_of_sentence>\n<beginning_of_sentence>ai name=assistant\n",
-    after_assistant="<end_of_sentence>\n<beginning_of_sentence>user name=user\n",
-    generation_prompt="<end_of_sentence>\n<beginning_of_sentence>ai name=assistant\n",
-    stop=("<end_of_sentence>",),
-    special_tokens=("<begin_of_document>", "<beginning_of_sentence>", "<end_of_sentence>"),
-    strip_system=str.strip,
-    strip_user=str.strip,
-    strip_assistant=str.strip,
-    empty_system=("<beginning_of_sentence>system ai_setting=assistant\n", "<end_of_sentence>\n"),
-)
-
 # MiniMax-M3, which decides by itself whether it thinks.
 # Source: ggml-org llama.cpp, models/templates/MiniMax-M3.jinja (verbatim Hub template).
 _M3: Final = """]~b]system
@@ -90,4 +65,4 @@ minimax_m2_5: Final = replace(
 )
 
 
-FORMATS: Final = (minimax_m2, minimax_m1, minimax_m3, minimax_m2_1, minimax_m2_5)
+FORMATS: Final = (minimax_m2, minimax_m3, minimax_m2_1, minimax_m2_5)
