@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar, final
 
-from distgen.backends.generate import Batch, Generate
+from distgen.backends.generate import Batch, Generate, SupportsEndWaits
 
 P = TypeVar("P")
 
@@ -24,7 +24,9 @@ def blocking(backend: Generate[P, Awaitable[Batch]]) -> Blocking[P]:
     """Return a synchronous backend of an async one.
 
     All backends of a process share one event loop, in a thread that stays until the process ends. An interrupted call
-    is cancelled.
+    is cancelled. When a run on threads is left, its rows that wait for a retry end at once as RequestFailed("stopped"),
+    and requests under way are finished; so do rows of another run with the same backend. Workers in other processes are
+    not told: give `Retry` a `patience` that you can wait for.
 
     >>> async def shout(prompts, num_generations):
     ...     return [[Completion(prompt.upper())] for prompt in prompts]
@@ -49,6 +51,13 @@ class Blocking(Generic[P]):
             return future.result()
         finally:
             future.cancel()  # after KeyboardInterrupt
+
+    def end_waits(self) -> None:
+        """End the waits of the calls under way in this process, if the async backend can."""
+        backend: object = self.backend
+        loop = _LOOPS.get(os.getpid())
+        if loop is not None and isinstance(backend, SupportsEndWaits):
+            loop.call_soon_threadsafe(backend.end_waits)
 
     async def _ask(self, prompts: Sequence[P], num_generations: int) -> Batch:
         return await self.backend(prompts, num_generations)

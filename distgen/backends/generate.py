@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from returns.result import Failure, Result
 
@@ -22,6 +22,15 @@ Batch: TypeAlias = Sequence[Row]
 
 Generate: TypeAlias = Callable[[Sequence[P], int], R]
 """A backend: (prompts, num_generations) -> R. R is a Batch, or an Awaitable[Batch] for an async backend."""
+
+
+@runtime_checkable
+class SupportsEndWaits(Protocol):
+    """A backend that can end the waits of its calls, such as those for a retry, when a run is left."""
+
+    def end_waits(self) -> None:
+        """Let calls under way finish their requests and make no more; later calls are not affected."""
+        ...
 
 
 def each(fn: Callable[[P], str | Completion]) -> Generate[P, Batch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from typing import Final, final
 
@@ -17,21 +18,22 @@ _LONGEST_WINDOW: Final = 64
 class Limiter:
     """Gives out places for requests, first come, first served; belongs to one event loop."""
 
-    def __init__(self, most: int) -> None:  # noqa: D107  (the class says it)
+    def __init__(self, most: int, stop: threading.Event | None = None) -> None:  # noqa: D107  (the class says it)
         self.limit = most
         self.under_way = 0
+        self.run = 0
         self._most = most
+        self._stop = stop
         self._step = 1
         self._answers = 0
         self._window = _WINDOW
         self._paused_until = 0.0
-        self._is_stopped = False
         self._waiting: deque[asyncio.Future[bool]] = deque()  # for a place
         self._sleeping: set[asyncio.Future[bool]] = set()
 
-    async def enter(self) -> bool:
-        """Wait for a place; False if there will be none, because the run was stopped."""
-        if self._is_stopped:
+    async def enter(self, run: int) -> bool:
+        """Wait for a place; False if there will be none, because the run was ended."""
+        if self._is_over(run):
             return False
         if not self._waiting and self._has_room():
             self.under_way += 1
@@ -75,9 +77,9 @@ class Limiter:
         self._paused_until = max(self._paused_until, loop.time() + seconds)
         loop.call_at(self._paused_until, self._hand_out)
 
-    async def sleep(self, seconds: float) -> bool:
-        """Wait; False as soon as the run is stopped."""
-        if self._is_stopped:
+    async def sleep(self, seconds: float, run: int) -> bool:
+        """Wait; False as soon as the run is ended."""
+        if self._is_over(run):
             return False
         loop = asyncio.get_running_loop()
         wake: asyncio.Future[bool] = loop.create_future()
@@ -89,12 +91,16 @@ class Limiter:
             timer.cancel()
             self._sleeping.discard(wake)
 
-    def stop(self) -> None:
-        """End all waits."""
-        self._is_stopped = True
+    def end_run(self) -> None:
+        """End all waits and the pause, and the waits that rows of this run would begin."""
+        self.run += 1
+        self._paused_until = 0.0
         for wait in [*self._waiting, *self._sleeping]:
             _resolve(wait, False)
         self._waiting.clear()
+
+    def _is_over(self, run: int) -> bool:
+        return run != self.run or (self._stop is not None and self._stop.is_set())
 
     def _has_room(self) -> bool:
         return self.under_way < self.limit and asyncio.get_running_loop().time() >= self._paused_until

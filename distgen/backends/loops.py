@@ -25,11 +25,16 @@ class PerEventLoop(Generic[T]):
         # Not weak keys: a value holds its loop, so that no entry would ever go.
         self._values: dict[asyncio.AbstractEventLoop, tuple[AsyncGenerator[T, None], T]] = {}
 
+    def find(self) -> T | None:
+        """Return the value of the running loop, if it has one."""
+        found = self._values.get(asyncio.get_running_loop())
+        return found[1] if found else None
+
     async def get(self, open: Callable[[], AsyncGenerator[T, None]]) -> T:
         """Return the value of the running loop. `open` yields it first; it must not await before, lest two be opened."""
+        if (found := self.find()) is not None:
+            return found
         loop = asyncio.get_running_loop()
-        if (found := self._values.get(loop)) is not None:
-            return found[1]
         for ended in [known for known in list(self._values) if known.is_closed()]:
             self._values.pop(ended, None)  # another thread may have done that
         generator = open()

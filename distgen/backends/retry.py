@@ -87,7 +87,6 @@ _QUOTA: Final = frozenset(
     {
         "insufficient_quota",
         "insufficient_user_quota",
-        "insufficient_balance",
         "billing_hard_limit_reached",
         "billing_not_active",
         "exceeded_current_quota_error",
@@ -95,17 +94,15 @@ _QUOTA: Final = frozenset(
     }
 )
 # Codes of error objects that come with status 200, beside numbers, which are HTTP statuses (OpenRouter, "Errors").
-# Sources: OpenAI API, "Error codes"; Anthropic API, "Errors" (overloaded_error, api_error).
+# Sources: OpenAI API, "Error codes" (rate_limit_exceeded, server_error); Anthropic API, "Errors" (rate_limit_error,
+# overloaded_error, api_error); Moonshot API, "Errors" (rate_limit_reached_error, engine_overloaded_error).
 _CODES: Final[dict[str, Fault]] = {
     "rate_limit_exceeded": "rate_limit",
     "rate_limit_error": "rate_limit",
-    "too_many_requests": "rate_limit",
+    "rate_limit_reached_error": "rate_limit",
     "overloaded_error": "overload",
-    "service_unavailable": "overload",
-    "server_overloaded": "overload",
+    "engine_overloaded_error": "overload",
     "server_error": "transient",
-    "internal_server_error": "transient",
-    "internal_error": "transient",
     "api_error": "transient",
 }
 

@@ -120,28 +120,34 @@ class Server(Generic[P]):
     async def _row(self, prompt: P, num_generations: int) -> Row:
         open_state = partial(_open, self.max_connections, self.timeout, self.proxy, self.stop)
         state = await self._states.get(open_state)
+        ask = partial(self._ask, state, state.limiter.run)
         n = 1 if state.refuses_n else num_generations
-        first = await self._ask(state, self.body(prompt, n))
+        first = await ask(self.body(prompt, n))
         if n > 1 and isinstance(first, Failure) and _may_refuse_n(first.failure()):
-            first = await self._ask(state, self.body(prompt, 1))
+            first = await ask(self.body(prompt, 1))
             state.refuses_n = state.refuses_n or isinstance(first, Success)
         if isinstance(first, Failure):
             return first
         came = first.unwrap()[:num_generations]
         places = range(len(came), num_generations)
-        return join_row(came, await _all([self._ask(state, self.body(prompt, 1, place)) for place in places]))
+        return join_row(came, await _all([ask(self.body(prompt, 1, place)) for place in places]))
 
-    async def _ask(self, state: _State, request: Mapping[str, object]) -> _Answer:
+    def end_waits(self) -> None:
+        """End the waits of the rows under way in the running event loop: they become RequestFailed("stopped")."""
+        if (state := self._states.find()) is not None:
+            state.limiter.end_run()
+
+    async def _ask(self, state: _State, run: int, request: Mapping[str, object]) -> _Answer:
         body, limiter = encode(request), state.limiter
         history: list[Outcome] = []
         waited, spent = 0.0, None
         failed = RequestFailed("stopped", "this row had not been asked")
-        while await limiter.enter():
+        while await limiter.enter(run):
             try:
                 answer, fault = await self._once(state, body)
                 if isinstance(answer, Success):
                     limiter.answered()
-                    return answer
+                    return Success(_count(answer.unwrap(), spent))
                 spent = _add(spent, answer.failure().usage)
                 failed = replace(answer.failure(), usage=spent)
                 outcome = Outcome(fault, failed.retry_after, waited)
@@ -152,7 +158,7 @@ class Server(Generic[P]):
             if wait is None:
                 return Failure(failed)
             history.append(outcome)
-            if not await limiter.sleep(wait):
+            if not await limiter.sleep(wait, run):
                 break
             waited += wait
         last = f"the last answer was: {failed.message}" if history else failed.message
@@ -259,7 +265,7 @@ async def _all(coroutines: Sequence[Coroutine[object, object, _T]]) -> list[_T]:
 async def _open(
     most: int, timeout: float, proxy: str | None, stop: threading.Event | None
 ) -> AsyncGenerator[_State, None]:
-    limiter = Limiter(most)
+    limiter = Limiter(most, stop)
     watch = asyncio.create_task(_watch(stop, limiter)) if stop else None
     try:
         async with open_session(timeout, proxy) as session:
@@ -272,7 +278,7 @@ async def _open(
 async def _watch(stop: threading.Event, limiter: Limiter) -> None:
     while not stop.is_set():
         await asyncio.sleep(_STOP_CHECK)
-    limiter.stop()
+    limiter.end_run()
 
 
 def _may_refuse_n(error: RequestFailed) -> bool:
@@ -293,6 +299,14 @@ def join_row(came: tuple[Completion, ...], singles: Sequence[_Answer]) -> Row:
     for failure in failures:
         spent = _add(spent, failure.usage)
     return Failure(replace(failures[0], usage=spent, completions=tuple(completions)))
+
+
+def _count(completions: tuple[Completion, ...], spent: Usage | None) -> tuple[Completion, ...]:
+    """Add to the first completion the usage of the attempts before: usage is the price of the row."""
+    if spent is None:
+        return completions
+    first, *others = completions
+    return replace(first, usage=_add(first.usage, spent)), *others
 
 
 def _add(one: Usage | None, other: Usage | None) -> Usage | None:

@@ -19,7 +19,7 @@ from functools import partial
 from itertools import count
 from typing import Any, Final, TypeAlias, TypeVar, final
 
-from distgen.backends.generate import Batch
+from distgen.backends.generate import Batch, SupportsEndWaits
 from distgen.errors import Raised, Stage
 from distgen.executors.call import Call, CallResult, call_backend
 from distgen.executors.engine import Deliver, Submit, do_nothing
@@ -29,6 +29,7 @@ _P = TypeVar("_P")
 OpenPool: TypeAlias = Callable[[], AbstractContextManager[FuturesExecutor]]
 
 _MAX_BREAKS: Final = 3
+_END_WAITS_EVERY: Final = 0.1  # seconds
 
 
 @final
@@ -45,7 +46,7 @@ class PoolSession:
         self._stack = ExitStack()
         self._pool = self._stack.enter_context(open_pool())
         self._session, self._numbers = os.urandom(16), count()
-        self._pending: set[Future[CallResult]] = set()
+        self._pending: dict[Future[CallResult], object] = {}  # with the backend of each
         self._lock = threading.Lock()
         # Set by `_done` without the lock: a pool may run it while it holds its own lock, for which `submit` waits here.
         self._broken: tuple[FuturesExecutor, Raised] | None = None
@@ -58,7 +59,12 @@ class PoolSession:
         with self._stack:
             for future in list(self._pending):
                 future.cancel()
-            wait(list(self._pending))  # a pool that stays open would go on running calls that nobody reads
+            # A pool that stays open would go on running calls that nobody reads. A call may begin to wait only now.
+            while pending := self._pending.copy():
+                for backend in pending.values():
+                    if isinstance(backend, SupportsEndWaits):
+                        backend.end_waits()
+                wait(pending, _END_WAITS_EVERY)
 
     def _submit(self, index: int, call: Call[_P, Batch]) -> Callable[[], object]:
         try:
@@ -67,7 +73,7 @@ class PoolSession:
         except Exception as error:
             self._deliver((index, call.failed(_explain(call, error))))
             return do_nothing
-        self._pending.add(future)
+        self._pending[future] = call.backend
         future.add_done_callback(partial(self._done, index, call, pool))
         return future.cancel
 
@@ -89,7 +95,7 @@ class PoolSession:
         return self._pool
 
     def _done(self, index: int, call: Call[Any, Batch], pool: FuturesExecutor, future: Future[CallResult]) -> None:
-        self._pending.discard(future)
+        self._pending.pop(future, None)
         result: CallResult | KeyboardInterrupt
         try:
             result = future.result()

@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -17,13 +18,18 @@ from multiprocessing import get_context
 from typing import Any
 
 import pytest
-from returns.result import Failure
+from returns.result import Failure, Result, Success
 
 from distgen.backends.generate import Batch, Row
 from distgen.backends.retry import Retry
 from distgen.backends.server import Completions, blocking, chat, completions
-from distgen.completion import Usage
-from distgen.errors import RequestFailed
+from distgen.completion import Completion, Usage
+from distgen.errors import FormatError, RequestFailed
+from distgen.executors import Asyncio, Call, CallResult, Threads
+from distgen.formats import openai
+from distgen.llm import LLM, single
+from distgen.prompt import Prompt
+from distgen.task import Task
 from tests.support.faults import BROKEN, ECHOES, KEY, LONG, LONG_HEADS, NO_HTTP, SLOW
 from tests.support.servers import Act, Server, response, serving, text_body
 
@@ -44,6 +50,10 @@ def ask(backend: Completions, *prompts: str, n: int = 1) -> Batch:
         return await backend(prompts, n)
 
     return asyncio.run(main())
+
+
+def render_user(prompt: Prompt) -> Result[str, FormatError]:
+    return Success(prompt.user)
 
 
 def shown(row: Row) -> list[str] | str:
@@ -228,6 +238,60 @@ def test_stop_ends_waits_and_asks_nothing_new(server: Server) -> None:
     assert [shown(row) for row in rows] == ["stopped"] * 3
     assert len(server.seen()) == 1
     assert failure(rows[0]).status == 429
+
+
+@pytest.mark.timeout(30)  # the waits would take hours
+@pytest.mark.parametrize("status", [429, 503])
+def test_leaving_a_run_on_threads_ends_waits_and_finishes_requests(server: Server, status: int) -> None:
+    server.script(
+        to={
+            "limited": [Act(response(status, b"", {"Retry-After": "9000"}))],
+            "slow": [Act(response(200, text_body("whole")), drip=0.005)],
+        }
+    )
+    backend = blocking(completions(server.url, model="m", retry=Retry(patience=1e5, longest_wait=1e5)))
+    results: dict[int, CallResult | KeyboardInterrupt] = {}
+    with Threads(2).session(lambda delivery: results.update([delivery])) as submit:
+        submit(0, Call(backend, ["slow"], 1))
+        while not server.seen():
+            time.sleep(0.01)
+        submit(1, Call(backend, ["limited"], 1))
+        while len(server.seen()) < 2:
+            time.sleep(0.01)
+        submit(2, Call(backend, ["cancelled"], 1))
+    match results[0], results[1]:
+        case ((Completion(text="whole"),),), (RequestFailed(reason="stopped", status=code),):
+            assert code == status
+        case other:
+            pytest.fail(f"{other}")
+    assert [seen.json()["prompt"] for seen in server.seen()] == ["slow", "limited"]
+
+
+@pytest.mark.timeout(30)
+def test_a_backend_whose_run_was_left_is_used_again(server: Server) -> None:
+    backend = blocking(completions(server.url, model="m", retry=Retry(patience=1e5, longest_wait=1e5)))
+    server.script(Act(response(503, b"", {"Retry-After": "9000"})))
+    llm = LLM(Task(Prompt, Success), render_user, backend, Threads(2))
+    rows = llm.stream(["a"])
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(next, rows, None)
+        while not server.done():
+            time.sleep(0.01)
+        rows.close()
+        assert first.result() is None
+    assert len(server.seen()) == 1
+    assert [single(row) for row in llm.generate(["b", "c"])] == [Success("b"), Success("c")]
+
+
+# Usage
+
+
+def test_usage_of_an_attempt_that_failed_is_added_to_the_row(server: Server) -> None:
+    half = b'{"error": {"message": "died", "code": 502}, "usage": {"prompt_tokens": 3, "completion_tokens": 7}}'
+    server.script(Act(response(200, half)), Act(response(200, text_body("a", "b", tokens=(3, 5)))))
+    (row,) = ask(completions(server.url, model="m"), "x", n=2)
+    assert isinstance(row, list)
+    assert [completion.usage for completion in row] == [Usage(6, 12), None]
 
 
 # Secrets

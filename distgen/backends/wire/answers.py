@@ -19,7 +19,7 @@ from distgen.errors import RequestFailed, RequestReason
 # OpenAI and vLLM, Anthropic, AWS, Azure.
 _REQUEST_ID: Final = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
 # "error": OpenRouter, "Errors"; vLLM, vllm/v1/engine/__init__.py, which has "abort" too. "insufficient_system_resource":
-# DeepSeek API, "Create chat completion". "network_error": Z.ai API, "Chat completion".
+# DeepSeek API, "Create chat completion". "network_error": docs.bigmodel.cn, the answer of a chat completion.
 _BROKEN_OFF: Final = frozenset({"error", "abort", "insufficient_system_resource", "network_error"})
 # OpenAI; llama.cpp's server; and the message of vLLM and SGLang, whose code is only "BadRequestError" or 400.
 _PROMPT_TOO_LONG: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})
