@@ -14,16 +14,15 @@ import shutil
 import sys
 from array import array
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
-from itertools import count, repeat
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
-from threading import Event, Thread
+from time import monotonic
 from types import MappingProxyType
-from typing import BinaryIO, Final, Generic, Literal, TypeAlias, TypeVar, assert_never, final, get_args
+from typing import BinaryIO, Final, Generic, Literal, TypeAlias, TypeVar, final, get_args
 
 from returns.result import Failure, Result, Success
-from typing_extensions import TypeIs
 
 from distgen.errors import Raised, RequestFailed
 from distgen.llm import RowResult, SupportsGenerate
@@ -37,7 +36,13 @@ Fields: TypeAlias = Mapping[str, object]
 Mode: TypeAlias = Literal["new", "resume", "overwrite"]
 """What to do with a file that has answered rows: refuse it, keep them and ask the rest, or delete them."""
 
-_SYNC_INTERVAL: Final = 0.5  # seconds
+JournalReason: TypeAlias = Literal[
+    "exists", "in_use", "other_settings", "unknown_settings", "other_input", "not_a_row", "not_encoded", "not_written"
+]
+"""Why a run ended early; see `JournalError`."""
+
+_SYNC_SECONDS: Final = 1.0
+_ELSE: Final = "choose another output."
 _NO_FIELDS: Final[Fields] = MappingProxyType({})
 
 
@@ -61,78 +66,23 @@ class Written(Generic[_In, _Out]):
 
 @final
 @dataclass(frozen=True, slots=True)
-class Exists:
-    """The file has answered rows, or was not written by distgen; mode "new" leaves it alone."""
+class JournalError:
+    """A run ended early, and no written row is lost. `message` is a sentence for a user; `reason` is for programs:
 
-    path: Path
+    - "exists": mode is "new", and the file has answered rows or was not written by distgen.
+    - "in_use": another run writes the file.
+    - "other_settings", "other_input": the file was written with other settings, or a row of it for another input.
+    - "unknown_settings": the file has rows, but the sidecar with their settings is missing or unreadable.
+    - "not_a_row": a line of the file cannot be read as a row.
+    - "not_encoded": `encode` raised, or its row or the settings are not JSON values.
+    - "not_written": the operating system refused: a full disk, a read-only folder, no permission.
+    """
 
-
-@final
-@dataclass(frozen=True, slots=True)
-class InUse:
-    """Another run writes the file."""
-
-    path: Path
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class OtherSettings:
-    """The file was written with other settings; `changes` has the name, the old and the new value of each, as JSON."""
-
-    path: Path
-    changes: tuple[tuple[str, str, str], ...]
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class UnknownSettings:
-    """The file has rows, but the sidecar with their settings is missing or unreadable."""
-
-    path: Path
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class OtherInput:
-    """The answered row `row` belongs to another input than the one that is now at its place."""
-
-    path: Path
-    row: int
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class NotARow:
-    """A line of the file, counted from 1, cannot be read as a row."""
-
-    path: Path
-    line: int
-    reason: str
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class NotEncoded:
-    """`encode` raised, or returned what JSON cannot hold, or the settings are not JSON."""
-
-    path: Path
-    error: Raised
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class NotWritten:
-    """The operating system refused: a full disk, a read-only folder, no permission."""
-
-    path: Path
-    reason: str
+    reason: JournalReason
+    message: str
 
 
 RunEvent: TypeAlias = Opened | Written[_In, _Out]
-JournalError: TypeAlias = (
-    Exists | InUse | OtherSettings | UnknownSettings | OtherInput | NotARow | NotEncoded | NotWritten
-)
 Encode: TypeAlias = Callable[[_In, RowResult[_Out]], Fields]
 Decode: TypeAlias = Callable[[dict[str, object]], Result[tuple[_In, int], object]]
 
@@ -161,8 +111,8 @@ def run(
 
     >>> from tempfile import TemporaryDirectory
     >>> from distgen import LLM, Prompt, Sequential, Task, each
-    >>> from distgen.formats import lookup
-    >>> llm = LLM(Task(Prompt, Success), lookup("default").unwrap(), each(str.upper), Sequential())
+    >>> from distgen.formats import default
+    >>> llm = LLM(Task(Prompt, Success), default, each(str.upper), Sequential())
     >>> def encode(word, answer):
     ...     return {"word": word, "said": answer.map(lambda generations: generations[0].completion.text).value_or("")}
     >>> def decode(row):
@@ -181,10 +131,9 @@ def run(
     """
     if mode not in get_args(Mode):
         raise TypeError(f"mode must be 'new', 'resume' or 'overwrite', got {mode!r}")
-    with suppress(OSError):
-        path = path.resolve()  # a link stays a link, and two links to one file share one lock
-    rows = _Rows(path, decode, mode, {**settings, "num_generations": num_generations}, dict(params))
-    return _run(llm, inputs, rows, encode, num_generations)
+    real = Path(os.path.realpath(path))  # a link stays a link, and two links to one file share one lock
+    opening = _open(real, decode, mode, {**settings, "num_generations": num_generations}, {**params})
+    return _run(llm, inputs, opening, encode, num_generations)
 
 
 def to_json_line(fields: Fields) -> bytes:
@@ -204,356 +153,250 @@ def replace_surrogates(text: str) -> str:
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
-def explain_journal(error: JournalError) -> str:
-    """Return one sentence that says what is wrong and what to do.
+@final
+class _Refused(Exception):
+    """Carries a JournalError to the end of the run, from the inputs too, which the LLM iterates."""
 
-    >>> explain_journal(OtherSettings(Path("out.jsonl"), (("model", '"a"', '"b"'),)))
-    'out.jsonl was written with other settings: model was "a" and is now "b"; use the same settings, or another output.'
-    """
-    match error:
-        case Exists(path):
-            return f"{path} already exists; resume it, overwrite it, or choose another output."
-        case InUse(path):
-            return f"{path} is being written by another run; wait until it ends, or choose another output."
-        case OtherSettings(path, changes):
-            listed = ", ".join(f"{name} was {old} and is now {new}" for name, old, new in changes)
-            return f"{path} was written with other settings: {listed}; use the same settings, or another output."
-        case UnknownSettings(path):
-            return f"cannot resume: {_sidecar(path)} is missing or unreadable; restore it, or choose another output."
-        case OtherInput(path, row):
-            return f"cannot resume: row {row} of {path} was answered for another input; use the same inputs, or another output."
-        case NotARow(path, line, reason):
-            return f"cannot resume: line {line} of {path} is not a row ({reason}); remove that line, or choose another output."
-        case NotEncoded(path, Raised(kind, message)):
-            return f"a row or the settings of {path} cannot be written as JSON ({kind}: {message}); the other rows are kept."
-        case NotWritten(path, reason):
-            return f"cannot write {path}: {reason}; rows already written are kept, and can be resumed."
-        case _:
-            assert_never(error)
+    def __init__(self, reason: JournalReason, message: str) -> None:
+        self.error = JournalError(reason, message)
+
+
+@contextmanager
+def _refuse(reason: JournalReason, what: str, kind: type[Exception] = Exception) -> Generator[None, None, None]:
+    """Raise an exception of that kind as `_Refused`."""
+    try:
+        yield
+    except kind as error:
+        raised = Raised.of(error)
+        why = getattr(error, "strerror", None) or f"{raised.kind}: {raised.message}"
+        raise _Refused(reason, f"{what} ({why}); rows already written are kept.") from error
+
+
+@final
+@dataclass(slots=True)
+class _Index:
+    """Where the best line of each row is: nine bytes a row."""
+
+    offsets: array[int] = field(default_factory=lambda: array("q"))  # -1 for a row without a line
+    texts: bytearray = field(default_factory=bytearray)  # of that line, at most 255
+    size: int = 0  # of the lines so far, in bytes
+    in_order: bool = True  # one line a row, each after those of the rows before it
+
+    @property
+    def answered(self) -> int:
+        """The number of rows that have a text."""
+        return len(self.texts) - self.texts.count(0)
+
+    def add(self, row: int, size: int, texts: int) -> None:
+        """Note that the next `size` bytes of the file are a line of this row."""
+        new = row - len(self.offsets)
+        self.in_order = self.in_order and new > 0
+        self.offsets.extend(repeat(-1, new))
+        self.texts.extend(b"\0" * new)
+        if texts >= self.texts[row - 1]:
+            self.offsets[row - 1], self.texts[row - 1] = self.size, min(texts, 255)
+        self.size += size
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _File(Generic[_In]):
+    """A file that is open and locked. `writer` has no buffer, so that each row is a write of its own."""
+
+    path: Path
+    decode: Decode[_In]
+    index: _Index
+    reader: BinaryIO
+    writer: BinaryIO
 
 
 def _run(
     llm: SupportsGenerate[_In, _Out],
     inputs: Iterable[_In],
-    rows: _Rows[_In],
+    opening: AbstractContextManager[_File[_In]],
     encode: Encode[_In, _Out],
     num_generations: int,
 ) -> Generator[Result[RunEvent[_In, _Out], JournalError], None, None]:
-    with closing(rows):
-        error: JournalError | None = rows.open()
-        if error is None:
-            yield Success(Opened(rows.answered))
-            answers = llm.as_completed(rows.missing(inputs), num_generations)
-            try:
-                for index, answer in answers:
-                    row, value = rows.asked.pop(index)
-                    if _is_stopped(answer):
-                        continue
-                    error = rows.write(row, encode, value, answer)
-                    if error is not None:
-                        break
-                    yield Success(Written(row, value, answer))
-            finally:
-                _close(answers)
-            if error is None:
-                error = rows.refused or rows.sort()
-        if error is not None:
-            yield Failure(error)
-
-
-def _is_stopped(answer: RowResult[object]) -> bool:
-    match answer:
-        case Failure(RequestFailed("stopped")):
-            return True
-        case _:
-            return False
-
-
-def _close(answers: object) -> None:
-    """Close a generator or a Stream; other iterators have nothing to close."""
-    close = getattr(answers, "close", None)
-    if callable(close):
-        close()
-
-
-@final
-class _Rows(Generic[_In]):
-    """The file of a run: where the best line of each row is, and which inputs are being asked."""
-
-    def __init__(self, path: Path, decode: Decode[_In], mode: Mode, settings: Fields, params: Fields) -> None:
-        self.asked: dict[int, tuple[int, _In]] = {}  # row and input by index, as `as_completed` counts the inputs
-        self.refused: OtherInput | None = None
-        self._path, self._decode, self._mode = path, decode, mode
-        self._settings, self._params = settings, params
-        self._offsets = array("q")  # of the best line of each row, -1 for none; with _texts, 9 bytes a row
-        self._texts = bytearray()  # texts of that line, at most 255
-        self._lines = self._size = 0
-        self._fault: OSError | None = None
-        self._ended = Event()
-        self._thread = Thread(target=self._keep_syncing, name="distgen-journal", daemon=True)
-        self._files = ExitStack()
-
-    @property
-    def answered(self) -> int:
-        """The number of rows that have a text."""
-        return len(self._texts) - self._texts.count(0)
-
-    def open(self) -> JournalError | None:
-        """Lock the file, check and read what it holds, and cut off a last line that a kill left incomplete."""
-        try:
-            return self._open()
-        except OSError as error:
-            return _not_written(self._path, error)
-        except (TypeError, ValueError) as error:  # settings that are not JSON
-            return NotEncoded(self._path, Raised.of(error))
-
-    def _open(self) -> JournalError | None:
-        sidecar = _sidecar(self._path)
-        if not sidecar.exists() and self._is_foreign():  # before a sidecar is made beside a file of someone else
-            return self._unknown()
-        lock = self._files.enter_context(os.fdopen(os.open(sidecar, os.O_RDWR | os.O_CREAT, 0o666), "r+b"))
-        if not _lock(lock.fileno()):
-            return InUse(self._path)
-        self._path.touch()
-        self._reader = self._files.enter_context(self._path.open("rb"))
-        known = _read_sidecar(lock)
-        error = self._check(known) if self._mode != "overwrite" else None
-        if error is not None:
-            return error
-        past = known[1] if known and self.answered else []
-        self._writer = self._files.enter_context(self._path.open("r+b", buffering=0))
-        if not self.answered:
-            self._offsets, self._texts, self._lines, self._size = array("q"), bytearray(), 0, 0
-        self._writer.truncate(self._size)
-        self._writer.seek(self._size)
-        _write_sidecar(lock, self._settings, past if self._params in past[-1:] else [*past, self._params])
-        _sync_folder(self._path)
-        self._thread.start()
-        return None
-
-    def _is_foreign(self) -> bool:
-        return self._mode != "overwrite" and self._path.exists() and self._path.stat().st_size > 0
-
-    def _unknown(self) -> JournalError:
-        return Exists(self._path) if self._mode == "new" else UnknownSettings(self._path)
-
-    def _check(self, known: tuple[Fields, list[object]] | None) -> JournalError | None:
-        if known is None:
-            return self._unknown() if self._is_foreign() else None
-        unreadable = self._scan()
-        if self._mode == "new":
-            return Exists(self._path) if unreadable or self.answered else None
-        if unreadable or not self.answered:  # a file without an answer may have had wrong settings
-            return unreadable
-        now: Fields = json.loads(to_json_line(self._settings))
-        then = known[0]
-        names = [*then, *(name for name in now if name not in then)]
-        changes = tuple((name, _show(then, name), _show(now, name)) for name in names)
-        changes = tuple(change for change in changes if change[1] != change[2])
-        return OtherSettings(self._path, changes) if changes else None
-
-    def _scan(self) -> NotARow | None:
-        for number, line in enumerate(self._reader, 1):
-            found = self._read(line)
-            if isinstance(found, str):
-                return NotARow(self._path, number, found) if line.endswith(b"\n") else None
-            if line.endswith(b"\n"):
-                self._note(found[0], len(line), found[2])
-        return None
-
-    def _read(self, line: bytes) -> tuple[int, _In, int] | str:
-        """Return the row's number, its input and the number of its texts, or why it is not a row."""
-        try:
-            fields: object = json.loads(line)
-            if not _is_object(fields):
-                return "it is not a JSON object"
-            row = fields.get("row")
-            if not isinstance(row, int) or row < 1:
-                return 'it has no "row"'
-            found = self._decode(fields)
-            return str(found.failure()) if isinstance(found, Failure) else (row, *found.unwrap())
-        except Exception as error:  # `decode` is the user's
-            return f"{type(error).__name__}: {error}"
-
-    def _note(self, row: int, size: int, texts: int) -> None:
-        """Note that the next `size` bytes of the file are a line of this row."""
-        new = max(0, row - len(self._offsets))
-        self._offsets.extend(repeat(-1, new))
-        self._texts.extend(bytes(new))
-        if texts >= self._texts[row - 1]:
-            self._offsets[row - 1], self._texts[row - 1] = self._size, min(texts, 255)
-        self._lines += 1
-        self._size += size
-
-    def missing(self, inputs: Iterable[_In]) -> Iterator[_In]:
-        """Yield the inputs without an answered row; end at one that is not the input of its answered row."""
-        calls = count()
-        for row, value in enumerate(inputs, 1):
-            if row > len(self._texts) or not self._texts[row - 1]:
-                self.asked[next(calls)] = (row, value)
-                yield value
-                continue
-            self._reader.seek(self._offsets[row - 1])
-            found = self._read(self._reader.readline())
-            if isinstance(found, str) or found[1] != value:
-                self.refused = OtherInput(self._path, row)
-                return
-
-    def write(
-        self, row: int, encode: Encode[_In, _Out], value: _In, answer: RowResult[_Out]
-    ) -> NotEncoded | NotWritten | None:
-        """Append a row, whole or not at all."""
-        try:
-            line = to_json_line({**encode(value, answer), "row": row})
-        except Exception as error:  # `encode` is the user's
-            return NotEncoded(self._path, Raised.of(error))
-        try:
-            self._append(line)
-        except OSError as error:
-            return _not_written(self._path, error)
-        self._note(row, len(line), 0)  # a row is asked only if its earlier lines have no text
-        return None
-
-    def _append(self, line: bytes) -> None:
-        if self._fault is not None:
-            raise self._fault
-        left = memoryview(line)
-        try:
-            while left:
-                left = left[self._writer.write(left) :]
-        except OSError:
-            with suppress(OSError):
-                self._writer.truncate(self._size)
-            raise
-
-    def sort(self) -> NotWritten | None:
-        """Put the rows in input order, one line each, in one atomic step."""
-        new = self._path.with_name(f"{self._path.name}.distgen.sorting")
-        try:
-            self._end_syncing()
-            os.fsync(self._writer.fileno())
-            if self._is_sorted():
-                return None
-            self._write_sorted(new)
-            self._writer.close()
-            self._reader.close()
-            os.replace(new, self._path)
-            _sync_folder(self._path)
-        except OSError as error:
-            with suppress(OSError):
-                new.unlink(missing_ok=True)
-            return _not_written(self._path, error)
-        return None
-
-    def _is_sorted(self) -> bool:
-        rows, last = 0, -1
-        for offset in self._offsets:
-            if 0 <= offset < last:
-                return False
-            rows += offset >= 0
-            last = max(last, offset)
-        return rows == self._lines
-
-    def _write_sorted(self, new: Path) -> None:
-        with new.open("wb") as file:
-            for offset in self._offsets:
-                if offset >= 0:
-                    self._reader.seek(offset)
-                    file.write(self._reader.readline())
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.copymode(self._path, new)
-
-    def _keep_syncing(self) -> None:
-        while not self._ended.wait(_SYNC_INTERVAL):
-            try:
-                os.fsync(self._writer.fileno())
-            except OSError as error:  # raised by the next write
-                self._fault = error
-
-    def _end_syncing(self) -> None:
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        if self._fault is not None:
-            raise self._fault
-
-    def close(self) -> None:
-        """Leave the file as it is; the lock ends with this."""
-        with self._files, suppress(OSError):
-            self._end_syncing()
-
-
-def _not_written(path: Path, error: OSError) -> NotWritten:
-    return NotWritten(path, error.strerror or str(error))
-
-
-def _sidecar(path: Path) -> Path:
-    return path.with_name(f"{path.name}.distgen.json")
-
-
-def _read_sidecar(file: BinaryIO) -> tuple[Fields, list[object]] | None:
     try:
-        found: object = json.load(file)
-    except (ValueError, RecursionError):
-        return None
-    settings = found.get("settings") if _is_object(found) else None
-    params = found.get("params") if _is_object(found) else None
-    return (settings, params) if _is_object(settings) and _is_list(params) else None
+        with opening as file, closing(_ask(llm, inputs, file, num_generations)) as answers:
+            yield Success(Opened(file.index.answered))
+            synced = monotonic()
+            for row, value, answer in answers:
+                with _refuse("not_encoded", f"row {row} of {file.path} cannot be written as JSON"):
+                    line = to_json_line({**encode(value, answer), "row": row})
+                with _refuse("not_written", f"cannot write {file.path}", OSError):
+                    _append(file, row, line)
+                    if monotonic() - synced > _SYNC_SECONDS:
+                        os.fsync(file.writer.fileno())
+                        synced = monotonic()
+                yield Success(Written(row, value, answer))
+            with _refuse("not_written", f"cannot sort {file.path}", OSError):
+                os.fsync(file.writer.fileno())
+                if not file.index.in_order:
+                    _sort(file)
+    except _Refused as refused:
+        yield Failure(refused.error)
+
+
+@contextmanager
+def _open(
+    path: Path, decode: Decode[_In], mode: Mode, settings: Fields, params: Fields
+) -> Generator[_File[_In], None, None]:
+    """Lock the file, check and read what it holds, and cut off a last line that a kill left incomplete."""
+    with _refuse("not_encoded", f"the settings of {path} cannot be written as JSON"):
+        now, now_params = json.loads(to_json_line(settings)), json.loads(to_json_line(params))
+    sidecar = path.with_name(f"{path.name}.distgen.json")
+    with ExitStack() as files:
+        with _refuse("not_written", f"cannot write {path}", OSError):
+            has_rows = mode != "overwrite" and path.exists() and path.stat().st_size > 0
+            if has_rows and not sidecar.exists():  # no sidecar is made beside a file of someone else
+                _check(path, mode, {}, now)
+            sidecar.touch()
+            lock = files.enter_context(sidecar.open("r+b"))
+            try:
+                _lock(lock)
+            except (BlockingIOError, PermissionError):
+                raise _Refused("in_use", f"another run writes {path}; wait until it ends, or {_ELSE}") from None
+            writer = files.enter_context(path.open("ab", buffering=0))
+            reader = files.enter_context(path.open("rb"))
+            index = _Index() if mode == "overwrite" else _scan(path, reader, decode)
+            then, past = _read_sidecar(lock) if index.answered else (now, [])
+            if index.answered:
+                _check(path, mode, then, now)
+            writer.truncate(index.size)
+            _write_sidecar(lock, now, past if now_params in past[-1:] else [*past, now_params])
+        yield _File(path, decode, index, reader, writer)
+
+
+def _scan(path: Path, reader: BinaryIO, decode: Decode[_In]) -> _Index:
+    index = _Index()
+    for number, line in enumerate(reader, 1):
+        if line.endswith(b"\n"):  # else a kill has cut it
+            with _refuse("not_a_row", f"remove line {number} of {path}, which is not a row"):
+                row, _, texts = _parse(line, decode)
+            index.add(row, len(line), texts)
+    return index if index.answered else _Index()  # a file without an answer may have had wrong settings
+
+
+def _parse(line: bytes, decode: Decode[_In]) -> tuple[int, _In, int]:
+    """Return the row's number, its input and the number of its texts; raise an Exception for anything else."""
+    match json.loads(line):
+        case {"row": int(row)} as fields if row > 0:
+            found = decode(fields)
+        case _:
+            raise ValueError('it is not a JSON object with a "row"')
+    if isinstance(found, Failure):
+        raise ValueError(str(found.failure()))
+    return row, *found.unwrap()
+
+
+def _check(path: Path, mode: Mode, then: Fields, now: Fields) -> None:
+    """Refuse a file with answered rows, unless it is resumed with the settings that it was written with."""
+    if mode == "new":
+        raise _Refused("exists", f"{path} already exists; resume it, overwrite it, or {_ELSE}")
+    if not then:
+        raise _Refused("unknown_settings", f"{path}.distgen.json is missing or unreadable; restore it, or {_ELSE}")
+    names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    changes = ", ".join(f"{name} was {then.get(name)!r} and is now {now.get(name)!r}" for name in names)
+    if changes:
+        raise _Refused("other_settings", f"{path} has other settings: {changes}; use the same, or {_ELSE}")
+
+
+def _ask(
+    llm: SupportsGenerate[_In, _Out], inputs: Iterable[_In], file: _File[_In], num_generations: int
+) -> Generator[tuple[int, _In, RowResult[_Out]], None, None]:
+    """Yield each row, its input and its answer, as they are answered."""
+    asked: dict[int, tuple[int, _In]] = {}  # by index, as `as_completed` counts its inputs
+
+    def missing() -> Iterator[_In]:
+        for index, (row, value) in enumerate(_missing(file, inputs)):
+            asked[index] = row, value
+            yield value
+
+    with ExitStack() as stack:
+        answers = llm.as_completed(missing(), num_generations)
+        stack.callback(getattr(answers, "close", lambda: None))  # a Stream or a generator
+        for index, answer in answers:
+            row, value = asked.pop(index)
+            failure = answer.swap().value_or(None)
+            if not (isinstance(failure, RequestFailed) and failure.reason == "stopped"):
+                yield row, value, answer
+
+
+def _missing(file: _File[_In], inputs: Iterable[_In]) -> Iterator[tuple[int, _In]]:
+    """Yield the inputs without an answered row, numbered; refuse one that is not the input of its answered row."""
+    for row, value in enumerate(inputs, 1):
+        if row > len(file.index.texts) or not file.index.texts[row - 1]:
+            yield row, value
+            continue
+        file.reader.seek(file.index.offsets[row - 1])
+        _, kept, _ = _parse(file.reader.readline(), file.decode)
+        if kept != value:
+            raise _Refused("other_input", f"row {row} of {file.path} has another input; use the same, or {_ELSE}")
+
+
+def _append(file: _File[_In], row: int, line: bytes) -> None:
+    """Write a line, whole or not at all."""
+    left = memoryview(line)
+    try:
+        while left:
+            left = left[file.writer.write(left) :]
+    finally:
+        if left:
+            file.writer.truncate(file.index.size)
+    file.index.add(row, len(line), 0)  # a row is asked only if its earlier lines have no text
+
+
+def _sort(file: _File[_In]) -> None:
+    """Put the rows in input order, one line each, in one atomic step."""
+    new = file.path.with_name(f"{file.path.name}.distgen.sorting")
+    try:
+        with new.open("wb") as ordered:
+            shutil.copymode(file.path, new)
+            for offset in file.index.offsets:
+                if offset >= 0:
+                    file.reader.seek(offset)
+                    ordered.write(file.reader.readline())
+            ordered.flush()
+            os.fsync(ordered.fileno())
+        file.reader.close()  # Windows replaces no open file
+        file.writer.close()
+        os.replace(new, file.path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _read_sidecar(file: BinaryIO) -> tuple[Fields, list[object]]:
+    """Return the settings, which are never empty, and the params of each run; nothing for anything but a sidecar."""
+    try:
+        found = json.load(file)
+        return {**found["settings"]}, [*found["params"]]
+    except Exception:
+        return {}, []
 
 
 def _write_sidecar(file: BinaryIO, settings: Fields, params: list[object]) -> None:
-    """Rewrite the sidecar by one write: a kill leaves the old or the new one, since it only grows while there are rows."""
+    """Rewrite the sidecar in place. It grows first, so that a full disk leaves the old one, and spaces, which JSON allows."""
     content = to_json_line({"settings": settings, "params": params})
     size = file.seek(0, os.SEEK_END)
+    file.write(b" " * (len(content) - size))
+    file.flush()
     file.seek(0)
     file.write(content.ljust(size))
     file.flush()
     os.fsync(file.fileno())
 
 
-def _show(settings: Fields, name: str) -> str:
-    return json.dumps(settings[name], ensure_ascii=False, sort_keys=True) if name in settings else "absent"
-
-
-def _is_object(value: object) -> TypeIs[dict[str, object]]:
-    return isinstance(value, dict)
-
-
-def _is_list(value: object) -> TypeIs[list[object]]:
-    return isinstance(value, list)
-
-
-def _sync_folder(path: Path) -> None:
-    with suppress(OSError):  # only POSIX opens folders
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
 if sys.platform == "win32":
+    import msvcrt
 
-    def _lock(descriptor: int) -> bool:
-        import msvcrt
-
-        os.lseek(descriptor, 2**30, os.SEEK_SET)  # a locked byte cannot be read; this one does not exist
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        finally:
-            os.lseek(descriptor, 0, os.SEEK_SET)
-        return True
+    def _lock(file: BinaryIO) -> None:
+        file.seek(2**30)  # a locked byte cannot be read; this one does not exist
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        file.seek(0)
 
 else:
+    import fcntl
 
-    def _lock(descriptor: int) -> bool:
-        import fcntl
-
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    def _lock(file: BinaryIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

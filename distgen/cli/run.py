@@ -25,7 +25,7 @@ from distgen.cli.options import Options, UsageError
 from distgen.cli.progress import RunStats, show_progress, summary
 from distgen.cli.rows import Record, decode, encode, error_of, is_answered, parse_records
 from distgen.errors import RequestFailed
-from distgen.journal import JournalError, Opened, RunEvent, Written, explain_journal, to_json_line
+from distgen.journal import JournalError, Opened, RunEvent, Written, to_json_line
 from distgen.llm import RowResult, SupportsGenerate
 
 OK, SOME_FAILED, UNUSABLE, SPENT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -68,7 +68,7 @@ def run(options: Options) -> int:
         ):
             for event in events:
                 if isinstance(event, Failure):
-                    watch.end(UNUSABLE, _explain(event.failure()))
+                    watch.end(UNUSABLE, _explain(options, event.failure()))
                 else:
                     watch.handle(event.unwrap(), log)
     for line in summary(stats, time.monotonic() - stats.started):
@@ -152,12 +152,10 @@ def _is_fatal(kind: str, answer: RowResult[str]) -> bool:
             return kind == "missing_field"
 
 
-def _explain(error: JournalError) -> str:
-    match error:
-        case journal.Exists(path):
-            return f"{path} already exists; add --resume to go on with it, or --overwrite to delete it"
-        case _:
-            return explain_journal(error)
+def _explain(options: Options, error: JournalError) -> str:
+    if error.reason == "exists":
+        return f"{options.output} already exists; add --resume to go on with it, or --overwrite to delete it"
+    return error.message
 
 
 def _resume_command(options: Options) -> str:
