@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Awaitable, Callable, Mapping
+import re
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeGuard, TypeVar
+from threading import Event
+from typing import Final, TypeGuard, TypeVar
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from returns.result import Failure, Success
 
@@ -14,9 +18,8 @@ from distgen.backends.echo import echo
 from distgen.backends.generate import Batch, Generate
 from distgen.backends.params import Params
 from distgen.backends.retry import Retry
-from distgen.cli.options import Options, UsageError
-from distgen.cli.progress import RunStats, timed
-from distgen.cli.rows import Record, to_prompt
+from distgen.cli.options import Options
+from distgen.cli.records import Record, UsageError, to_prompt
 from distgen.errors import explain
 from distgen.executors import Asyncio, Sequential
 from distgen.formats import ChatTemplate, lookup, segment_if_needed
@@ -25,68 +28,84 @@ from distgen.formats.registry import AnyFormat
 from distgen.llm import LLM, SupportsGenerate
 from distgen.task import Task
 
-P = TypeVar("P")
+_P = TypeVar("_P")
 
-_TASK = Task(to_prompt, Success)
+_TASK: Final = Task(to_prompt, Success)
+_HF_PARAMS: Final = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed")  # see LocalModel
 
 
 def find_format(options: Options) -> AnyFormat:
     """Return the format that the options name."""
     found = lookup(options.format)
     if isinstance(found, Failure):
-        raise UsageError(f"{explain(found.failure())} On the command line: distgen formats.")
+        raise UsageError(explain(found.failure()).replace("FORMATS lists", "`distgen formats` lists"))
     format = found.unwrap()
     return replace(format, bos="") if options.no_bos and isinstance(format, ChatTemplate) else format
 
 
-def build_llm(options: Options, stats: RunStats, stop: threading.Event) -> SupportsGenerate[Record, str]:
+def build_llm(options: Options, stop: Event, add_latency: Callable[[float], object]) -> SupportsGenerate[Record, str]:
     """Return the LLM of the options; raise UsageError for options that a backend refuses."""
     format = find_format(options)
     try:
         if options.hf:
             return _local(options, format)
         if options.base_url:
-            return _server(options, format, stats, stop)
-    except ModuleNotFoundError as error:
-        extra = "hf" if options.hf else "server"
-        raise UsageError(f"{error}; install it: pip install 'distgen[{extra}]'.") from error
-    except (OSError, ValueError) as error:  # those of transformers span lines
-        raise UsageError(" ".join(str(error).split())) from error
+            return _server(options, options.base_url, format, stop, add_latency)
+    except ImportError as error:
+        raise UsageError(
+            f"{error}; install it: pip install 'distgen-llm[{'hf' if options.hf else 'server'}]'."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UsageError(_in_words_of_options(str(error))) from error
+    print("distgen: no --base-url, so this is a rehearsal: each prompt is its own answer", file=sys.stderr)
     if isinstance(format, ChatMessages):
         return LLM(_TASK, format, echo, Sequential(), options.model)
     return LLM(_TASK, format, echo, Sequential(), options.model)
 
 
 def _server(
-    options: Options, format: AnyFormat, stats: RunStats, stop: threading.Event
+    options: Options, url: str, format: AnyFormat, stop: Event, add_latency: Callable[[float], object]
 ) -> SupportsGenerate[Record, str]:
     from distgen.backends.server import chat, completions
 
+    def connect(make: Callable[..., Generate[_P, Awaitable[Batch]]], **stops: object) -> Generate[_P, Awaitable[Batch]]:
+        backend = make(
+            url,
+            model=options.model,
+            params={**stops, **options.params},
+            extra_body=options.extra,
+            timeout=options.timeout,
+            retry=Retry(attempts=options.retries + 1),
+            max_connections=options.concurrency,
+            proxy=_find_proxy(url),
+            stop=stop,
+        )
+        return _time(backend, add_latency)
+
     executor = Asyncio(options.concurrency)
     if isinstance(format, ChatMessages):
-        backend = timed(_connect(chat, options, options.params, stop), stats)
-        return LLM(_TASK, format, backend, executor, options.model)
-    params = {**({"stop": format.stop} if format.stop else {}), **options.params}
-    return LLM(_TASK, format, timed(_connect(completions, options, params, stop), stats), executor, options.model)
+        return LLM(_TASK, format, connect(chat), executor, options.model)
+    stops = {"stop": format.stop} if format.stop else {}
+    return LLM(_TASK, format, connect(completions, **stops), executor, options.model)
 
 
-def _connect(
-    make: Callable[..., Generate[P, Awaitable[Batch]]],
-    options: Options,
-    params: Mapping[str, object],
-    stop: threading.Event,
-) -> Generate[P, Awaitable[Batch]]:
-    return make(
-        options.base_url,
-        model=options.model,
-        params=params,
-        extra_body=options.extra,
-        timeout=options.timeout,
-        retry=Retry(attempts=options.retries + 1),
-        max_connections=options.concurrency,
-        proxy=_proxy(options.base_url),
-        stop=stop,
-    )
+def _time(
+    backend: Generate[_P, Awaitable[Batch]], add_latency: Callable[[float], object]
+) -> Generate[_P, Awaitable[Batch]]:
+    async def ask(prompts: Sequence[_P], num_generations: int) -> Batch:
+        started = time.monotonic()
+        answer = await backend(prompts, num_generations)
+        add_latency(time.monotonic() - started)
+        return answer
+
+    return ask
+
+
+def _find_proxy(url: str) -> str | None:
+    """Return the proxy that the environment names for this URL, as https_proxy, unless no_proxy excepts its host."""
+    parts = urlsplit(url)
+    proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
 
 def _local(options: Options, format: AnyFormat) -> SupportsGenerate[Record, str]:
@@ -94,14 +113,13 @@ def _local(options: Options, format: AnyFormat) -> SupportsGenerate[Record, str]
 
     if isinstance(format, ChatMessages):
         raise UsageError("--format openai is for servers; with --hf, name the model's own format, see distgen formats.")
-    params = _params({"stop": format.stop, **options.params})
-    model = load(options.hf, params=params, options=options.extra)
+    given: Mapping[str, object] = {"stop": format.stop, **options.params}
+    params = {name: value for name, value in given.items() if name in _HF_PARAMS}
+    others = {name: value for name, value in given.items() if name not in _HF_PARAMS}
+    model = load(options.hf, params=params if _are_params(params) else None, options={**others, **options.extra})
+    print(f"distgen: running on {model.device} ({model.dtype})", file=sys.stderr)
     formatter = segment_if_needed(format, model.is_special_token, model.has_special_token)
     return LLM(_TASK, formatter, model, Sequential(), options.model, options.batch_size)
-
-
-def _params(given: Mapping[str, object]) -> Params | None:
-    return given if _are_params(given) and given else None
 
 
 def _are_params(given: Mapping[str, object]) -> TypeGuard[Params]:
@@ -109,10 +127,11 @@ def _are_params(given: Mapping[str, object]) -> TypeGuard[Params]:
     return given.keys() <= Params.__annotations__.keys()
 
 
-def _proxy(url: str) -> str | None:
-    """Return the proxy that the environment names for this URL, as https_proxy, unless no_proxy excepts its host."""
-    from urllib.request import getproxies, proxy_bypass
+def _in_words_of_options(message: str) -> str:
+    """Return an error of a backend on one line, with options in place of arguments.
 
-    parts = urlsplit(url)
-    proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
-    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
+    >>> _in_words_of_options("params['temperature'] is 'x'; base_url='ftp:' is no base URL")
+    "--param temperature is 'x'; --base-url='ftp:' is no base URL"
+    """
+    text = re.sub(r"(?:params|options|extra_body)\['?(\w+)'?\]", r"--param \1", " ".join(message.split()))
+    return re.sub(r"\bbase_url\b", "--base-url", text)

@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from distgen.cli.options import PARSER, UsageError, read_options
+from distgen.cli.options import PARSER, read_options
+from distgen.cli.records import UsageError
 from distgen.cli.render import list_formats, render
 from distgen.cli.run import INTERRUPTED, OK, SOME_FAILED, UNUSABLE, run
 
@@ -33,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"distgen: {error}", file=sys.stderr)
         return UNUSABLE
-    except SystemExit as ended:  # --help and --version
-        return ended.code if isinstance(ended.code, int) else UNUSABLE
+    except SystemExit:  # --help and --version, which are printed
+        return OK
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of the output is gone, as after `head`

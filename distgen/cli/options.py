@@ -6,18 +6,15 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, Literal, NoReturn, final
 
+from distgen import __version__
 from distgen.backends.params import Params
-from distgen.cli.rows import PromptFields
-from distgen.journal import Mode, to_json_line
-
-
-class UsageError(Exception):
-    """One sentence that says why a command cannot begin or go on."""
+from distgen.cli.records import PromptFields, UsageError
+from distgen.journal import Mode
 
 
 @final
@@ -43,60 +40,50 @@ class Options:
     timeout: float = 600.0
     retries: int = 5
     model: str = ""
-    base_url: str = ""
+    base_url: str | None = ""
+    """None: that of the environment."""
     hf: str = ""
     batch_size: int = 8
     arguments: tuple[str, ...] = ()
 
-    @property
-    def settings(self) -> Mapping[str, object]:
-        """What must not change when a file is resumed."""
-        where = self.fields
-        asked = {"model": self.model, "format": self.format, "no_bos": self.no_bos, "system": where.system}
-        return {**asked, "user_field": where.user_field, "template": where.template, "hf": self.hf}
-
 
 def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Options:
-    """Read arguments; raise UsageError for what argparse cannot know to be wrong.
+    """Read arguments; raise UsageError for what cannot be meant.
 
     >>> read_options(["run", "in.jsonl", "-o", "out.jsonl"], {}).model
     'echo'
     """
     given = vars(PARSER.parse_args(arguments))
-    if given["command"] in ("help", "formats"):
-        return Options(command=given["command"])
-    fields = PromptFields(given.pop("user_field"), given.pop("system"), given.pop("template"))
-    if fields.template is not None and fields.user_field is not None:
-        raise UsageError("--template and --user-field exclude each other.")
-    if given["command"] == "render":
-        return Options(fields=fields, **given)
-    if given.pop("overwrite"):
-        mode: Mode = "overwrite"
-    else:
-        mode = "resume" if given["resume"] else "new"
-    del given["resume"]
-    for name in ("params", "extra"):
-        given[name] = dict(given[name])
-    url = given.pop("base_url")
-    url = environ.get("OPENAI_BASE_URL", "") if url is None and not given["hf"] else url or ""
-    model = _model(given.pop("model"), url, given["hf"], environ)
-    if given["hf"] and given["format"] is None:
-        raise UsageError("--hf needs --format, the chat format of the model; `distgen formats` lists them.")
-    given["format"] = given["format"] or "openai"
-    return Options(fields=fields, mode=mode, base_url=url, model=model, arguments=tuple(arguments), **given)
+    if given["command"] in ("run", "render"):
+        given["fields"] = PromptFields(given.pop("user_field"), given.pop("system"), given.pop("template"))
+    if given["command"] != "run":
+        return Options(**given)
+    given["params"], given["extra"] = dict(given["params"]), dict(given["extra"])
+    options = Options(**given, arguments=tuple(arguments))
+    if options.hf:
+        if "--format" not in " ".join(arguments):
+            raise UsageError("--hf needs --format, the chat format of the model; `distgen formats` lists them.")
+        return replace(options, base_url="", model=options.model or Path(options.hf).name)
+    _check_params(options.params)
+    return _with_server(options, environ)
 
 
-def _model(model: str | None, url: str, hf: str, environ: Mapping[str, str]) -> str:
-    if hf:
-        return model or Path(hf).name
-    if not url and model:
+def _check_params(params: Mapping[str, object]) -> None:
+    for name in params:
+        if name not in Params.__annotations__:
+            nearest = get_close_matches(name, Params.__annotations__, 1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"if this server knows it: --extra {name}=..."
+            raise UsageError(f"--param: the protocol has no parameter {name!r}; {hint}")
+
+
+def _with_server(options: Options, environ: Mapping[str, str]) -> Options:
+    url = environ.get("OPENAI_BASE_URL", "") if options.base_url is None else options.base_url
+    if not url and options.model:
         raise UsageError("--model needs a server: add --base-url http://127.0.0.1:8000/v1, or set OPENAI_BASE_URL.")
-    if not url:
-        return "echo"
-    model = model or environ.get("OPENAI_MODEL", "")
+    model = (options.model or environ.get("OPENAI_MODEL", "")) if url else "echo"
     if not model:
         raise UsageError("--base-url needs --model, the name of a model on that server, or OPENAI_MODEL.")
-    return model
+    return replace(options, base_url=url, model=model)
 
 
 @final
@@ -113,10 +100,6 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _count(text: str) -> int:
-    return 0 if text == "0" else _positive(text)
-
-
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -127,34 +110,17 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _utf8(text: str) -> str:
-    """Read an argument that the locale could not decode as UTF-8, as files are."""
-    try:
-        return os.fsencode(text).decode() if any("\udc80" <= char <= "\udcff" for char in text) else text  # PEP 383
-    except UnicodeDecodeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8") from None
-
-
 def _pair(text: str) -> tuple[str, object]:
-    name, _, value = _utf8(text).partition("=")
+    name, _, value = text.partition("=")
     try:
         read: object = json.loads(value)
-        to_json_line({name: read})  # refuses NaN
+        json.dumps(read, allow_nan=False)
     except (ValueError, RecursionError):
-        hint = f"{name}={json.dumps(value)}" if value else "temperature=0.7"
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=JSON, such as {hint!r}") from None
-    if not name:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=JSON, such as 'temperature=0.7'")
+        read = None
+    if not name or read is None:
+        hint = f"{name}={json.dumps(value)}" if name and value else "temperature=0.7"
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=JSON, such as {hint!r}")
     return name, read
-
-
-def _param(text: str) -> tuple[str, object]:
-    name, value = _pair(text)
-    if name not in Params.__annotations__:
-        nearest = get_close_matches(name, Params.__annotations__, 1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else "what only this server takes goes into --extra"
-        raise argparse.ArgumentTypeError(f"the protocol has no parameter {name!r}; {hint}")
-    return name, value
 
 
 _DESCRIPTION: Final = "Generate data with language models: one answered row for each row of JSON Lines."
@@ -174,7 +140,7 @@ way, twice to end at once.
     --model my-model --param max_tokens=256 --limit 20
 
 Environment: OPENAI_API_KEY is the key, OPENAI_BASE_URL and OPENAI_MODEL stand
-for --base-url and --model (--base-url '' rehearses); NO_COLOR: no colours.
+for --base-url and --model (--base-url '' rehearses).
 
 Exit status: 0 all rows answered, 1 some failed, 2 it could not begin or go on,
 3 --max-total-tokens are spent, 130 interrupted. Written rows always stay.
@@ -182,8 +148,6 @@ Exit status: 0 all rows answered, 1 some failed, 2 it could not begin or go on,
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    from distgen import __version__
-
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser("distgen", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"distgen {__version__}")
@@ -204,10 +168,13 @@ def _make_parser() -> argparse.ArgumentParser:
 def _add_input(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("input", metavar="INPUT.jsonl", help="JSON Lines in UTF-8; - is stdin")
-    add("--format", metavar="NAME", default=None, help="chat format of the model, see `distgen formats` [openai]")
-    add("--system", type=_utf8, metavar="TEXT", help="system text of rows that have none")
-    add("--user-field", type=_utf8, metavar="NAME", help="field with the user's text")
-    add("--template", type=_utf8, metavar="TEXT", help="user's text made of fields: 'Rate this: {question} -> {text}'")
+    add("--format", metavar="NAME", default="openai", help="chat format of the model, see `distgen formats` [openai]")
+    add("--system", metavar="TEXT", help="system text of rows that have none")
+    user = parser.add_mutually_exclusive_group()
+    user.add_argument("--user-field", metavar="NAME", help="field with the user's text")
+    user.add_argument(
+        "--template", metavar="TEXT", help="user's text, made of fields: 'Rate this: {question} -> {text}'"
+    )
     add("--each-generation", action="store_true", help="read an answers file: one row for each generation with text")
     add("--no-bos", action="store_true", help="leave out the BOS token, for servers that add it")
     add("--limit", type=_positive, metavar="N", help="only the first N rows")
@@ -217,8 +184,12 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-o", "--output", required=True, metavar="OUTPUT.jsonl", help="output file; - is stdout")
     modes = parser.add_mutually_exclusive_group()
-    modes.add_argument("--resume", action="store_true", help="keep the answered rows of the output and ask the rest")
-    modes.add_argument("--overwrite", action="store_true", help="delete what the output holds")
+    parser.set_defaults(mode="new")
+    for mode, does in (
+        ("resume", "keep the answered rows of the output and ask the rest"),
+        ("overwrite", "replace it"),
+    ):
+        modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, help=does)
     add("--max-total-tokens", type=_positive, metavar="N", help="ask no more once this run took N tokens")
     failures = "end after N failures in a row that no other row can escape, such as a wrong key [100]"
     add("--max-failures", type=_positive, default=100, metavar="N", help=failures)
@@ -228,13 +199,20 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-n", "--num-generations", type=_positive, default=1, metavar="N", help="answers a row [1]")
     param = "a sampling parameter, such as temperature=0.7 or stop='[\"END\"]'; may be repeated"
-    add("--param", dest="params", type=_param, action="append", default=[], metavar="KEY=JSON", help=param)
+    add("--param", dest="params", type=_pair, action="append", default=[], metavar="KEY=JSON", help=param)
     extra = "a field of the request that only this server takes, such as top_k=20; may be repeated"
     add("--extra", type=_pair, action="append", default=[], metavar="KEY=JSON", help=extra)
     add("--concurrency", type=_positive, default=32, metavar="N", help="requests at once [32]")
     add("--timeout", type=_seconds, default=600.0, metavar="SECONDS", help="deadline of each request [600]")
-    add("--retries", type=_count, default=5, metavar="N", help="further attempts of a failed request [5]")
-    add("--model", metavar="NAME", help="name of the model on the server")
+    add(
+        "--retries",
+        type=int,
+        choices=range(101),
+        default=5,
+        metavar="N",
+        help="further attempts of a failed request [5]",
+    )
+    add("--model", default="", metavar="NAME", help="name of the model on the server")
     models = parser.add_mutually_exclusive_group()
     models.add_argument("--base-url", metavar="URL", help="OpenAI-compatible server: http://127.0.0.1:8000/v1")
     models.add_argument("--hf", default="", metavar="NAME", help="transformers model to load, by folder or name")

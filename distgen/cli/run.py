@@ -8,22 +8,24 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from array import array
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile, tee
 from pathlib import Path
-from typing import Final, final
+from typing import Final, NamedTuple, TypeAlias
 
 from returns.result import Failure, Result, Success
 
 from distgen import journal
 from distgen.cli.build import build_llm
-from distgen.cli.files import count_records, open_lines, write_stdout
-from distgen.cli.options import Options, UsageError
-from distgen.cli.progress import RunStats, show_progress, summary
-from distgen.cli.rows import Record, decode, encode, error_of, is_answered, parse_records
+from distgen.cli.options import Options
+from distgen.cli.output import open_output
+from distgen.cli.progress import Counts, draw, progress_line, summary
+from distgen.cli.records import Record, UsageError, open_lines, parse_records, read_lines
+from distgen.cli.rows import decode, encode, error_of, is_answered
 from distgen.errors import RequestFailed
 from distgen.journal import JournalError, Opened, RunEvent, Written, to_json_line
 from distgen.llm import RowResult, SupportsGenerate
@@ -31,6 +33,7 @@ from distgen.llm import RowResult, SupportsGenerate
 OK, SOME_FAILED, UNUSABLE, SPENT, INTERRUPTED = 0, 1, 2, 3, 130
 
 _STOPPING: Final = b"\ndistgen: finishing the requests under way; press Ctrl-C again to end at once\n"
+_REDRAW, _LOG = 0.2, 30.0  # seconds between two lines of progress, on a terminal and in a log
 _FATAL_STATUSES: Final = (401, 402, 403, 404)
 _QUOTA_WORDS: Final = ("quota", "billing", "balance", "arrearage")  # in the codes of services, see backends/retry.py
 _FLAGS: Final = {
@@ -47,171 +50,196 @@ _FLAGS: Final = {
     "missing_field": "--user-field NAME or --template names the fields",
 }
 
-_Events = Iterator[Result[RunEvent[Record, str], JournalError]]
+_Events: TypeAlias = Generator[Result[RunEvent[Record, str], JournalError], None, None]
+
+
+class _End(NamedTuple):
+    """The reason why a run ends early, and its exit status."""
+
+    status: int
+    reason: str
+
+
+class _Streak(NamedTuple):
+    """Rows in a row that failed with the same kind, one that every other row will meet too."""
+
+    kind: str = ""
+    rows: int = 0
+
+
+class _State(NamedTuple):
+    """A run so far. `shown` are the kinds of failures that were printed."""
+
+    counts: Counts = Counts()
+    streak: _Streak = _Streak()
+    shown: frozenset[str] = frozenset()
+    end: _End | None = None
 
 
 def run(options: Options) -> int:
     """Ask about each row of the input, write the answers and print what came of it."""
-    stats, stop = RunStats(), threading.Event()
-    watch = _Watch(options, stats, stop)
-    llm = build_llm(options, stats, stop)
-    total = None if options.each_generation else count_records(options.input, options.limit)
-    shows_rows = options.output == "-" and sys.stdout.isatty()
-    redraw = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb" and not shows_rows
-    with open_lines(options.input) as lines, _listen_to_interrupts(watch.interrupt):
-        if not (options.base_url or options.hf):
-            print("distgen: no --base-url, so this is a rehearsal: each prompt is its own answer", file=sys.stderr)
-        records = parse_records(lines, options.fields, options.each_generation)
-        with (
-            show_progress(stats, total, sys.stderr, redraw) as log,
-            closing(_ask(options, llm, watch.take(records))) as events,
-        ):
-            for event in events:
-                if isinstance(event, Failure):
-                    watch.end(UNUSABLE, _explain(options, event.failure()))
-                else:
-                    watch.handle(event.unwrap(), log)
-    for line in summary(stats, time.monotonic() - stats.started):
+    started, stop, latencies = time.monotonic(), threading.Event(), array("d")
+    llm = build_llm(options, stop, latencies.append)
+    total = _count_records(options)
+    with open_lines(options.input) as lines, _listen_to_interrupts(stop):
+        records = islice(parse_records(lines, options.fields, options.each_generation), options.limit)
+        asked = takewhile(lambda _: not stop.is_set(), records)
+        with closing(_ask(options, llm, asked)) as events:
+            counts, end = _watch(options, events, stop, total)
+    if end is None and stop.is_set():
+        end = _End(INTERRUPTED, "interrupted")
+    for line in summary(counts, time.monotonic() - started, latencies):
         print(line, file=sys.stderr)
-    return watch.report()
+    if end is None:
+        return SOME_FAILED if counts.failures else OK
+    again = ""
+    if options.output != "-" and end.status != UNUSABLE:
+        rest = [argument for argument in options.arguments if argument not in ("--overwrite", "--resume")]
+        again = f"; to go on: {shlex.join(['distgen', *rest, '--resume'])}"
+    print(f"distgen: {end.reason.removesuffix('.')}{again or '.'}", file=sys.stderr)
+    return end.status
 
 
-@final
-class _Watch:
-    """Decides when a run ends, and keeps its exit status and the reason."""
+def _count_records(options: Options) -> int | None:
+    """Count the lines of the input that are not blank; None for what can be read only once."""
+    if options.each_generation or not Path(options.input).is_file():
+        return None
+    with Path(options.input).open("rb") as source:
+        return sum(1 for _ in islice((line for line in read_lines(source) if line.strip()), options.limit))
 
-    def __init__(self, options: Options, stats: RunStats, stop: threading.Event) -> None:
-        self._options, self._stats, self._stop = options, stats, stop
-        self._status, self._reason = OK, ""
-        self._shown: set[str] = set()
-        self._fatal_kind, self._fatal = "", 0
 
-    def end(self, status: int, reason: str) -> None:
-        """Ask nothing more; the first reason counts."""
-        self._stop.set()
-        if not self._reason:
-            self._status, self._reason = status, reason
+def _watch(options: Options, events: _Events, stop: threading.Event, total: int | None) -> tuple[Counts, _End | None]:
+    """Count the rows as they come, show them, and set `stop` when the run is to end early."""
+    is_drawn = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    is_drawn = is_drawn and not (options.output == "-" and sys.stdout.isatty())
+    state, started = _State(), time.monotonic()
+    drawn = started - _REDRAW if is_drawn else started
+    for event in events:
+        if is_drawn:
+            draw("")
+        state = _follow(options, state, event)
+        if state.end:
+            stop.set()
+        now = time.monotonic()
+        if now - drawn >= (_REDRAW if is_drawn else _LOG):
+            drawn = now
+            line = progress_line(state.counts, total, now - started)
+            draw(line) if is_drawn else print(f"distgen: {line}", file=sys.stderr)
+    if is_drawn:
+        draw("")
+    return state.counts, state.end or _end_of_failures(state)
 
-    def interrupt(self) -> None:
-        """End the run after the requests under way."""
-        self.end(INTERRUPTED, "interrupted")
 
-    def take(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Yield records until the limit, a spent budget, or the end of the run."""
-        budget = self._options.max_total_tokens
-        for record in islice(records, self._options.limit):
-            if budget is not None and self._stats.uncounted:
-                self.end(UNUSABLE, "the server does not count tokens, so --max-total-tokens cannot be kept")
-            elif budget is not None and self._stats.tokens >= budget:
-                self.end(SPENT, f"{budget:,} tokens are spent")
-            if self._stop.is_set():
-                return
-            yield record
-
-    def handle(self, event: RunEvent[Record, str], log: Callable[[str], None]) -> None:
-        """Count a row, and print the first failure of each kind."""
-        if isinstance(event, Opened):
-            self._stats.answered_before = event.answered
-            return
-        self._stats.count_row(event.input, event.answer)
-        if is_answered(event.answer):
-            self._fatal_kind, self._fatal = "", 0
-            return
-        kind, message = error_of(event.input, event.answer) or ("", "")
-        if kind not in self._shown:
-            self._shown.add(kind)
+def _follow(options: Options, state: _State, event: Result[RunEvent[Record, str], JournalError]) -> _State:
+    """Return the state after an event; print the first failure of each kind."""
+    if isinstance(event, Failure):
+        return state._replace(end=state.end or _End(UNUSABLE, _explain(event.failure())))
+    found = event.unwrap()
+    if isinstance(found, Opened):
+        return state._replace(counts=replace(state.counts, answered_before=found.answered))
+    counts, streak, shown = state.counts.add(found.input, found.answer), _Streak(), state.shown
+    if not is_answered(found.answer):
+        kind, message = error_of(found.input, found.answer) or ("unknown", "")
+        if kind not in shown:
             hint = f" On the command line: {_FLAGS[kind]}." if kind in _FLAGS else ""
-            log(f"row {event.row}: {kind}: {message.removesuffix('.')}.{hint}")
-        if _is_fatal(kind, event.answer):
-            self._count_fatal(kind)
-
-    def _count_fatal(self, kind: str) -> None:
-        self._fatal = self._fatal + 1 if kind == self._fatal_kind else 1
-        self._fatal_kind = kind
-        is_first = not self._stats.answered and self._fatal >= self._options.concurrency
-        if is_first or self._fatal >= self._options.max_failures:
-            self.end(UNUSABLE, f"{self._fatal} rows in a row failed with {kind}, so the run ended")
-
-    def report(self) -> int:
-        """Print why the run ended early, if it did, and return the exit status."""
-        if self._reason:
-            is_file = self._options.output != "-"
-            again = f"; to go on: {_resume_command(self._options)}" if is_file and self._status != UNUSABLE else ""
-            print(f"distgen: {self._reason.removesuffix('.')}{again or '.'}", file=sys.stderr)
-            return self._status
-        return SOME_FAILED if self._stats.failures else OK
+            print(f"distgen: row {found.row}: {kind}: {message.removesuffix('.')}.{hint}", file=sys.stderr)
+            shown |= {kind}
+        streak = state.streak
+        if _is_fatal(kind, found.answer):
+            streak = _Streak(kind, streak.rows + 1 if kind == streak.kind else 1)
+    return _State(counts, streak, shown, state.end or _end(options, counts, streak))
 
 
 def _is_fatal(kind: str, answer: RowResult[str]) -> bool:
     """Return True for a failure that every other row will meet too."""
     match answer:
-        case Failure(RequestFailed(reason, status=status, code=code)):
-            is_quota = any(word in (code or "").lower() for word in _QUOTA_WORDS)
-            return reason == "connection" or status in _FATAL_STATUSES or is_quota
+        case Failure(RequestFailed("connection", message=message)):
+            return message.startswith("ClientConnector")  # aiohttp: no connection was made; see backends/transport.py
+        case Failure(RequestFailed(status=status, code=code)):
+            return status in _FATAL_STATUSES or any(word in (code or "").lower() for word in _QUOTA_WORDS)
         case _:
             return kind == "missing_field"
 
 
-def _explain(options: Options, error: JournalError) -> str:
+def _end(options: Options, counts: Counts, streak: _Streak) -> _End | None:
+    """Return why nothing more is to be asked, if so."""
+    is_first = not counts.answered and streak.rows >= options.concurrency
+    if is_first or streak.rows >= options.max_failures:
+        return _End(UNUSABLE, f"{streak.rows} rows in a row failed with {streak.kind}, so the run ended")
+    if options.max_total_tokens is None:
+        return None
+    if not counts.is_counted:
+        return _End(UNUSABLE, "the server does not count tokens, so --max-total-tokens cannot be kept")
+    if counts.tokens >= options.max_total_tokens:
+        return _End(SPENT, f"{options.max_total_tokens:,} tokens are spent")
+    return None
+
+
+def _end_of_failures(state: _State) -> _End | None:
+    """Return why a run of few rows has answered none of them, if all failed alike."""
+    rows, kind = state.streak
+    if not rows or rows < state.counts.rows or (kind == "missing_field" and state.counts.answered_before):
+        return None
+    return _End(UNUSABLE, f"all {rows} rows failed with {kind}")
+
+
+def _explain(error: JournalError) -> str:
     if error.reason == "exists":
-        return f"{options.output} already exists; add --resume to go on with it, or --overwrite to delete it"
+        return f"{options.output} already exists; add --resume to go on with it, or --overwrite to replace it"
     return error.message
 
 
-def _resume_command(options: Options) -> str:
-    rest = [argument for argument in options.arguments if argument != "--overwrite"]
-    return shlex.join(["distgen", *rest, *([] if "--resume" in rest else ["--resume"])])
-
-
-def _ask(
-    options: Options, llm: SupportsGenerate[Record, str], records: Iterable[Record]
-) -> Generator[Result[RunEvent[Record, str], JournalError], None, None]:
+def _ask(options: Options, llm: SupportsGenerate[Record, str], records: Iterator[Record]) -> _Events:
+    """Write the answers to a file as they come, or to a pipe or a device in the order of the input."""
     path = Path(options.output)
-    encode_row = partial(encode, options.model, options.num_generations)
+    to_row = partial(encode, options.model, options.num_generations)
     if options.output != "-" and (path.is_file() or not path.exists()):
+        where = options.fields
         yield from journal.run(
             llm,
             records,
             path,
-            encode_row,
+            to_row,
             decode,
             options.mode,
             num_generations=options.num_generations,
-            settings=options.settings,
+            settings={
+                "model": options.model,
+                "format": options.format,
+                "no_bos": options.no_bos,
+                "hf": options.hf,
+                "system": where.system,
+                "user_field": where.user_field,
+                "template": where.template,
+            },
             params={**options.params, **options.extra},
         )
         return
     if options.mode == "resume":
         raise UsageError(f"--resume needs a file, and {options.output} is not one.")
-    waiting: deque[Record] = deque()
-    for answer in llm.stream(_remember(records, waiting), options.num_generations):
-        record = waiting.popleft()
-        if (error_of(record, answer) or ("",))[0] != "stopped":
-            _write(options.output, to_json_line(encode_row(record, answer)))
-            yield Success(Written(record.number, record, answer))
+    asked, kept = tee(records)
+    with open_output(options.output) as write:
+        for answer, record in zip(llm.stream(asked, options.num_generations), kept, strict=False):
+            if not _is_stopped(answer):
+                write(to_json_line(to_row(record, answer)).decode())
+                yield Success(Written(record.number, record, answer))
 
 
-def _remember(records: Iterable[Record], waiting: deque[Record]) -> Iterator[Record]:
-    for record in records:
-        waiting.append(record)
-        yield record
-
-
-def _write(name: str, line: bytes) -> None:
-    if name == "-":
-        write_stdout(line)
-        return
-    with Path(name).open("ab", buffering=0) as pipe:
-        pipe.write(line)
+def _is_stopped(answer: RowResult[str]) -> bool:
+    match answer:
+        case Failure(RequestFailed("stopped")):
+            return True
+        case _:
+            return False
 
 
 @contextmanager
-def _listen_to_interrupts(interrupt: Callable[[], None]) -> Generator[None, None, None]:
-    """Call `interrupt` at the first Ctrl-C; a second one raises KeyboardInterrupt."""
+def _listen_to_interrupts(stop: threading.Event) -> Generator[None, None, None]:
+    """Set `stop` at the first Ctrl-C; a second one raises KeyboardInterrupt."""
 
     def hear(number: int, _: object) -> None:
         signal.signal(number, signal.default_int_handler)
-        interrupt()
+        stop.set()
         os.write(2, _STOPPING)  # not print, which it may have interrupted
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals

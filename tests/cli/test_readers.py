@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from returns.result import Failure, Success
 
-from distgen.cli.rows import PromptFields, encode, parse_records
+from distgen.cli.records import PromptFields, parse_records
+from distgen.cli.rows import encode
 from distgen.completion import Completion, ToolCall
 from distgen.errors import RequestFailed
 from distgen.journal import to_json_line

@@ -153,7 +153,7 @@ def test_answers_that_were_cut_or_empty_are_counted(server: Server, capsys: pyte
     cut, empty = chat_body("x", finish_reason="length"), chat_body("", finish_reason="length")
     server.script(Act(response(200, cut)), Act(response(200, empty)))
     assert run(server, "--concurrency", "1") == 1
-    assert "2 answers cut at max_tokens, 1 answers without text" in capsys.readouterr().err
+    assert "2 answers cut at max_tokens\n1 answers without text\n" in capsys.readouterr().err
     assert written()[1]["error"] == "no_text"
     assert run(server, "--resume", "--param", "max_tokens=500") == 0
     assert len(server.seen()) == 3
@@ -190,7 +190,7 @@ def test_a_second_run_judges_each_generation(server: Server) -> None:
         (["--hf", "gpt2"], "--hf needs --format"),
         (["--concurrency", "0"], "'0' is not a whole number, 1 or more"),
         (["--format", "lama3"], "no format is named 'lama3'; did you mean"),
-        (["--template", "x", "--user-field", "y"], "exclude each other"),
+        (["--template", "x", "--user-field", "y"], "not allowed with argument"),
         (["--timeout", "0"], "'0' is not a number of seconds above 0"),
         (["--param", "stop=END"], "is not KEY=JSON, such as"),
     ],
@@ -226,7 +226,7 @@ def test_an_output_that_exists_is_left_alone(capsys: pytest.CaptureFixture[str])
     write_rows({"user": "Hi"})
     assert [run(None), run(None), run(None, "--resume"), run(None, "--overwrite")] == [0, 2, 0, 0]
     assert (
-        "out.jsonl already exists; add --resume to go on with it, or --overwrite to delete it."
+        "out.jsonl already exists; add --resume to go on with it, or --overwrite to replace it."
         in capsys.readouterr().err
     )
 
