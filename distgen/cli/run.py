@@ -177,7 +177,7 @@ def _end(options: Options, counts: Counts, streak: _Streak) -> _End | None:
 
 def _end_of_failures(state: _State) -> _End | None:
     """Return why a run of few rows has answered none of them, if all failed alike."""
-    rows, kind = state.streak
+    kind, rows = state.streak
     if not rows or rows < state.counts.rows or (kind == "missing_field" and state.counts.answered_before):
         return None
     return _End(UNUSABLE, f"all {rows} rows failed with {kind}")
@@ -185,7 +185,7 @@ def _end_of_failures(state: _State) -> _End | None:
 
 def _explain(error: JournalError) -> str:
     if error.reason == "exists":
-        return f"{options.output} already exists; add --resume to go on with it, or --overwrite to replace it"
+        return "the output file already exists; add --resume to go on with it, or --overwrite to replace it"
     return error.message
 
 
