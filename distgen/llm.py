@@ -322,8 +322,8 @@ def _split_of(format: object) -> _Split | None:
 
 
 def _check_inputs(inputs: object) -> None:
+    kind = type(inputs).__name__
     if isinstance(inputs, str | bytes | Mapping):
-        kind = type(inputs).__name__
         raise TypeError(f"inputs must be an iterable of inputs, got a single {kind}; pass a list of them")
 
 

@@ -710,6 +710,9 @@ def test_completions_before_an_exception_of_a_lazy_row_are_kept() -> None:
         yield Completion(prompt)
         raise ConnectionError("gone")
 
+    def backend(prompts: Sequence[str], _: int) -> Iterator[Iterator[Completion]]:
+        return map(lazy, prompts)
+
     untyped: Any = LLM
-    rows = untyped(PLAIN, default, lambda prompts, _: map(lazy, prompts), Sequential()).generate(["a"], 2)
+    rows = untyped(PLAIN, default, backend, Sequential()).generate(["a"], 2)
     assert rows == [Failure(Raised("ConnectionError", "gone", completions=(Completion("a"),)))]

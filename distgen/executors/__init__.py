@@ -1,4 +1,4 @@
-"""Where and how many calls run at once: frozen values that open a pool for one run and close it after.
+"""Executors: frozen values that say where calls run and how many at once. Each opens a pool for one run and closes it.
 
 `Executor` is the protocol behind them. A custom one takes a `Call` through its `Submit` and hands a `CallResult` to
 `Deliver`; `call_backend` makes one from a call of a synchronous backend.

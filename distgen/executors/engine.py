@@ -228,7 +228,7 @@ class _Window(Generic[_T, _P, _R]):
         self._next_index = self._next_due = 0
         self._is_exhausted = False
         self.error: Exception | None = None
-        """What the iterator of the requests raised."""
+        """The exception that the iterator of the requests raised."""
 
     def submit_calls(self, submit: Submit[_R]) -> bool:
         """Submit as many calls as there is room for, for a moment at most; return whether there were any."""

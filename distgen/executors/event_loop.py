@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, TypeGuard, TypeVar, final
 from weakref import finalize
 
 from distgen.backends.generate import Batch
-from distgen.errors import BackendError, Raised
+from distgen.errors import BackendError, Raised, WrongCount
 from distgen.executors.call import Call, CallResult, check_batch, completions_of
 from distgen.executors.engine import Deliver, Submit, do_nothing
 
@@ -128,10 +128,9 @@ async def _call_backend(call: Call[_P, Awaitable[Batch]], is_over: Callable[[], 
     """Do as `call_backend`, for an async backend."""
     result: CallResult | BackendError
     try:
-        batch: object = call.backend([*call.prompts], call.num_generations)
-        if not isinstance(batch, Awaitable):
-            return _refuse(call, batch)
-        result = check_batch(call, await batch)
+        batch = call.backend([*call.prompts], call.num_generations)
+        refused = _refuse_synchronous(call, batch)
+        result = check_batch(call, await batch) if refused is None else refused
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -145,9 +144,15 @@ async def _call_backend(call: Call[_P, Awaitable[Batch]], is_over: Callable[[], 
     return tuple([(await _call_backend(row, is_over))[0] for row in call.rows()])
 
 
-def _refuse(call: Call[_P, object], batch: object) -> CallResult:
-    """Fail every row of a synchronous backend, and keep the completions that it answered: they may be paid for."""
-    answers = check_batch(call, batch) if isinstance(batch, Sequence) else ()
-    if not isinstance(answers, tuple) or len(answers) == 0:  # nobody can tell which completion is of which row
+def _refuse_synchronous(call: Call[_P, object], batch: object) -> CallResult | None:
+    """Fail every row if the backend is synchronous, and keep the completions that it answered: they may be paid for."""
+    if isinstance(batch, Awaitable):
+        return None
+    answers = check_batch(call, batch) if _is_batch(batch) else call.failed(_NOT_ASYNC)
+    if isinstance(answers, WrongCount):  # nobody can tell which completion is of which row
         return call.failed(_NOT_ASYNC)
     return tuple([replace(_NOT_ASYNC, completions=completions_of(answer)) for answer in answers])
+
+
+def _is_batch(value: object) -> TypeGuard[Batch]:
+    return isinstance(value, Sequence)

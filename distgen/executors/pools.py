@@ -148,9 +148,5 @@ def _pickles(value: object) -> bool:
 def open_processes(max_workers: int) -> FuturesExecutor:
     """Open a pool of processes that inherit nothing: forking a process that has threads may hang the child."""
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(max_workers, spawn, initializer=_ignore_interrupts)
-
-
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C, which reaches worker processes too, to the main process, which ends the run."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # pragma: no cover  (in another process)
+    # Ctrl-C reaches worker processes too; the main process ends the run.
+    return ProcessPoolExecutor(max_workers, spawn, signal.signal, (signal.SIGINT, signal.SIG_IGN))
