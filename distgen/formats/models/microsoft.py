@@ -112,6 +112,7 @@ phi4_reasoning: Final = replace(
     name="phi4-reasoning",
     models=("Phi-4-reasoning",),
     user_prefix=f"<|im_start|>system<|im_sep|>{_PHI4_REASONING}<|im_end|><|im_start|>user<|im_sep|>",
+    special_tokens=(*phi4.special_tokens, "<think>", "</think>"),
     system_position="refused",
     empty_system="absent",
 )

@@ -45,7 +45,10 @@ minimax_m3: Final = replace(
     before_system=_M3,
     before_assistant="[e~[\n]~b]ai\n</mm:think>",
     generation_prompt="[e~[\n]~b]ai\n",
-    special_tokens=("]~!b[", "]~b]", "[e~[", "<mm:think>", "</mm:think>"),
+    special_tokens=(
+        *("]~!b[", "]~b]", "[e~[", "<mm:think>", "</mm:think>"),
+        *("<thinking_instructions>", "</thinking_instructions>"),
+    ),
 )
 
 # MiniMax-M2.1 and M2.5, which differ in the default system text.
