@@ -68,7 +68,7 @@ def _background_loop() -> asyncio.AbstractEventLoop:
     if (running := _LOOPS.get(pid)) is not None:
         return running
     loop = asyncio.new_event_loop()
-    if (first := _LOOPS.setdefault(pid, loop)) is not loop:  # another thread was faster
+    if (first := _LOOPS.setdefault(pid, loop)) is not loop:  # another thread was faster  # pragma: no cover
         loop.close()
         return first
     thread = threading.Thread(target=loop.run_forever, name="blocking backends", daemon=True)
@@ -77,7 +77,9 @@ def _background_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def _shut_down(pid: int, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+def _shut_down(
+    pid: int, loop: asyncio.AbstractEventLoop, thread: threading.Thread
+) -> None:  # pragma: no cover  (at exit)
     """Close the connections, which would be reported as left open."""
     if pid == os.getpid():
         closing = asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop)

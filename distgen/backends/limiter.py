@@ -71,8 +71,10 @@ class Limiter:
             self._step *= 2
             self._answers = 0
 
-    def pause(self, seconds: float) -> None:
-        """Hand out no place for some seconds."""
+    def pause(self, seconds: float, run: int) -> None:
+        """Hand out no place for some seconds, unless the run that met the limit is ended."""
+        if self._is_over(run):
+            return
         loop = asyncio.get_running_loop()
         self._paused_until = max(self._paused_until, loop.time() + seconds)
         loop.call_at(self._paused_until, self._hand_out)

@@ -152,7 +152,7 @@ class Server(Generic[P]):
                 failed = replace(answer.failure(), usage=spent)
                 outcome = Outcome(fault, failed.retry_after, waited)
                 wait = self.retry.decide(history, outcome, waited, random.random())
-                self._slow_down(limiter, outcome, wait)
+                self._slow_down(limiter, run, outcome, wait)
             finally:
                 limiter.leave()
             if wait is None:
@@ -185,15 +185,15 @@ class Server(Generic[P]):
             ours["Authorization"] = f"Bearer {self.api_key}"
         return {**{name: value for name, value in ours.items() if name.lower() not in names}, **own}
 
-    def _slow_down(self, limiter: Limiter, outcome: Outcome, wait: float | None) -> None:
+    def _slow_down(self, limiter: Limiter, run: int, outcome: Outcome, wait: float | None) -> None:
         """Ask less at once after a rejection, and nothing for a while if the server says so or answers nobody."""
         if outcome.fault not in ("rate_limit", "overload"):
             return
         limiter.rejected()
         if outcome.fault == "rate_limit" and outcome.hint is not None:
-            limiter.pause(min(outcome.hint, self.retry.longest_wait))
+            limiter.pause(min(outcome.hint, self.retry.longest_wait), run)
         elif limiter.under_way == 1 and wait is not None:
-            limiter.pause(wait)
+            limiter.pause(wait, run)
 
 
 Chat: TypeAlias = Server[Messages]

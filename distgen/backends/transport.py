@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 try:
     import aiohttp
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as error:  # pragma: no cover  (in another process)
     raise ModuleNotFoundError("distgen.backends.server needs aiohttp: pip install aiohttp") from error
 from aiohttp.connector import Connection
 from yarl import URL

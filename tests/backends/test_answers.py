@@ -131,6 +131,23 @@ def test_all_else_is_kept() -> None:
     assert (completion.served_model, completion.usage, completion.finish_reason) == ("m", None, None)
 
 
+def test_reasoning_in_two_places_is_kept_twice() -> None:
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "one"}]}, {"type": "image"}, "4"]
+    (completion,) = read({"choices": [{"message": {"content": parts, "reasoning": "two"}}]})
+    assert (completion.text, completion.reasoning, completion.extra) == ("4", "one", {"reasoning": "two"})
+
+
+def test_arguments_of_a_tool_call_may_be_an_object() -> None:
+    calls = [{"function": {"name": "add", "arguments": {"a": 2}}}, {"function": {"name": "now"}}]
+    (completion,) = read({"choices": [{"message": {"tool_calls": calls}}]})
+    assert completion.tool_calls == (ToolCall("", "add", '{"a": 2}'), ToolCall("", "now", ""))
+
+
+def test_an_integer_of_5000_digits_is_read() -> None:
+    body = b'{"choices": [{"text": "a"}], "created": ' + b"9" * 5_000 + b"}"
+    assert read_answer(200, {}, body).unwrap()[0].text == "a"
+
+
 @pytest.mark.parametrize(
     ("usage", "right"),
     [

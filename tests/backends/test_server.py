@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from typing import Any
@@ -24,7 +24,7 @@ from distgen.backends.generate import Batch, Row
 from distgen.backends.retry import Retry
 from distgen.backends.server import Completions, blocking, chat, completions
 from distgen.completion import Completion, Usage
-from distgen.errors import FormatError, RequestFailed
+from distgen.errors import FormatError, NoText, ParseFailed, RequestFailed
 from distgen.executors import Asyncio, Call, CallResult, Threads
 from distgen.formats import openai
 from distgen.llm import LLM, single
@@ -271,11 +271,11 @@ def test_leaving_a_run_on_threads_ends_waits_and_finishes_requests(server: Serve
 def test_a_backend_whose_run_was_left_is_used_again(server: Server) -> None:
     backend = blocking(completions(server.url, model="m", retry=Retry(patience=1e5, longest_wait=1e5)))
     server.script(Act(response(503, b"", {"Retry-After": "9000"})))
-    llm = LLM(Task(Prompt, Success), render_user, backend, Threads(2))
+    llm = LLM(Task(Prompt, parse_text), render_user, backend, Threads(2))
     rows = llm.stream(["a"])
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(next, rows, None)
-        while not server.done():
+        while not server.seen():
             time.sleep(0.01)
         rows.close()
         assert first.result() is None
@@ -292,6 +292,65 @@ def test_usage_of_an_attempt_that_failed_is_added_to_the_row(server: Server) -> 
     (row,) = ask(completions(server.url, model="m"), "x", n=2)
     assert isinstance(row, list)
     assert [completion.usage for completion in row] == [Usage(6, 12), None]
+
+
+# Through an LLM
+
+
+def choices(*messages: Mapping[str, object], finish_reason: str = "stop") -> Act:
+    listed = [
+        {"index": index, "message": message, "finish_reason": finish_reason} for index, message in enumerate(messages)
+    ]
+    return Act(response(200, json.dumps({"choices": listed}).encode()))
+
+
+@pytest.mark.parametrize("is_blocking", [False, True], ids=["Asyncio(512)", "Threads(8)"])
+def test_an_llm_gives_each_choice_its_own_reason(server: Server, is_blocking: bool) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    server.script(
+        to={
+            "think": [choices({"content": None, "reasoning": "2 and"}, {"content": "4"}, finish_reason="length")],
+            "siblings": [choices({"content": "a"}, {"content": ""})],
+            "tool": [choices({"content": None, "tool_calls": [call]}, {"content": "b"}, finish_reason="tool_calls")],
+            "refuse": [choices({"content": None, "refusal": "I cannot."}, {"content": "c"})],
+        }
+    )
+    task, backend = Task(Prompt, parse_text), chat(server.url, model="m")
+    words = ["think", "siblings", "tool", "refuse"]
+    if is_blocking:
+        rows = LLM(task, openai, blocking(backend), Threads(8)).generate(words, 2)
+    else:
+        rows = LLM(task, openai, backend, Asyncio(512)).generate(words, 2)
+    reasons = [[reason_of(generation.parsed) for generation in row.unwrap()] for row in rows]
+    assert reasons == [["max_tokens", "4"], ["a", "empty"], ["tool_call", "b"], ["refusal", "c"]]
+    assert rows[0].unwrap()[0].completion.reasoning == "2 and"
+    assert len(server.seen()) == len(words)
+
+
+def parse_text(text: str) -> Result[str, str]:
+    return Success(text)
+
+
+def reason_of(parsed: Result[str, ParseFailed | NoText]) -> str:
+    match parsed:
+        case Success(text):
+            return text
+        case Failure(NoText(reason=reason)):
+            return reason
+        case _:
+            pytest.fail(f"{parsed}")
+
+
+def test_bytes_that_nobody_asked_for_are_no_answer(server: Server) -> None:
+    server.script(Act(response(200, text_body("a")), later=response(200, text_body("not this"))))
+    backend = completions(server.url, model="m")
+
+    async def main() -> list[Batch]:
+        first = await backend(["a"], 1)
+        await asyncio.sleep(0.2)
+        return [first, await backend(["b"], 1)]
+
+    assert [shown(batch[0]) for batch in asyncio.run(main())] == [["a"], ["b"]]
 
 
 # Secrets
