@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import pickle
@@ -125,7 +124,7 @@ def test_rows_are_written_as_they_are_answered_and_sorted_at_the_end(path: Path)
 
 def test_an_unknown_mode_is_a_type_error_at_once(path: Path) -> None:
     with pytest.raises(TypeError, match="'append'"):
-        run(answering(upper), [], path, encode, decode, "append")  # type: ignore[arg-type]
+        run(answering(upper), [], path, encode, decode, "append")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_failed_rows_are_asked_again_and_answered_ones_are_kept(path: Path) -> None:
@@ -152,7 +151,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
 
 
 @given(words=st.lists(TEXT, min_size=1, max_size=9), share=st.floats(0, 1))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_a_file_that_is_cut_at_any_byte_resumes_to_the_same_rows(words: list[str], share: float) -> None:
     said = answering(lambda text: f"{text}!")
     with TemporaryDirectory() as folder:
@@ -193,6 +192,8 @@ def test_a_run_that_is_closed_leaves_its_rows_and_the_next_run_sorts_them(path: 
     events.close()
     assert rows_of(path) == [(3, "c", "C"), (2, "b", "B")]
     path.chmod(0o640)
+    assert record(path, "") == [Success(Opened(2))]
+    assert rows_of(path) == [(2, "b", "B"), (3, "c", "C")]
     assert asked_in(record(path, "abc")) == ["a"]
     assert rows_of(path) == [(1, "a", "A"), (2, "b", "B"), (3, "c", "C")]
     assert path.stat().st_mode & 0o777 == 0o640
@@ -413,7 +414,7 @@ def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
 IN_FLIGHT = Threads(8).in_flight
 
 SLOW_WRITER = """
-import sys, threading
+import threading, time
 from pathlib import Path
 from distgen.executors import Threads
 from tests.test_journal import answering, encode, decode, run
@@ -422,6 +423,7 @@ def answer(text):
         asked.write(f"{{text}}\\n".encode())
     if text == "w0":
         threading.Event().wait()
+    time.sleep(0.01)  # the run writes faster than that, so that no answer waits
     return text.upper()
 words = [f"w{{number}}" for number in range({rows})]
 for event in run(answering(answer, Threads(8)), words, Path({path!r}), encode, decode, "resume"):
@@ -438,14 +440,11 @@ def test_five_kills_cost_the_rows_in_flight_behind_a_row_that_never_ends(path: P
     for kill, moment in enumerate(sorted(random.Random(1).sample(range(len(words) - 1), 5)), 1):
         child = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
-        fcntl.fcntl(child.stdout, fcntl.F_SETPIPE_SZ, 4096)  # so that the child is a few rows ahead at most
         seen = len([*zip(range(1 + max(0, moment - len(written))), child.stdout, strict=False)])
         child.send_signal(signal.SIGKILL)
         child.communicate()
         before, written = len(written), [json.loads(line)["row"] for line in path.read_bytes().split(b"\n")[:-1]]
-        assert (
-            len(written) == len({*written}) >= before + seen - 1
-        )  # none asked twice, and all that were seen are there
+        assert len(written) == len({*written}) >= before + seen - 1  # the first event is no row
         assert len(asked.read_text().split()) <= len(written) + kill * IN_FLIGHT
     assert 1 not in written
     assert len(asked_in(record(path, words))) == len(words) - len(written)
@@ -459,8 +458,7 @@ record(Path({path!r}), [f"{{number}}" * 30 for number in range(2_000)])
 """
 
 
-@pytest.mark.parametrize("share", [0, 9_000], ids=["at its begin", "in its middle"])
-def test_a_kill_in_the_final_ordering_leaves_all_rows(path: Path, share: int) -> None:
+def test_a_kill_in_the_middle_of_the_final_ordering_leaves_all_rows(path: Path) -> None:
     """The ordering writes to a pipe here, so that it waits for the test, which then kills it."""
     words = [f"{number}" * 30 for number in range(2_000)]
     record(path, words, llm=AnswersBackwards())
@@ -472,12 +470,12 @@ def test_a_kill_in_the_final_ordering_leaves_all_rows(path: Path, share: int) ->
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     child = subprocess.Popen([sys.executable, "-c", ORDERING.format(path=str(path))])
     assert select.select([reader], [], [], 60)[0]
-    half = os.read(reader, share)
+    half = os.read(reader, 9_001)
     assert child.poll() is None
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     os.close(reader)
-    assert len(half) == share
+    assert 0 < len(half) < len(ordered)
     assert path.read_bytes() == shuffled
     pipe.unlink()
     pipe.write_bytes(half)
@@ -494,9 +492,13 @@ def test_errors_are_plain_data() -> None:
 
 def test_rows_reach_the_disk_each_second(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
+
+    def note(_: int) -> None:
+        synced.append(path.stat().st_size)
+
     seconds = count(step=0.4)
     monkeypatch.setattr("distgen.journal.monotonic", lambda: next(seconds))
-    monkeypatch.setattr(os, "fsync", lambda _: synced.append(path.stat().st_size))
+    monkeypatch.setattr(os, "fsync", note)
     assert len(record(path, ["a"] * 12)) == 13
     rows = [size // (path.stat().st_size // 12) for size in synced]
     assert rows[0] == 0  # the sidecar
