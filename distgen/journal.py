@@ -201,7 +201,7 @@ class _Index:
 @final
 @dataclass(frozen=True, slots=True)
 class _File(Generic[_In]):
-    """A file that is open and locked. `writer` has no buffer, so that each row is a write of its own."""
+    """A file that is open and locked. `writer` has no buffer, so that a row is in the file when its write returns."""
 
     path: Path
     decode: Decode[_In]
@@ -252,7 +252,7 @@ def _open(
             if has_rows and not sidecar.exists():  # no sidecar is made beside a file of someone else
                 _check(path, mode, {}, now)
             sidecar.touch()
-            lock = files.enter_context(sidecar.open("r+b"))
+            lock = files.enter_context(sidecar.open("r+b", buffering=0))
             try:
                 _lock(lock)
             except (BlockingIOError, PermissionError):
@@ -337,14 +337,17 @@ def _missing(file: _File[_In], inputs: Iterable[_In]) -> Iterator[tuple[int, _In
 
 def _append(file: _File[_In], row: int, line: bytes) -> None:
     """Write a line, whole or not at all."""
-    left = memoryview(line)
     try:
-        while left:
-            left = left[file.writer.write(left) :]
-    finally:
-        if left:
-            file.writer.truncate(file.index.size)
+        _write(file.writer, line)
+    except BaseException:
+        file.writer.truncate(file.index.size)
+        raise
     file.index.add(row, len(line), 0)  # a row is asked only if its earlier lines have no text
+
+
+def _write(file: BinaryIO, content: bytes) -> None:
+    while content:
+        content = content[file.write(content) :]
 
 
 def _sort(file: _File[_In]) -> None:
@@ -379,11 +382,9 @@ def _write_sidecar(file: BinaryIO, settings: Fields, params: list[object]) -> No
     """Rewrite the sidecar in place. It grows first, so that a full disk leaves the old one, and spaces, which JSON allows."""
     content = to_json_line({"settings": settings, "params": params})
     size = file.seek(0, os.SEEK_END)
-    file.write(b" " * (len(content) - size))
-    file.flush()
+    _write(file, b" " * (len(content) - size))
     file.seek(0)
-    file.write(content.ljust(size))
-    file.flush()
+    _write(file, content.ljust(size))
     os.fsync(file.fileno())
 
 

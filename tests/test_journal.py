@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import random
+import resource
+import select
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import get_args
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from returns.result import Failure, Result, Success
 
 from distgen.backends.generate import Batch, each
@@ -23,6 +32,7 @@ from distgen.journal import JournalError, JournalReason, Mode, Opened, RunEvent,
 from distgen.llm import LLM, RowResult, SupportsGenerate
 from distgen.prompt import Prompt
 from distgen.task import Task
+from tests.support.parts import mounted
 
 SEQUENTIAL = Sequential()
 Event = Result[RunEvent[str, str], JournalError]
@@ -114,7 +124,7 @@ def test_rows_are_written_as_they_are_answered_and_sorted_at_the_end(path: Path)
 
 def test_an_unknown_mode_is_a_type_error_at_once(path: Path) -> None:
     with pytest.raises(TypeError, match="'append'"):
-        run(answering(upper), [], path, encode, decode, "append")  # type: ignore[arg-type]
+        run(answering(upper), [], path, encode, decode, "append")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_failed_rows_are_asked_again_and_answered_ones_are_kept(path: Path) -> None:
@@ -137,15 +147,56 @@ def test_equal_inputs_are_told_apart_by_their_place(path: Path, equal: str) -> N
     assert asked_in(record(path, equal)) == [*equal[2:]]
 
 
-def test_a_file_that_is_cut_at_any_byte_resumes_to_the_same_rows(path: Path) -> None:
-    words = ["é" * 3, "b", "", "d"]
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
+
+
+@given(words=st.lists(TEXT, min_size=1, max_size=9), share=st.floats(0, 1))
+@settings(deadline=None, max_examples=50)
+def test_a_file_that_is_cut_at_any_byte_resumes_to_the_same_rows(words: list[str], share: float) -> None:
     said = answering(lambda text: f"{text}!")
-    record(path, words, llm=said)
-    whole = path.read_bytes()
-    for size in range(len(whole)):
-        path.write_bytes(whole[:size])
-        assert not isinstance(record(path, words, llm=said)[-1], Failure), size
-        assert path.read_bytes() == whole, size
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "out.jsonl")
+        record(path, words, llm=said)
+        whole = path.read_bytes()
+        cut = whole[: int(share * len(whole))]
+        path.write_bytes(cut)
+        events = record(path, words, llm=said)
+        assert events[0] == Success(Opened(cut.count(b"\n")))
+        assert len(asked_in(events)) == len(words) - cut.count(b"\n")
+        assert path.read_bytes() == whole
+
+
+class AnswersBackwards:
+    """A double: answers its inputs from the last to the first, from a plain iterator."""
+
+    def generate(
+        self, inputs: Iterable[str], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
+    ) -> Sequence[RowResult[str]]:
+        return answering(upper).generate(inputs, num_generations, on_progress)
+
+    def stream(
+        self, inputs: Iterable[str], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
+    ) -> Iterator[RowResult[str]]:
+        return iter(self.generate(inputs, num_generations, on_progress))
+
+    def as_completed(
+        self, inputs: Iterable[str], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
+    ) -> Iterator[tuple[int, RowResult[str]]]:
+        return reversed([*enumerate(self.generate(inputs, num_generations, on_progress))])
+
+
+def test_a_run_that_is_closed_leaves_its_rows_and_the_next_run_sorts_them(path: Path) -> None:
+    events = run(AnswersBackwards(), "abc", path, encode, decode, "new")
+    for _ in range(3):
+        next(events)
+    events.close()
+    assert rows_of(path) == [(3, "c", "C"), (2, "b", "B")]
+    path.chmod(0o640)
+    assert record(path, "") == [Success(Opened(2))]
+    assert rows_of(path) == [(2, "b", "B"), (3, "c", "C")]
+    assert asked_in(record(path, "abc")) == ["a"]
+    assert rows_of(path) == [(1, "a", "A"), (2, "b", "B"), (3, "c", "C")]
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 def test_of_several_lines_of_a_row_the_one_with_most_texts_counts_then_the_later(path: Path) -> None:
@@ -315,30 +366,64 @@ def test_a_folder_that_is_missing_is_named(path: Path) -> None:
     )
 
 
-def test_a_full_disk_keeps_whole_rows(path: Path) -> None:
-    script = f"""
-import resource
-from pathlib import Path
-from tests.test_journal import answering, encode, decode, run
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-print([*run(answering(str.upper), ["a" * 50] * 100, Path({str(path)!r}), encode, decode, "new")][-1].failure().message)
-"""
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert ended.stdout == f"cannot write {path} (File too large); rows already written are kept.\n"
+def test_a_write_that_fails_leaves_whole_rows(path: Path) -> None:
+    words = ["a" * 50] * 100
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        events = record(path, words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    message = f"cannot write {path} (File too large); rows already written are kept."
+    assert error_of(events) == JournalError("not_written", message)
+    assert path.read_bytes().endswith(b"}\n")
     kept = len(rows_of(path))
-    assert 0 < kept < 100
-    assert len(asked_in(record(path, ["a" * 50] * 100))) == 100 - kept
+    assert 0 < kept == len(asked_in(events)) < 100
+    assert len(asked_in(record(path, words))) == 100 - kept
 
+
+def test_a_full_disk_keeps_the_rows_and_the_settings(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=64k"):
+        path = tmp_path / "disk" / "out.jsonl"
+        words = ["a" * 500] * 200
+        message = f"cannot write {path} (No space left on device); rows already written are kept."
+        first, second = record(path, words), record(path, words, params={"note": "b" * 5_000})
+        assert [error_of(first), error_of(second)] == [JournalError("not_written", message)] * 2
+        assert 0 < len(rows_of(path)) == len(asked_in(first))
+        subprocess.run(["mount", "-o", "remount,size=1m", str(path.parent)], check=True)
+        assert len(asked_in(record(path, words))) == 200 - len(asked_in(first))
+
+
+def test_a_disk_too_full_for_the_ordering_keeps_the_rows(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=128k"):
+        path = tmp_path / "disk" / "out.jsonl"
+        events = record(path, ["a" * 1000] * 40, llm=AnswersBackwards())
+        message = f"cannot sort {path} (No space left on device); rows already written are kept."
+        assert error_of(events) == JournalError("not_written", message)
+        assert [row for row, _, _ in rows_of(path)] == [*range(40, 0, -1)]
+        assert sorted(os.listdir(path.parent)) == ["out.jsonl", "out.jsonl.distgen.json"]
+
+
+def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=64k,ro"):
+        path = tmp_path / "disk" / "out.jsonl"
+        message = f"cannot write {path} (Read-only file system); rows already written are kept."
+        assert record(path, "a") == [Failure(JournalError("not_written", message))]
+
+
+IN_FLIGHT = Threads(8).in_flight
 
 SLOW_WRITER = """
-import sys, time
+import threading, time
 from pathlib import Path
 from distgen.executors import Threads
 from tests.test_journal import answering, encode, decode, run
 def answer(text):
+    with open({asked!r}, "ab", buffering=0) as asked:
+        asked.write(f"{{text}}\\n".encode())
     if text == "w0":
-        time.sleep(3600)
-    time.sleep(0.001)
+        threading.Event().wait()
+    time.sleep(0.01)  # the run writes faster than that, so that no answer waits
     return text.upper()
 words = [f"w{{number}}" for number in range({rows})]
 for event in run(answering(answer, Threads(8)), words, Path({path!r}), encode, decode, "resume"):
@@ -347,18 +432,86 @@ for event in run(answering(answer, Threads(8)), words, Path({path!r}), encode, d
 
 
 @pytest.mark.slow
-def test_a_kill_costs_the_rows_in_flight_even_behind_a_slow_one(path: Path) -> None:
+def test_five_kills_cost_the_rows_in_flight_behind_a_row_that_never_ends(path: Path) -> None:
     words = [f"w{number}" for number in range(4_000)]
-    source = SLOW_WRITER.format(rows=len(words), path=str(path))
-    for chance in (random.Random(1).uniform(0.1, 0.9) for _ in range(5)):
+    asked = path.with_name("asked.txt")
+    source = SLOW_WRITER.format(rows=len(words), path=str(path), asked=str(asked))
+    written: list[int] = []
+    for kill, moment in enumerate(sorted(random.Random(1).sample(range(len(words) - 1), 5)), 1):
         child = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
-        seen = sum(1 for _ in zip(child.stdout, range(1 + int(600 * chance)), strict=False))
+        seen = len([*zip(range(1 + max(0, moment - len(written))), child.stdout, strict=False)])
         child.send_signal(signal.SIGKILL)
         child.communicate()
-        lines = path.read_bytes().split(b"\n")[:-1]
-        rows = [json.loads(line)["row"] for line in lines]
-        assert len(rows) == len({*rows}) >= seen - 1  # nothing was asked twice, nothing seen is lost
-    assert 1 not in rows
-    assert len(asked_in(record(path, words))) == len(words) - len(rows)
+        before, written = len(written), [json.loads(line)["row"] for line in path.read_bytes().split(b"\n")[:-1]]
+        assert len(written) == len({*written}) >= before + seen - 1  # the first event is no row
+        assert len(asked.read_text().split()) <= len(written) + kill * IN_FLIGHT
+    assert 1 not in written
+    assert len(asked_in(record(path, words))) == len(words) - len(written)
     assert [row for row, _, _ in rows_of(path)] == [*range(1, len(words) + 1)]
+
+
+ORDERING = """
+from pathlib import Path
+from tests.test_journal import record
+record(Path({path!r}), [f"{{number}}" * 30 for number in range(2_000)])
+"""
+
+
+def test_a_kill_in_the_middle_of_the_final_ordering_leaves_all_rows(path: Path) -> None:
+    """The ordering writes to a pipe here, so that it waits for the test, which then kills it."""
+    words = [f"{number}" * 30 for number in range(2_000)]
+    record(path, words, llm=AnswersBackwards())
+    ordered = path.read_bytes()
+    shuffled = b"".join(reversed(ordered.splitlines(keepends=True)))
+    path.write_bytes(shuffled)
+    pipe = path.with_name("out.jsonl.distgen.sorting")
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    child = subprocess.Popen([sys.executable, "-c", ORDERING.format(path=str(path))])
+    assert select.select([reader], [], [], 60)[0]
+    half = os.read(reader, 9_001)
+    assert child.poll() is None
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    os.close(reader)
+    assert 0 < len(half) < len(ordered)
+    assert path.read_bytes() == shuffled
+    pipe.unlink()
+    pipe.write_bytes(half)
+    assert asked_in(record(path, words)) == []
+    assert path.read_bytes() == ordered
+    assert sorted(os.listdir(path.parent)) == ["out.jsonl", "out.jsonl.distgen.json"]
+
+
+def test_errors_are_plain_data() -> None:
+    errors = [JournalError(reason, "text") for reason in get_args(JournalReason)]
+    assert pickle.loads(pickle.dumps(errors)) == errors
+    assert len({*errors}) == 8
+
+
+def test_rows_reach_the_disk_each_second(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+
+    def note(_: int) -> None:
+        synced.append(path.stat().st_size)
+
+    seconds = count(step=0.4)
+    monkeypatch.setattr("distgen.journal.monotonic", lambda: next(seconds))
+    monkeypatch.setattr(os, "fsync", note)
+    assert len(record(path, ["a"] * 12)) == 13
+    rows = [size // (path.stat().st_size // 12) for size in synced]
+    assert rows[0] == 0  # the sidecar
+    assert rows[-1] == 12
+    assert 3 <= len(rows[1:-1]) <= 5
+
+
+def test_a_disk_that_refuses_to_sync_ends_the_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int) -> None:
+        if path.stat().st_size:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    message = f"cannot sort {path} (Input/output error); rows already written are kept."
+    assert error_of(record(path, "ab")) == JournalError("not_written", message)
+    assert len(rows_of(path)) == 2

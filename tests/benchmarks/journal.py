@@ -1,65 +1,111 @@
-"""The price of keeping a journal: rows a second with an fsync for each, one each second, and none, and of resuming.
+"""Measure the journal: rows per second beside bare writes, and time and memory of resuming and ordering a large file.
 
     python tests/benchmarks/journal.py [FOLDER]
 
 The backend answers at once, so that all of the time is distgen's and the disk's. Give a folder on the disk in question.
-Exits with 1 where an fsync each second costs more than half of the rows.
+Exits with 1 where a million rows take more than 16 bytes of memory each.
 """
 
 from __future__ import annotations
 
+import json
+import resource
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from returns.result import Result, Success
 
-from distgen import LLM, RowResult, Prompt, Sequential, Task
+from distgen import LLM, Prompt, RowResult, Sequential, Task
 from distgen.backends.echo import echo
 from distgen.formats import default
-from distgen.journal import Journal, record
+from distgen.journal import Mode, run, to_json_line
 
 ROWS = 20_000
+MILLION = 1_000_000
 TEXT = "What is the capital of Peru, and how many people live there? " * 8
-NEVER = 1e6
+MIB = 2**20
 
 
 def encode(number: int, answer: RowResult[str]) -> dict[str, object]:
     return {"number": number, "said": answer.unwrap()[0].completion.text}
 
 
-def decode(row: Mapping[str, object]) -> Result[tuple[int, RowResult[str]], str]:
-    return Success((int(str(row["number"])), Success(())))
+def decode(row: Mapping[str, object]) -> Result[tuple[int, int], str]:
+    return Success((int(str(row["number"])), 1))
 
 
-def seconds(folder: Path, sync: float, rows: int) -> float:
-    """How long a run of so many rows takes in that folder."""
-    task: Task[int, str] = Task(lambda number: Prompt(f"{number} {TEXT}"), Success)
-    llm = LLM(task, default, echo, Sequential())
-    journal = Journal(folder / "out.jsonl", {}, encode, decode, sync)
+def ask(number: int) -> Prompt:
+    return Prompt(f"{number} {TEXT}")
+
+
+LLM_OF_ECHO = LLM(Task(ask, Success), default, echo, Sequential())
+
+
+def seconds(action: Callable[[], object]) -> float:
     start = time.perf_counter()
-    for step in record(journal, range(rows), llm.stream):
-        step.unwrap()
+    action()
     return time.perf_counter() - start
 
 
-def fresh(parent: Path, sync: float, rows: int) -> float:
-    with tempfile.TemporaryDirectory(dir=parent) as folder:
-        return seconds(Path(folder), sync, rows)
+def answer(path: Path, rows: int, mode: Mode) -> None:
+    for event in run(LLM_OF_ECHO, range(rows), path, encode, decode, mode):
+        event.unwrap()
+
+
+def write_bare(path: Path, rows: int) -> None:
+    """Ask and write as a run does, without a journal."""
+    with path.open("wb", buffering=0) as file:
+        for number, row in enumerate(LLM_OF_ECHO.stream(range(rows))):
+            file.write(to_json_line({**encode(number, row), "row": number + 1}))
+
+
+def write_backwards(path: Path, rows: int, text: str) -> None:
+    """Write the rows of a run that was answered from its last input to its first."""
+    answer(path, 1, "overwrite")
+    with path.open("wb") as file:
+        for row in range(rows, 0, -1):
+            file.write(to_json_line({"number": row - 1, "said": text, "row": row}))
+
+
+def order(path: Path) -> None:
+    """Resume a run without further inputs, in a process of its own, and print seconds and peak memory."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    took = seconds(lambda: answer(path, 0, "resume"))
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps([took, (after - before) * 1024]))
+
+
+def measure_ordering(path: Path, rows: int, text: str) -> float:
+    """Return the bytes of memory a row."""
+    write_backwards(path, rows, text)
+    size = path.stat().st_size
+    ended = subprocess.run([sys.executable, __file__, "--order", str(path)], stdout=subprocess.PIPE, check=True)
+    took, memory = json.loads(ended.stdout)
+    with path.open("rb") as file:
+        assert [json.loads(file.readline())["row"] for _ in range(3)] == [1, 2, 3]
+    print(f"reading and ordering {rows:,} rows, {size / MIB:,.0f} MiB: {took:.1f} s, {memory / MIB:.1f} MiB of memory")
+    return memory / rows
 
 
 def main(parent: Path) -> int:
-    none, each_second = (min(fresh(parent, sync, ROWS) for _ in range(5)) for sync in (NEVER, 1.0))
-    each_row = min(fresh(parent, 0, ROWS // 20) for _ in range(3)) * 20
     with tempfile.TemporaryDirectory(dir=parent) as folder:
-        seconds(Path(folder), NEVER, ROWS)
-        resumed = min(seconds(Path(folder), NEVER, ROWS) for _ in range(3))
-    for name, took in (("no fsync", none), ("each second", each_second), ("each row", each_row), ("resumed", resumed)):
-        print(f"{name:12} {ROWS / took:10,.0f} rows/s {took / ROWS * 1e6:10.1f} microseconds a row")
-    return int(each_second > 2 * none)
+        path = Path(folder, "out.jsonl")
+        bare = min(seconds(lambda: write_bare(path, ROWS)) for _ in range(3))
+        journal = min(seconds(lambda: answer(path, ROWS, "overwrite")) for _ in range(3))
+        resumed = min(seconds(lambda: answer(path, ROWS, "resume")) for _ in range(3))
+        for name, took in (("bare writes", bare), ("journal", journal), ("resumed", resumed)):
+            print(f"{name:12} {ROWS / took:10,.0f} rows/s {took / ROWS * 1e6:8.1f} microseconds a row", flush=True)
+        each = measure_ordering(path, MILLION, "short")
+        measure_ordering(path, MILLION, TEXT * 2)
+    return int(each > 16)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.gettempdir())))
+    if sys.argv[1:2] == ["--order"]:
+        order(Path(sys.argv[2]))
+    else:
+        sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.gettempdir())))
