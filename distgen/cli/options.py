@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NoReturn, final
 
@@ -94,20 +95,13 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see `{self.prog} --help`.")
 
 
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+def _whole(least: int, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {least} or more")
     return int(text)
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
+_positive: Final = partial(_whole, 1)
 
 
 def _pair(text: str) -> tuple[str, object]:
@@ -125,23 +119,14 @@ def _pair(text: str) -> tuple[str, object]:
 
 _DESCRIPTION: Final = "Generate data with language models: one answered row for each row of JSON Lines."
 _EPILOG: Final = """\
-An input row is a JSON object with "user" (and, optionally, "system" and
-"history": [[user, assistant], ...]), or with OpenAI-style "messages", or with
-the fields that --user-field or --template name. The output row has all fields
-of the input, and "row", "model", "error", "error_message" and "generations".
+An input row has "user" (and "system", "history"), or OpenAI-style "messages".
+Each row is written as it is answered, so a run may be killed; --resume asks the
+rest. Ctrl-C once finishes the requests under way, twice ends at once.
 
-Each row is written as soon as it is answered, so a run may be killed at any
-time; --resume asks the rest. Press Ctrl-C once to finish the requests under
-way, twice to end at once.
-
-  distgen render rows.jsonl --format llama3        show what would be sent
-  distgen run rows.jsonl -o try.jsonl              rehearse, offline
   distgen run rows.jsonl -o out.jsonl --base-url http://127.0.0.1:8000/v1 \\
     --model my-model --param max_tokens=256 --limit 20
 
-Environment: OPENAI_API_KEY is the key, OPENAI_BASE_URL and OPENAI_MODEL stand
-for --base-url and --model (--base-url '' rehearses).
-
+Environment: OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_MODEL.
 Exit status: 0 all rows answered, 1 some failed, 2 it could not begin or go on,
 3 --max-total-tokens are spent, 130 interrupted. Written rows always stay.
 """
@@ -203,7 +188,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     extra = "a field of the request that only this server takes, such as top_k=20; may be repeated"
     add("--extra", type=_pair, action="append", default=[], metavar="KEY=JSON", help=extra)
     add("--concurrency", type=_positive, default=32, metavar="N", help="requests at once [32]")
-    add("--timeout", type=_seconds, default=600.0, metavar="SECONDS", help="deadline of each request [600]")
+    add("--timeout", type=float, default=600.0, metavar="SECONDS", help="deadline of each request [600]")
     add(
         "--retries",
         type=int,

@@ -20,12 +20,11 @@ from typing import Final, NamedTuple, TypeAlias
 from returns.result import Failure, Result, Success
 
 from distgen import journal
-from distgen.cli.build import build_llm
+from distgen.cli.build import build_llm, to_flags
 from distgen.cli.options import Options
-from distgen.cli.output import open_output
 from distgen.cli.progress import Counts, draw, progress_line, summary
 from distgen.cli.records import Record, UsageError, open_lines, parse_records, read_lines
-from distgen.cli.rows import decode, encode, error_of, is_answered
+from distgen.cli.rows import decode, encode, error_of, is_answered, open_output
 from distgen.errors import RequestFailed
 from distgen.journal import JournalError, Opened, RunEvent, Written, explain_journal, to_json_line
 from distgen.llm import RowResult, SupportsGenerate
@@ -36,20 +35,6 @@ _STOPPING: Final = b"\ndistgen: finishing the requests under way; press Ctrl-C a
 _REDRAW, _LOG = 0.2, 30.0  # seconds between two lines of progress, on a terminal and in a log
 _FATAL_STATUSES: Final = (401, 402, 403, 404)
 _QUOTA_WORDS: Final = ("quota", "billing", "balance", "arrearage")  # in the codes of services, see backends/retry.py
-_FLAGS: Final = {
-    "status 401": "set the environment variable OPENAI_API_KEY",
-    "status 404": "check --model, and --base-url, which usually ends in /v1",
-    "status 429": "lower --concurrency",
-    "timeout": "raise --timeout, or lower --param max_tokens=N",
-    "connection": "check that the server is up, and --base-url",
-    "redirect": "check --base-url",
-    "not_json": "check --base-url",
-    "too_long": "lower --param max_tokens=N",
-    "no_text": "raise --param max_tokens=N if it is too low",
-    "injected_token": "--format openai refuses no text",
-    "missing_field": "--user-field NAME or --template names the fields",
-}
-
 _Events: TypeAlias = Generator[Result[RunEvent[Record, str], JournalError], None, None]
 
 
@@ -133,7 +118,7 @@ def _watch(options: Options, events: _Events, stop: threading.Event, total: int 
 def _follow(options: Options, state: _State, event: Result[RunEvent[Record, str], JournalError]) -> _State:
     """Return the state after an event; print the first failure of each kind."""
     if isinstance(event, Failure):
-        return state._replace(end=state.end or _End(UNUSABLE, _explain(event.failure())))
+        return state._replace(end=state.end or _End(UNUSABLE, to_flags(explain_journal(event.failure()))))
     found = event.unwrap()
     if isinstance(found, Opened):
         return state._replace(counts=replace(state.counts, answered_before=found.answered))
@@ -141,8 +126,7 @@ def _follow(options: Options, state: _State, event: Result[RunEvent[Record, str]
     if not is_answered(found.answer):
         kind, message = error_of(found.input, found.answer) or ("unknown", "")
         if kind not in shown:
-            hint = f" On the command line: {_FLAGS[kind]}." if kind in _FLAGS else ""
-            print(f"distgen: row {found.row}: {kind}: {message.removesuffix('.')}.{hint}", file=sys.stderr)
+            print(f"distgen: row {found.row}: {kind}: {to_flags(message).removesuffix('.')}.", file=sys.stderr)
             shown |= {kind}
         streak = state.streak
         if _is_fatal(kind, found.answer):
@@ -177,18 +161,10 @@ def _end(options: Options, counts: Counts, streak: _Streak) -> _End | None:
 
 def _end_of_failures(state: _State) -> _End | None:
     """Return why a run of few rows has answered none of them, if all failed alike."""
-    rows, kind = state.streak
+    kind, rows = state.streak
     if not rows or rows < state.counts.rows or (kind == "missing_field" and state.counts.answered_before):
         return None
     return _End(UNUSABLE, f"all {rows} rows failed with {kind}")
-
-
-def _explain(error: JournalError) -> str:
-    match error:
-        case journal.Exists(path):
-            return f"{path} already exists; add --resume to go on with it, or --overwrite to replace it"
-        case _:
-            return explain_journal(error)
 
 
 def _ask(options: Options, llm: SupportsGenerate[Record, str], records: Iterator[Record]) -> _Events:
@@ -222,17 +198,9 @@ def _ask(options: Options, llm: SupportsGenerate[Record, str], records: Iterator
     asked, kept = tee(records)
     with open_output(options.output) as write:
         for answer, record in zip(llm.stream(asked, options.num_generations), kept, strict=False):
-            if not _is_stopped(answer):
+            if (error_of(record, answer) or ("",))[0] != "stopped":
                 write(to_json_line(to_row(record, answer)).decode())
                 yield Success(Written(record.number, record, answer))
-
-
-def _is_stopped(answer: RowResult[str]) -> bool:
-    match answer:
-        case Failure(RequestFailed("stopped")):
-            return True
-        case _:
-            return False
 
 
 @contextmanager
