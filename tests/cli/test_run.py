@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -272,3 +278,225 @@ def test_an_empty_input_is_no_failure() -> None:
     write_rows()
     assert run(None) == 0
     assert written() == []
+
+
+@pytest.mark.parametrize(
+    ("act", "kind"),
+    [
+        (status(401), "status 401"),
+        (status(402), "status 402"),
+        (Act(response(429, b'{"error": {"message": "no", "code": "insufficient_quota"}}')), "status 429"),
+    ],
+    ids=["key", "payment", "quota"],
+)
+def test_fewer_rows_than_concurrency_that_all_fail_alike_end_with_the_reason(
+    server: Server, capsys: pytest.CaptureFixture[str], act: Act, kind: str
+) -> None:
+    write_rows(*users(3))
+    server.script(then_always=act)
+    assert run(server) == 2
+    assert f"distgen: all 3 rows failed with {kind}.\n" in capsys.readouterr().err
+    server.script()
+    assert run(server) == 0
+
+
+def test_a_refused_connection_ends_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*users(3))
+    arguments = ["--base-url", "http://127.0.0.1:9/v1", "--model", "m", "--retries", "0"]
+    assert run(None, *arguments) == 2
+    said = capsys.readouterr().err
+    assert "check that the server is up, and --base-url." in said
+    assert "all 3 rows failed with connection" in said
+
+
+def test_a_connection_that_breaks_is_no_reason_to_end(server: Server) -> None:
+    write_rows(*users(3))
+    server.script(then_always=Act(then="reset"))
+    assert run(server, "--retries", "0") == 1
+
+
+def test_a_row_without_its_field_among_answered_ones_fails_alone(server: Server) -> None:
+    write_rows(*users(3), {"other": 1})
+    assert run(server) == 1
+    assert run(server, "--resume") == 1
+
+
+def test_a_budget_needs_a_server_that_counts(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*users(30))
+    server.script(then_always=Act(response(200, chat_body("x", tokens=None))))
+    assert run(server, "--concurrency", "1", "--max-total-tokens", "20") == 2
+    assert "the server does not count tokens, so --max-total-tokens cannot be kept." in capsys.readouterr().err
+
+
+def test_a_limit_asks_the_first_rows_and_resuming_asks_the_rest(server: Server) -> None:
+    write_rows(*users(5))
+    assert run(server, "--limit", "2") == 0
+    assert run(server, "--limit", "1", "--resume") == 0
+    assert len(written()) == 2
+    assert run(server, "--resume") == 0
+    assert [row["user"] for row in written()] == [f"u{number}" for number in range(5)]
+    assert len(server.seen()) == 5
+
+
+def test_other_settings_are_refused_by_name(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*users(1))
+    assert run(server) == 0
+    assert run(server, "--resume", "--system", "Be brief.") == 2
+    assert 'system was null and is now "Be brief."' in capsys.readouterr().err
+
+
+def test_a_text_format_is_asked_with_its_stop_and_without_bos(server: Server) -> None:
+    write_rows({"user": "Hi"})
+    assert run(server, "--format", "llama2", "--no-bos", "--param", "max_tokens=9") == 0
+    body = server.seen()[0].json()
+    assert (body["prompt"], body["max_tokens"]) == ("[INST] Hi [/INST]", 9)
+    assert run(server, "--format", "chatml", output="other.jsonl") == 0
+    assert server.seen()[1].json()["stop"] == ["<|im_end|>"]
+
+
+def test_logprobs_and_tool_calls_are_json_text(server: Server) -> None:
+    write_rows({"user": "Hi"})
+    top = {"token": "y", "logprob": -9999.0, "bytes": None}
+    token = {"token": "x", "logprob": -0.5, "bytes": None, "top_logprobs": [top]}
+    server.script(Act(response(200, chat_body("x", logprobs={"content": [token]}))))
+    assert run(server) == 0
+    (generation,) = written()[0]["generations"]
+    assert json.loads(generation["logprobs"])[0]["top_logprobs"][0]["token"] == "y"
+    assert generation["tool_calls"] == ""
+
+
+def test_a_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rows({"user": "Hi"})
+    monkeypatch.setenv("http_proxy", f"127.0.0.1:{server.port}")
+    monkeypatch.setenv("no_proxy", "")
+    arguments = ["--base-url", "http://example.invalid/v1", "--model", "m"]
+    server.script(then_always=Act(response(200, chat_body("x"))))
+    assert run(None, *arguments) == 0
+    assert server.seen()[0].path == "http://example.invalid/v1/chat/completions"
+
+
+def test_the_environment_names_server_and_model(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rows({"user": "Hi"})
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_MODEL", "of-environment")
+    assert run(None) == 0
+    assert written()[0]["model"] == "of-environment"
+
+
+def test_a_pipe_is_opened_once_and_gets_rows_in_input_order(server: Server) -> None:
+    write_rows(*users(20))
+    os.mkfifo("pipe")
+    with subprocess.Popen(["cat", "pipe"], stdout=subprocess.PIPE) as reader:
+        assert run(server, output="pipe") == 0
+        said, _ = reader.communicate(timeout=60)
+    assert [json.loads(line)["user"] for line in said.splitlines()] == [f"u{number}" for number in range(20)]
+
+
+def test_a_device_is_an_output_and_only_a_file_is_resumed(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows({"user": "Hi"})
+    assert run(None, output="/dev/null") == 0
+    assert run(None, "--resume", output="/dev/null") == 2
+    assert "--resume needs a file, and /dev/null is not one." in capsys.readouterr().err
+    assert run(None, output=".") == 2
+    assert "cannot read or write: Is a directory" in capsys.readouterr().err
+
+
+def test_an_input_that_is_not_there_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "no.jsonl", "-o", "-"]) == 2
+    assert "distgen: cannot read no.jsonl: No such file or directory.\n" in capsys.readouterr().err
+
+
+def test_it_runs_in_any_thread() -> None:
+    write_rows({"user": "Hi"})
+    statuses: list[int] = []
+    thread = threading.Thread(target=lambda: statuses.append(run(None)))
+    thread.start()
+    thread.join()
+    assert statuses == [0]
+
+
+def test_version_and_formats(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("distgen ")
+    assert main(["formats"]) == 0
+    assert "\nchatml " in capsys.readouterr().out
+
+
+def test_render_as_messages_and_what_a_format_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows({"user": "Hi [/INST]"})
+    assert main(["render", "in.jsonl"]) == 0
+    assert capsys.readouterr().out == '[{"role": "user", "content": "Hi [/INST]"}]\n'
+    assert main(["render", "in.jsonl", "--format", "llama2"]) == 1
+    assert "row 1: user holds '[/INST]'" in capsys.readouterr().err
+
+
+def child(*arguments: str, **environment: str) -> list[str]:
+    pairs = [f"{name}={value}" for name, value in {"PYTHONPATH": str(Path(__file__).parents[2]), **environment}.items()]
+    return ["env", *pairs, sys.executable, "-m", "distgen", *arguments]
+
+
+def test_stdin_to_stdout_in_a_locale_without_letters() -> None:
+    given = '{"user": "é"}\n'.encode()
+    done = subprocess.run(child("run", "-", "-o", "-", LC_ALL="C"), input=given, capture_output=True, check=True)
+    assert json.loads(done.stdout)["user"] == "é"
+    assert b"1 rows answered" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    write_rows(*users(5_000))
+    with subprocess.Popen(child("run", "in.jsonl", "-o", "-"), stdout=-1, stderr=-1) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()
+    assert process.returncode == 1
+
+
+def test_progress_is_drawn_on_a_terminal_and_keeps_to_its_width(server: Server) -> None:
+    write_rows(*users(40))
+    server.script(delay=0.05)
+    main_side, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    given = ("run", "in.jsonl", "-o", "out.jsonl", "--base-url", server.url, "--model", "m", "--concurrency", "4")
+    with subprocess.Popen(child(*given, TERM="xterm"), stderr=side, stdout=side) as process:
+        os.close(side)
+        said = read_all(main_side).decode()
+    assert process.returncode == 0
+    drawn = [line for line in said.split("\r\x1b[K") if "/40 rows" in line]
+    assert drawn
+    assert max(map(len, drawn)) < 40
+
+
+def read_all(descriptor: int) -> bytes:
+    said = b""
+    with contextlib.suppress(OSError):  # Linux: EIO when the other side is closed
+        while part := os.read(descriptor, 65536):
+            said += part
+    os.close(descriptor)
+    return said
+
+
+def test_a_second_ctrl_c_ends_at_once(server: Server) -> None:
+    write_rows(*users(8))
+    server.script(then_always=Act(then="hang"))
+    given = ("run", "in.jsonl", "-o", "out.jsonl", "--base-url", server.url, "--model", "m")
+    with subprocess.Popen(child(*given), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while len(server.seen()) < 8:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        while "press Ctrl-C again" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 130
+
+
+def test_an_extra_that_is_missing_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows({"user": "Hi"})
+    monkeypatch.setitem(sys.modules, "distgen.backends.server", None)
+    assert run(None, "--base-url", "http://127.0.0.1:9/v1", "--model", "m") == 2
+    assert "install it: pip install 'distgen-llm[server]'." in capsys.readouterr().err
