@@ -56,14 +56,15 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
     """
     given = vars(PARSER.parse_args(arguments))
     if given["command"] in ("run", "render"):
+        if given["format"] is None and given.get("hf"):
+            raise UsageError("--hf needs --format, the chat format of the model; `distgen formats` lists them.")
+        given["format"] = given["format"] or "openai"
         given["fields"] = PromptFields(given.pop("user_field"), given.pop("system"), given.pop("template"))
     if given["command"] != "run":
         return Options(**given)
     given["params"], given["extra"] = dict(given["params"]), dict(given["extra"])
     options = Options(**given, arguments=tuple(arguments))
     if options.hf:
-        if "--format" not in " ".join(arguments):
-            raise UsageError("--hf needs --format, the chat format of the model; `distgen formats` lists them.")
         return replace(options, base_url="", model=options.model or Path(options.hf).name)
     _check_params(options.params)
     return _with_server(options, environ)
@@ -153,7 +154,7 @@ def _make_parser() -> argparse.ArgumentParser:
 def _add_input(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("input", metavar="INPUT.jsonl", help="JSON Lines in UTF-8; - is stdin")
-    add("--format", metavar="NAME", default="openai", help="chat format of the model, see `distgen formats` [openai]")
+    add("--format", metavar="NAME", help="chat format of the model, see `distgen formats` [openai]")
     add("--system", metavar="TEXT", help="system text of rows that have none")
     user = parser.add_mutually_exclusive_group()
     user.add_argument("--user-field", metavar="NAME", help="field with the user's text")

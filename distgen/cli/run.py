@@ -53,12 +53,13 @@ class _Streak(NamedTuple):
 
 
 class _State(NamedTuple):
-    """A run so far. `shown` are the kinds of failures that were printed."""
+    """A run so far. `shown` are the kinds of failures that were shown, `message` is what is to be shown now."""
 
     counts: Counts = Counts()
     streak: _Streak = _Streak()
     shown: frozenset[str] = frozenset()
     end: _End | None = None
+    message: str = ""
 
 
 def run(options: Options) -> int:
@@ -100,9 +101,11 @@ def _watch(options: Options, events: _Events, stop: threading.Event, total: int 
     state, started = _State(), time.monotonic()
     drawn = started - _REDRAW if is_drawn else started
     for event in events:
-        if is_drawn:
-            draw("")
         state = _follow(options, state, event)
+        if state.message:
+            if is_drawn:
+                draw("")
+            print(f"distgen: {state.message}", file=sys.stderr)
         if state.end:
             stop.set()
         now = time.monotonic()
@@ -116,22 +119,22 @@ def _watch(options: Options, events: _Events, stop: threading.Event, total: int 
 
 
 def _follow(options: Options, state: _State, event: Result[RunEvent[Record, str], JournalError]) -> _State:
-    """Return the state after an event; print the first failure of each kind."""
+    """Return the state after an event; the first failure of each kind is its message."""
     if isinstance(event, Failure):
-        return state._replace(end=state.end or _End(UNUSABLE, to_flags(explain_journal(event.failure()))))
+        return state._replace(message="", end=state.end or _End(UNUSABLE, to_flags(explain_journal(event.failure()))))
     found = event.unwrap()
     if isinstance(found, Opened):
-        return state._replace(counts=replace(state.counts, answered_before=found.answered))
-    counts, streak, shown = state.counts.add(found.input, found.answer), _Streak(), state.shown
+        return state._replace(message="", counts=replace(state.counts, answered_before=found.answered))
+    counts, streak, shown, text = state.counts.add(found.input, found.answer), _Streak(), state.shown, ""
     if not is_answered(found.answer):
         kind, message = error_of(found.input, found.answer) or ("unknown", "")
         if kind not in shown:
-            print(f"distgen: row {found.row}: {kind}: {to_flags(message).removesuffix('.')}.", file=sys.stderr)
+            text = f"row {found.row}: {kind}: {to_flags(message).removesuffix('.')}."
             shown |= {kind}
         streak = state.streak
         if _is_fatal(kind, found.answer):
             streak = _Streak(kind, streak.rows + 1 if kind == streak.kind else 1)
-    return _State(counts, streak, shown, state.end or _end(options, counts, streak))
+    return _State(counts, streak, shown, state.end or _end(options, counts, streak), text)
 
 
 def _is_fatal(kind: str, answer: RowResult[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import pty
@@ -13,13 +14,15 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distgen.cli import main
+from distgen.cli.progress import Counts, progress_line
 from tests.support.servers import Act, Server, chat_body, response, serving
 
 KEYS = ["row", "model", "error", "error_message", "generations"]
@@ -248,22 +251,66 @@ def test_no_arguments_print_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "distgen run rows.jsonl" in capsys.readouterr().out
 
 
-def test_ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on(server: Server) -> None:
+def interrupt(server: Server, requests: int) -> threading.Thread:
+    def send() -> None:
+        while len(server.seen()) < requests:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+def test_ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_rows(*users(8))
     server.script(to={f"u{number}": [Act(then="hang")] for number in range(2, 8)})
-    command = [sys.executable, "-m", "distgen", "run", "in.jsonl", "-o", "out.jsonl", "--base-url", server.url]
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    given = [*command, "--model", "tiny", "--concurrency", "2", "--timeout", "2"]
-    child = subprocess.Popen(given, stderr=subprocess.PIPE, text=True, env=environ)
-    while len(server.seen()) < 4:
-        assert child.poll() is None
-    child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == 130
+    thread = interrupt(server, 4)
+    assert run(server, "--concurrency", "2", "--timeout", "1", "--overwrite") == 130
+    thread.join()
+    said = capsys.readouterr().err
     assert "interrupted; to go on: distgen run in.jsonl" in said
     assert said.rstrip().endswith("--resume")
+    assert "--overwrite" not in said
     assert {row["user"] for row in written()} >= {"u0", "u1"}
     assert len(written()) < 8
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "-"])
+def test_ctrl_c_gives_up_rows_that_wait_for_a_retry(server: Server, output: str) -> None:
+    write_rows(*users(4))
+    busy = Act(response(429, b"slow down", {"Retry-After": "60"}))
+    server.script(then_always=busy)
+    thread = interrupt(server, 4)
+    assert run(server, output=output) == 130
+    thread.join()
+    assert output == "-" or written() == []
+
+
+def test_a_second_ctrl_c_raises_before_the_requests_are_finished(server: Server) -> None:
+    write_rows(*users(2))
+    server.script(then_always=Act(then="hang"))
+    before = signal.getsignal(signal.SIGINT)
+
+    def send_again() -> None:
+        while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threads = [interrupt(server, 2), threading.Thread(target=wait_for_handler, args=(before, send_again))]
+    threads[1].start()
+    assert run(server) == 130
+    for thread in threads:
+        thread.join()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def wait_for_handler(before: object, then: Callable[[], None]) -> None:
+    while signal.getsignal(signal.SIGINT) is before:
+        time.sleep(0.01)
+    then()
 
 
 def test_render_shows_what_would_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
@@ -468,6 +515,50 @@ def test_progress_is_drawn_on_a_terminal_and_keeps_to_its_width(server: Server) 
     assert max(map(len, drawn)) < 40
 
 
+@pytest.mark.parametrize("columns", [0, 30, 200])
+def test_a_failure_is_shown_between_lines_of_progress(
+    server: Server, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    write_rows(*users(5), {"user": None})
+    main_side, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    monkeypatch.setenv("TERM", "xterm")
+    with open(side, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert run(server) == 1
+    drawn = read_all(main_side).decode().split("\r\x1b[K")
+    assert any(line.startswith("distgen: row 6: invalid_row: ") for line in drawn)
+    assert max(len(line) for line in drawn if "/6 rows" in line) < (columns or 80)
+
+
+def test_a_log_has_lines_of_progress(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(*users(3))
+    monkeypatch.setattr("distgen.cli.run._LOG", 0.0)
+    assert run(server) == 0
+    assert "distgen: 3/3 rows, " in capsys.readouterr().err
+
+
+def test_stdout_and_stdin_may_be_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"user": "Hi"}\n')))
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(["run", "-", "-o", "-"]) == 0
+    assert json.loads(said.getvalue())["user"] == "Hi"
+
+
+def test_the_line_of_progress_leaves_out_what_nobody_knows() -> None:
+    assert progress_line(Counts(), None, 0.0) == "0 rows, 0.0 rows/s"
+
+
+def test_a_closed_reader_ends_a_run_in_this_process(server: Server) -> None:
+    write_rows(*users(3))
+    os.mkfifo("pipe")
+    with subprocess.Popen(["sh", "-c", "exec 3<pipe; exec 3<&-"]):
+        server.script(delay=0.3)
+        assert run(server, output="pipe") == 1
+
+
 def read_all(descriptor: int) -> bytes:
     said = b""
     with contextlib.suppress(OSError):  # Linux: EIO when the other side is closed
@@ -477,6 +568,7 @@ def read_all(descriptor: int) -> bytes:
     return said
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once(server: Server) -> None:
     write_rows(*users(8))
     server.script(then_always=Act(then="hang"))
