@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from threading import Event
-from typing import Final, TypeGuard, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -16,7 +16,6 @@ from returns.result import Failure, Success
 
 from distgen.backends.echo import echo
 from distgen.backends.generate import Batch, Generate
-from distgen.backends.params import Params
 from distgen.backends.retry import Retry
 from distgen.cli.options import Options
 from distgen.cli.records import Record, UsageError, to_prompt
@@ -33,12 +32,24 @@ _P = TypeVar("_P")
 _TASK: Final = Task(to_prompt, Success)
 _HF_PARAMS: Final = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed")  # see LocalModel
 
+_FLAGS: Final = {
+    "base_url=": "--base-url ",
+    "base_url": "--base-url",
+    "timeout=": "--timeout ",
+    "raise timeout": "raise --timeout",
+    "raise max_tokens": "raise --param max_tokens=N",
+    "FORMATS lists": "`distgen formats` lists",
+    "resume it, overwrite it": "add --resume to go on with it, --overwrite to replace it",
+    "ask with less concurrency": "lower --concurrency",
+    "pass api_key, or set": "set the environment variable",
+}
+
 
 def find_format(options: Options) -> AnyFormat:
     """Return the format that the options name."""
     found = lookup(options.format)
     if isinstance(found, Failure):
-        raise UsageError(explain(found.failure()).replace("FORMATS lists", "`distgen formats` lists"))
+        raise UsageError(to_flags(explain(found.failure())))
     format = found.unwrap()
     return replace(format, bos="") if options.no_bos and isinstance(format, ChatTemplate) else format
 
@@ -56,7 +67,7 @@ def build_llm(options: Options, stop: Event, add_latency: Callable[[float], obje
             f"{error}; install it: pip install 'distgen-llm[{'hf' if options.hf else 'server'}]'."
         ) from error
     except (OSError, ValueError) as error:
-        raise UsageError(_in_words_of_options(str(error))) from error
+        raise UsageError(to_flags(str(error))) from error
     print("distgen: no --base-url, so this is a rehearsal: each prompt is its own answer", file=sys.stderr)
     if isinstance(format, ChatMessages):
         return LLM(_TASK, format, echo, Sequential(), options.model)
@@ -109,29 +120,27 @@ def _find_proxy(url: str) -> str | None:
 
 
 def _local(options: Options, format: AnyFormat) -> SupportsGenerate[Record, str]:
-    from distgen.backends.hf import load
+    from distgen.backends.hf import LocalModel, load
 
     if isinstance(format, ChatMessages):
         raise UsageError("--format openai is for servers; with --hf, name the model's own format, see distgen formats.")
     given: Mapping[str, object] = {"stop": format.stop, **options.params}
     params = {name: value for name, value in given.items() if name in _HF_PARAMS}
     others = {name: value for name, value in given.items() if name not in _HF_PARAMS}
-    model = load(options.hf, params=params if _are_params(params) else None, options={**others, **options.extra})
+    make: Callable[..., LocalModel] = load
+    model = make(options.hf, params=params, options={**others, **options.extra})
     print(f"distgen: running on {model.device} ({model.dtype})", file=sys.stderr)
     formatter = segment_if_needed(format, model.is_special_token, model.has_special_token)
     return LLM(_TASK, formatter, model, Sequential(), options.model, options.batch_size)
 
 
-def _are_params(given: Mapping[str, object]) -> TypeGuard[Params]:
-    """Check the names; the backend checks the values."""
-    return given.keys() <= Params.__annotations__.keys()
-
-
-def _in_words_of_options(message: str) -> str:
+def to_flags(message: str) -> str:
     """Return an error of a backend on one line, with options in place of arguments.
 
-    >>> _in_words_of_options("params['temperature'] is 'x'; base_url='ftp:' is no base URL")
-    "--param temperature is 'x'; --base-url='ftp:' is no base URL"
+    >>> to_flags("params['temperature'] is 'x'; base_url='ftp:' is no base URL")
+    "--param temperature is 'x'; --base-url 'ftp:' is no base URL"
     """
-    text = re.sub(r"(?:params|options|extra_body)\['?(\w+)'?\]", r"--param \1", " ".join(message.split()))
-    return re.sub(r"\bbase_url\b", "--base-url", text)
+    text = re.sub(r"(?:params|options)\['(\w+)'\]", r"--param \1", " ".join(message.split()))
+    for argument, flag in _FLAGS.items():
+        text = text.replace(argument, flag)
+    return text

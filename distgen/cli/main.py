@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return render(options)
             case "formats":
                 return list_formats()
-            case "help":
+            case _:
                 PARSER.print_help()
                 return OK
     except UsageError as error:

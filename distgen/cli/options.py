@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NoReturn, final
 
@@ -55,14 +56,15 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
     """
     given = vars(PARSER.parse_args(arguments))
     if given["command"] in ("run", "render"):
+        if given["format"] is None and given.get("hf"):
+            raise UsageError("--hf needs --format, the chat format of the model; `distgen formats` lists them.")
+        given["format"] = given["format"] or "openai"
         given["fields"] = PromptFields(given.pop("user_field"), given.pop("system"), given.pop("template"))
     if given["command"] != "run":
         return Options(**given)
     given["params"], given["extra"] = dict(given["params"]), dict(given["extra"])
     options = Options(**given, arguments=tuple(arguments))
     if options.hf:
-        if "--format" not in " ".join(arguments):
-            raise UsageError("--hf needs --format, the chat format of the model; `distgen formats` lists them.")
         return replace(options, base_url="", model=options.model or Path(options.hf).name)
     _check_params(options.params)
     return _with_server(options, environ)
@@ -94,20 +96,13 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see `{self.prog} --help`.")
 
 
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+def _whole(least: int, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {least} or more")
     return int(text)
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
+_positive: Final = partial(_whole, 1)
 
 
 def _pair(text: str) -> tuple[str, object]:
@@ -125,23 +120,14 @@ def _pair(text: str) -> tuple[str, object]:
 
 _DESCRIPTION: Final = "Generate data with language models: one answered row for each row of JSON Lines."
 _EPILOG: Final = """\
-An input row is a JSON object with "user" (and, optionally, "system" and
-"history": [[user, assistant], ...]), or with OpenAI-style "messages", or with
-the fields that --user-field or --template name. The output row has all fields
-of the input, and "row", "model", "error", "error_message" and "generations".
+An input row has "user" (and "system", "history"), or OpenAI-style "messages".
+Each row is written as it is answered, so a run may be killed; --resume asks the
+rest. Ctrl-C once finishes the requests under way, twice ends at once.
 
-Each row is written as soon as it is answered, so a run may be killed at any
-time; --resume asks the rest. Press Ctrl-C once to finish the requests under
-way, twice to end at once.
-
-  distgen render rows.jsonl --format llama3        show what would be sent
-  distgen run rows.jsonl -o try.jsonl              rehearse, offline
   distgen run rows.jsonl -o out.jsonl --base-url http://127.0.0.1:8000/v1 \\
     --model my-model --param max_tokens=256 --limit 20
 
-Environment: OPENAI_API_KEY is the key, OPENAI_BASE_URL and OPENAI_MODEL stand
-for --base-url and --model (--base-url '' rehearses).
-
+Environment: OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_MODEL.
 Exit status: 0 all rows answered, 1 some failed, 2 it could not begin or go on,
 3 --max-total-tokens are spent, 130 interrupted. Written rows always stay.
 """
@@ -168,7 +154,7 @@ def _make_parser() -> argparse.ArgumentParser:
 def _add_input(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("input", metavar="INPUT.jsonl", help="JSON Lines in UTF-8; - is stdin")
-    add("--format", metavar="NAME", default="openai", help="chat format of the model, see `distgen formats` [openai]")
+    add("--format", metavar="NAME", help="chat format of the model, see `distgen formats` [openai]")
     add("--system", metavar="TEXT", help="system text of rows that have none")
     user = parser.add_mutually_exclusive_group()
     user.add_argument("--user-field", metavar="NAME", help="field with the user's text")
@@ -203,7 +189,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     extra = "a field of the request that only this server takes, such as top_k=20; may be repeated"
     add("--extra", type=_pair, action="append", default=[], metavar="KEY=JSON", help=extra)
     add("--concurrency", type=_positive, default=32, metavar="N", help="requests at once [32]")
-    add("--timeout", type=_seconds, default=600.0, metavar="SECONDS", help="deadline of each request [600]")
+    add("--timeout", type=float, default=600.0, metavar="SECONDS", help="deadline of each request [600]")
     add(
         "--retries",
         type=int,

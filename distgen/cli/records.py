@@ -231,7 +231,9 @@ def _field(name: str, fields: Fields) -> object | BadRow:
     if name in fields:
         return fields[name]
     names = f"its fields are {', '.join(map(json.dumps, fields))}" if fields else "it is empty"
-    return BadRow("missing_field", f"it has no field {json.dumps(name)}; {names}")
+    return BadRow(
+        "missing_field", f"it has no field {json.dumps(name)}; {names}; --user-field or --template names another"
+    )
 
 
 def _fill(template: str, fields: Fields) -> str | BadRow:

@@ -10,8 +10,8 @@ from returns.result import Failure, Result
 
 from distgen.cli.build import find_format
 from distgen.cli.options import Options
-from distgen.cli.output import write_stdout
 from distgen.cli.records import BadRow, Record, open_lines, parse_records
+from distgen.cli.rows import write_stdout
 from distgen.errors import explain
 from distgen.formats import FORMATS
 from distgen.formats.messages import ChatMessages

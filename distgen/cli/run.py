@@ -20,12 +20,11 @@ from typing import Final, NamedTuple, TypeAlias
 from returns.result import Failure, Result, Success
 
 from distgen import journal
-from distgen.cli.build import build_llm
+from distgen.cli.build import build_llm, to_flags
 from distgen.cli.options import Options
-from distgen.cli.output import open_output
 from distgen.cli.progress import Counts, draw, progress_line, summary
 from distgen.cli.records import Record, UsageError, open_lines, parse_records, read_lines
-from distgen.cli.rows import decode, encode, error_of, is_answered
+from distgen.cli.rows import decode, encode, error_of, is_answered, open_output
 from distgen.errors import RequestFailed
 from distgen.journal import JournalError, Opened, RunEvent, Written, to_json_line
 from distgen.llm import RowResult, SupportsGenerate
@@ -36,20 +35,6 @@ _STOPPING: Final = b"\ndistgen: finishing the requests under way; press Ctrl-C a
 _REDRAW, _LOG = 0.2, 30.0  # seconds between two lines of progress, on a terminal and in a log
 _FATAL_STATUSES: Final = (401, 402, 403, 404)
 _QUOTA_WORDS: Final = ("quota", "billing", "balance", "arrearage")  # in the codes of services, see backends/retry.py
-_FLAGS: Final = {
-    "status 401": "set the environment variable OPENAI_API_KEY",
-    "status 404": "check --model, and --base-url, which usually ends in /v1",
-    "status 429": "lower --concurrency",
-    "timeout": "raise --timeout, or lower --param max_tokens=N",
-    "connection": "check that the server is up, and --base-url",
-    "redirect": "check --base-url",
-    "not_json": "check --base-url",
-    "too_long": "lower --param max_tokens=N",
-    "no_text": "raise --param max_tokens=N if it is too low",
-    "injected_token": "--format openai refuses no text",
-    "missing_field": "--user-field NAME or --template names the fields",
-}
-
 _Events: TypeAlias = Generator[Result[RunEvent[Record, str], JournalError], None, None]
 
 
@@ -68,12 +53,13 @@ class _Streak(NamedTuple):
 
 
 class _State(NamedTuple):
-    """A run so far. `shown` are the kinds of failures that were printed."""
+    """A run so far. `shown` are the kinds of failures that were shown, `message` is what is to be shown now."""
 
     counts: Counts = Counts()
     streak: _Streak = _Streak()
     shown: frozenset[str] = frozenset()
     end: _End | None = None
+    message: str = ""
 
 
 def run(options: Options) -> int:
@@ -115,9 +101,11 @@ def _watch(options: Options, events: _Events, stop: threading.Event, total: int 
     state, started = _State(), time.monotonic()
     drawn = started - _REDRAW if is_drawn else started
     for event in events:
-        if is_drawn:
-            draw("")
         state = _follow(options, state, event)
+        if state.message:
+            if is_drawn:
+                draw("")
+            print(f"distgen: {state.message}", file=sys.stderr)
         if state.end:
             stop.set()
         now = time.monotonic()
@@ -131,23 +119,22 @@ def _watch(options: Options, events: _Events, stop: threading.Event, total: int 
 
 
 def _follow(options: Options, state: _State, event: Result[RunEvent[Record, str], JournalError]) -> _State:
-    """Return the state after an event; print the first failure of each kind."""
+    """Return the state after an event; the first failure of each kind is its message."""
     if isinstance(event, Failure):
-        return state._replace(end=state.end or _End(UNUSABLE, _explain(event.failure())))
+        return state._replace(message="", end=state.end or _End(UNUSABLE, to_flags(event.failure().message)))
     found = event.unwrap()
     if isinstance(found, Opened):
-        return state._replace(counts=replace(state.counts, answered_before=found.answered))
-    counts, streak, shown = state.counts.add(found.input, found.answer), _Streak(), state.shown
+        return state._replace(message="", counts=replace(state.counts, answered_before=found.answered))
+    counts, streak, shown, text = state.counts.add(found.input, found.answer), _Streak(), state.shown, ""
     if not is_answered(found.answer):
         kind, message = error_of(found.input, found.answer) or ("unknown", "")
         if kind not in shown:
-            hint = f" On the command line: {_FLAGS[kind]}." if kind in _FLAGS else ""
-            print(f"distgen: row {found.row}: {kind}: {message.removesuffix('.')}.{hint}", file=sys.stderr)
+            text = f"row {found.row}: {kind}: {to_flags(message).removesuffix('.')}."
             shown |= {kind}
         streak = state.streak
         if _is_fatal(kind, found.answer):
             streak = _Streak(kind, streak.rows + 1 if kind == streak.kind else 1)
-    return _State(counts, streak, shown, state.end or _end(options, counts, streak))
+    return _State(counts, streak, shown, state.end or _end(options, counts, streak), text)
 
 
 def _is_fatal(kind: str, answer: RowResult[str]) -> bool:
@@ -183,12 +170,6 @@ def _end_of_failures(state: _State) -> _End | None:
     return _End(UNUSABLE, f"all {rows} rows failed with {kind}")
 
 
-def _explain(error: JournalError) -> str:
-    if error.reason == "exists":
-        return "the output file already exists; add --resume to go on with it, or --overwrite to replace it"
-    return error.message
-
-
 def _ask(options: Options, llm: SupportsGenerate[Record, str], records: Iterator[Record]) -> _Events:
     """Write the answers to a file as they come, or to a pipe or a device in the order of the input."""
     path = Path(options.output)
@@ -220,17 +201,9 @@ def _ask(options: Options, llm: SupportsGenerate[Record, str], records: Iterator
     asked, kept = tee(records)
     with open_output(options.output) as write:
         for answer, record in zip(llm.stream(asked, options.num_generations), kept, strict=False):
-            if not _is_stopped(answer):
+            if (error_of(record, answer) or ("",))[0] != "stopped":
                 write(to_json_line(to_row(record, answer)).decode())
                 yield Success(Written(record.number, record, answer))
-
-
-def _is_stopped(answer: RowResult[str]) -> bool:
-    match answer:
-        case Failure(RequestFailed("stopped")):
-            return True
-        case _:
-            return False
 
 
 @contextmanager

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import io
 import json
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distgen.cli import main
+from distgen.cli.progress import Counts, progress_line
 from tests.support.servers import Act, Server, chat_body, response, serving
 
 KEYS = ["row", "model", "error", "error_message", "generations"]
@@ -119,10 +128,7 @@ def test_a_run_whose_first_rows_all_fail_alike_ends(
 def test_a_missing_field_ends_the_run_and_names_the_fields(capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(*[{"question": "x"}] * 50)
     assert run(None, "--concurrency", "4") == 2
-    assert (
-        'it has no field "user"; its fields are "question". On the command line: --user-field'
-        in capsys.readouterr().err
-    )
+    assert 'it has no field "user"; its fields are "question"; --user-field or --template' in capsys.readouterr().err
 
 
 def test_failures_in_a_row_end_a_run_that_had_answers(server: Server) -> None:
@@ -191,7 +197,10 @@ def test_a_second_run_judges_each_generation(server: Server) -> None:
         (["--concurrency", "0"], "'0' is not a whole number, 1 or more"),
         (["--format", "lama3"], "no format is named 'lama3'; did you mean"),
         (["--template", "x", "--user-field", "y"], "not allowed with argument"),
-        (["--timeout", "0"], "'0' is not a number of seconds above 0"),
+        (
+            ["--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--timeout", "0"],
+            "--timeout 0.0: give a positive number of seconds",
+        ),
         (["--param", "stop=END"], "is not KEY=JSON, such as"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -226,7 +235,7 @@ def test_an_output_that_exists_is_left_alone(capsys: pytest.CaptureFixture[str])
     write_rows({"user": "Hi"})
     assert [run(None), run(None), run(None, "--resume"), run(None, "--overwrite")] == [0, 2, 0, 0]
     assert (
-        "out.jsonl already exists; add --resume to go on with it, or --overwrite to replace it."
+        "out.jsonl already exists; add --resume to go on with it, --overwrite to replace it, or"
         in capsys.readouterr().err
     )
 
@@ -242,22 +251,66 @@ def test_no_arguments_print_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "distgen run rows.jsonl" in capsys.readouterr().out
 
 
-def test_ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on(server: Server) -> None:
+def interrupt(server: Server, requests: int) -> threading.Thread:
+    def send() -> None:
+        while len(server.seen()) < requests:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+def test_ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_rows(*users(8))
     server.script(to={f"u{number}": [Act(then="hang")] for number in range(2, 8)})
-    command = [sys.executable, "-m", "distgen", "run", "in.jsonl", "-o", "out.jsonl", "--base-url", server.url]
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    given = [*command, "--model", "tiny", "--concurrency", "2", "--timeout", "2"]
-    child = subprocess.Popen(given, stderr=subprocess.PIPE, text=True, env=environ)
-    while len(server.seen()) < 4:
-        assert child.poll() is None
-    child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == 130
+    thread = interrupt(server, 4)
+    assert run(server, "--concurrency", "2", "--timeout", "1", "--overwrite") == 130
+    thread.join()
+    said = capsys.readouterr().err
     assert "interrupted; to go on: distgen run in.jsonl" in said
     assert said.rstrip().endswith("--resume")
+    assert "--overwrite" not in said
     assert {row["user"] for row in written()} >= {"u0", "u1"}
     assert len(written()) < 8
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "-"])
+def test_ctrl_c_gives_up_rows_that_wait_for_a_retry(server: Server, output: str) -> None:
+    write_rows(*users(4))
+    busy = Act(response(429, b"slow down", {"Retry-After": "60"}))
+    server.script(then_always=busy)
+    thread = interrupt(server, 4)
+    assert run(server, output=output) == 130
+    thread.join()
+    assert output == "-" or written() == []
+
+
+def test_a_second_ctrl_c_raises_before_the_requests_are_finished(server: Server) -> None:
+    write_rows(*users(2))
+    server.script(then_always=Act(then="hang"))
+    before = signal.getsignal(signal.SIGINT)
+
+    def send_again() -> None:
+        while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threads = [interrupt(server, 2), threading.Thread(target=wait_for_handler, args=(before, send_again))]
+    threads[1].start()
+    assert run(server) == 130
+    for thread in threads:
+        thread.join()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def wait_for_handler(before: object, then: Callable[[], None]) -> None:
+    while signal.getsignal(signal.SIGINT) is before:
+        time.sleep(0.01)
+    then()
 
 
 def test_render_shows_what_would_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
@@ -272,3 +325,270 @@ def test_an_empty_input_is_no_failure() -> None:
     write_rows()
     assert run(None) == 0
     assert written() == []
+
+
+@pytest.mark.parametrize(
+    ("act", "kind"),
+    [
+        (status(401), "status 401"),
+        (status(402), "status 402"),
+        (Act(response(429, b'{"error": {"message": "no", "code": "insufficient_quota"}}')), "status 429"),
+    ],
+    ids=["key", "payment", "quota"],
+)
+def test_fewer_rows_than_concurrency_that_all_fail_alike_end_with_the_reason(
+    server: Server, capsys: pytest.CaptureFixture[str], act: Act, kind: str
+) -> None:
+    write_rows(*users(3))
+    server.script(then_always=act)
+    assert run(server) == 2
+    assert f"distgen: all 3 rows failed with {kind}.\n" in capsys.readouterr().err
+    server.script()
+    assert run(server) == 0
+
+
+def test_a_refused_connection_ends_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*users(3))
+    arguments = ["--base-url", "http://127.0.0.1:9/v1", "--model", "m", "--retries", "0"]
+    assert run(None, *arguments) == 2
+    said = capsys.readouterr().err
+    assert "check that the server is up, and --base-url." in said
+    assert "all 3 rows failed with connection" in said
+
+
+def test_a_connection_that_breaks_is_no_reason_to_end(server: Server) -> None:
+    write_rows(*users(3))
+    server.script(then_always=Act(then="reset"))
+    assert run(server, "--retries", "0") == 1
+
+
+def test_a_row_without_its_field_among_answered_ones_fails_alone(server: Server) -> None:
+    write_rows(*users(3), {"other": 1})
+    assert run(server) == 1
+    assert run(server, "--resume") == 1
+
+
+def test_a_budget_needs_a_server_that_counts(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*users(30))
+    server.script(then_always=Act(response(200, chat_body("x", tokens=None))))
+    assert run(server, "--concurrency", "1", "--max-total-tokens", "20") == 2
+    assert "the server does not count tokens, so --max-total-tokens cannot be kept." in capsys.readouterr().err
+
+
+def test_a_limit_asks_the_first_rows_and_resuming_asks_the_rest(server: Server) -> None:
+    write_rows(*users(5))
+    assert run(server, "--limit", "2") == 0
+    assert run(server, "--limit", "1", "--resume") == 0
+    assert len(written()) == 2
+    assert run(server, "--resume") == 0
+    assert [row["user"] for row in written()] == [f"u{number}" for number in range(5)]
+    assert len(server.seen()) == 5
+
+
+def test_other_settings_are_refused_by_name(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*users(1))
+    assert run(server) == 0
+    assert run(server, "--resume", "--system", "Be brief.") == 2
+    assert 'system was null and is now "Be brief."' in capsys.readouterr().err
+
+
+def test_a_text_format_is_asked_with_its_stop_and_without_bos(server: Server) -> None:
+    write_rows({"user": "Hi"})
+    assert run(server, "--format", "llama2", "--no-bos", "--param", "max_tokens=9") == 0
+    body = server.seen()[0].json()
+    assert (body["prompt"], body["max_tokens"]) == ("[INST] Hi [/INST]", 9)
+    assert run(server, "--format", "chatml", output="other.jsonl") == 0
+    assert server.seen()[1].json()["stop"] == ["<|im_end|>"]
+
+
+def test_logprobs_and_tool_calls_are_json_text(server: Server) -> None:
+    write_rows({"user": "Hi"})
+    top = {"token": "y", "logprob": -9999.0, "bytes": None}
+    token = {"token": "x", "logprob": -0.5, "bytes": None, "top_logprobs": [top]}
+    server.script(Act(response(200, chat_body("x", logprobs={"content": [token]}))))
+    assert run(server) == 0
+    (generation,) = written()[0]["generations"]
+    assert json.loads(generation["logprobs"])[0]["top_logprobs"][0]["token"] == "y"
+    assert generation["tool_calls"] == ""
+
+
+def test_a_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rows({"user": "Hi"})
+    monkeypatch.setenv("http_proxy", f"127.0.0.1:{server.port}")
+    monkeypatch.setenv("no_proxy", "")
+    arguments = ["--base-url", "http://example.invalid/v1", "--model", "m"]
+    server.script(then_always=Act(response(200, chat_body("x"))))
+    assert run(None, *arguments) == 0
+    assert server.seen()[0].path == "http://example.invalid/v1/chat/completions"
+
+
+def test_the_environment_names_server_and_model(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rows({"user": "Hi"})
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_MODEL", "of-environment")
+    assert run(None) == 0
+    assert written()[0]["model"] == "of-environment"
+
+
+def test_a_pipe_is_opened_once_and_gets_rows_in_input_order(server: Server) -> None:
+    write_rows(*users(20))
+    os.mkfifo("pipe")
+    with subprocess.Popen(["cat", "pipe"], stdout=subprocess.PIPE) as reader:
+        assert run(server, output="pipe") == 0
+        said, _ = reader.communicate(timeout=60)
+    assert [json.loads(line)["user"] for line in said.splitlines()] == [f"u{number}" for number in range(20)]
+
+
+def test_a_device_is_an_output_and_only_a_file_is_resumed(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows({"user": "Hi"})
+    assert run(None, output="/dev/null") == 0
+    assert run(None, "--resume", output="/dev/null") == 2
+    assert "--resume needs a file, and /dev/null is not one." in capsys.readouterr().err
+    assert run(None, output=".") == 2
+    assert "cannot read or write: Is a directory" in capsys.readouterr().err
+
+
+def test_an_input_that_is_not_there_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "no.jsonl", "-o", "-"]) == 2
+    assert "distgen: cannot read no.jsonl: No such file or directory.\n" in capsys.readouterr().err
+
+
+def test_it_runs_in_any_thread() -> None:
+    write_rows({"user": "Hi"})
+    statuses: list[int] = []
+    thread = threading.Thread(target=lambda: statuses.append(run(None)))
+    thread.start()
+    thread.join()
+    assert statuses == [0]
+
+
+def test_version_and_formats(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("distgen ")
+    assert main(["formats"]) == 0
+    assert "\nchatml " in capsys.readouterr().out
+
+
+def test_render_as_messages_and_what_a_format_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows({"user": "Hi [/INST]"})
+    assert main(["render", "in.jsonl"]) == 0
+    assert capsys.readouterr().out == '[{"role": "user", "content": "Hi [/INST]"}]\n'
+    assert main(["render", "in.jsonl", "--format", "llama2"]) == 1
+    assert "row 1: user holds '[/INST]'" in capsys.readouterr().err
+
+
+def child(*arguments: str, **environment: str) -> list[str]:
+    pairs = [f"{name}={value}" for name, value in {"PYTHONPATH": str(Path(__file__).parents[2]), **environment}.items()]
+    return ["env", *pairs, sys.executable, "-m", "distgen", *arguments]
+
+
+def test_stdin_to_stdout_in_a_locale_without_letters() -> None:
+    given = '{"user": "é"}\n'.encode()
+    done = subprocess.run(child("run", "-", "-o", "-", LC_ALL="C"), input=given, capture_output=True, check=True)
+    assert json.loads(done.stdout)["user"] == "é"
+    assert b"1 rows answered" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    write_rows(*users(5_000))
+    with subprocess.Popen(child("run", "in.jsonl", "-o", "-"), stdout=-1, stderr=-1) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()
+    assert process.returncode == 1
+
+
+def test_progress_is_drawn_on_a_terminal_and_keeps_to_its_width(server: Server) -> None:
+    write_rows(*users(40))
+    server.script(delay=0.05)
+    main_side, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    given = ("run", "in.jsonl", "-o", "out.jsonl", "--base-url", server.url, "--model", "m", "--concurrency", "4")
+    with subprocess.Popen(child(*given, TERM="xterm"), stderr=side, stdout=side) as process:
+        os.close(side)
+        said = read_all(main_side).decode()
+    assert process.returncode == 0
+    drawn = [line for line in said.split("\r\x1b[K") if "/40 rows" in line]
+    assert drawn
+    assert max(map(len, drawn)) < 40
+
+
+@pytest.mark.parametrize("columns", [0, 30, 200])
+def test_a_failure_is_shown_between_lines_of_progress(
+    server: Server, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    write_rows(*users(5), {"user": None})
+    main_side, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    monkeypatch.setenv("TERM", "xterm")
+    with open(side, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert run(server) == 1
+    drawn = read_all(main_side).decode().split("\r\x1b[K")
+    assert any(line.startswith("distgen: row 6: invalid_row: ") for line in drawn)
+    assert max(len(line) for line in drawn if "/6 rows" in line) < (columns or 80)
+
+
+def test_a_log_has_lines_of_progress(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(*users(3))
+    monkeypatch.setattr("distgen.cli.run._LOG", 0.0)
+    assert run(server) == 0
+    assert "distgen: 3/3 rows, " in capsys.readouterr().err
+
+
+def test_stdout_and_stdin_may_be_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"user": "Hi"}\n')))
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(["run", "-", "-o", "-"]) == 0
+    assert json.loads(said.getvalue())["user"] == "Hi"
+
+
+def test_the_line_of_progress_leaves_out_what_nobody_knows() -> None:
+    assert progress_line(Counts(), None, 0.0) == "0 rows, 0.0 rows/s"
+
+
+def test_a_closed_reader_ends_a_run_in_this_process(server: Server) -> None:
+    write_rows(*users(3))
+    os.mkfifo("pipe")
+    with subprocess.Popen(["sh", "-c", "exec 3<pipe; exec 3<&-"]):
+        server.script(delay=0.3)
+        assert run(server, output="pipe") == 1
+
+
+def read_all(descriptor: int) -> bytes:
+    said = b""
+    with contextlib.suppress(OSError):  # Linux: EIO when the other side is closed
+        while part := os.read(descriptor, 65536):
+            said += part
+    os.close(descriptor)
+    return said
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_at_once(server: Server) -> None:
+    write_rows(*users(8))
+    server.script(then_always=Act(then="hang"))
+    given = ("run", "in.jsonl", "-o", "out.jsonl", "--base-url", server.url, "--model", "m")
+    with subprocess.Popen(child(*given), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while len(server.seen()) < 8:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        while "press Ctrl-C again" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 130
+
+
+def test_an_extra_that_is_missing_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows({"user": "Hi"})
+    monkeypatch.setitem(sys.modules, "distgen.backends.server", None)
+    assert run(None, "--base-url", "http://127.0.0.1:9/v1", "--model", "m") == 2
+    assert "install it: pip install 'distgen-llm[server]'." in capsys.readouterr().err
