@@ -22,22 +22,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from tempfile import SpooledTemporaryFile
-from typing import IO, Final, TypeAlias, TypeGuard, TypeVar, final
+from typing import IO, Final, TypeAlias, TypeGuard, final
 
-from returns.result import Failure, Result, Success
+from returns.result import Failure, Result
 
-from distgen.backends.generate import Batch, Generate
+from distgen.backends.generate import Generate
 from distgen.backends.server import Server, join_row
 from distgen.backends.wire.decoding import is_object, parse_json
 from distgen.completion import Completion
 from distgen.errors import RequestFailed
-from distgen.executors.call import Call, RowAnswer, call_backend
-from distgen.llm import LLM, Asked, RowResult
+from distgen.executors.call import Call, RowAnswer, check_batch
+from distgen.llm import LLM, Asked, P, R, RowResult
 from distgen.task import In, Out
 
-P = TypeVar("P")
-R = TypeVar("R")
-
+_Request: TypeAlias = tuple[dict[str, object], str]
 _Answer: TypeAlias = Result[tuple[Completion, ...], RequestFailed]
 
 # Source: OpenAI API reference, "Create batch", input_file_id: up to 50,000 requests and 200 MB a file.
@@ -70,9 +68,6 @@ def write(
     that is longer than `max_bytes` has a file of its own.
     """
     server, rows = _server_of(llm), llm.prepare(inputs, num_generations)
-    for name, limit in (("max_lines", max_lines), ("max_bytes", max_bytes)):
-        if limit < 1:
-            raise ValueError(f"{name} must be at least 1, got {limit}")
 
     def lines() -> Iterator[bytes]:
         for number, row in enumerate(rows):
@@ -113,8 +108,7 @@ def read(
                 answer: RowAnswer = ()
                 if isinstance(row, Asked):
                     requests = _requests(server, row.rendered, number, num_generations, takes_n)
-                    ids = [custom_id for _, custom_id in requests]
-                    answer = _read_row(server, row.rendered, ids, index.find(number), num_generations)
+                    answer = _read_row(server, row.rendered, [*requests], index.find(number), num_generations)
                 yield llm.read_row(row, answer)
 
     return answers()
@@ -134,9 +128,7 @@ def _server_of(llm: LLM[In, Out, P, R]) -> Server[P]:
     return backend
 
 
-def _requests(
-    server: Server[P], prompt: P, row: int, num_generations: int, takes_n: bool
-) -> Iterator[tuple[dict[str, object], str]]:
+def _requests(server: Server[P], prompt: P, row: int, num_generations: int, takes_n: bool) -> Iterator[_Request]:
     """Yield the body of each request of a row, and its id: row, sample and a digest of the body."""
     count, n = (1, num_generations) if takes_n else (num_generations, 1)
     for sample in range(count):
@@ -149,7 +141,7 @@ def _split(lines: Iterator[bytes], max_lines: int, max_bytes: int) -> Iterator[I
     def numbered() -> Iterator[tuple[int, bytes]]:
         number = count = size = 0
         for line in lines:
-            if count and (count == max_lines or size + len(line) > max_bytes):
+            if count >= max_lines or size + len(line) > max_bytes:
                 number, count, size = number + 1, 0, 0
             count, size = count + 1, size + len(line)
             yield number, line
@@ -160,7 +152,7 @@ def _split(lines: Iterator[bytes], max_lines: int, max_bytes: int) -> Iterator[I
 
 @final
 class _Index:
-    """The lines of each row, in a file. Each line is after the offset of the row's line before it."""
+    """The lines of each row, in a file. Before each line are the offset of the row's line before it, and its request."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -173,41 +165,31 @@ class _Index:
             return
         block, place = divmod(int(found[2]), _BLOCK)
         last, offset = self._last[block], self._file.tell()
-        self._file.write(_LINK.pack(last[place]) + line.rstrip(b"\r\n") + b"\n")
+        self._file.write(_LINK.pack(last[place]) + found[1] + b" " + line + b"\n")
         last[place] = offset + 1
 
-    def find(self, row: int) -> list[bytes]:
-        """Return the lines of a row, in the order in which they were added."""
+    def find(self, row: int) -> dict[str, list[bytes]]:
+        """Return the lines of a row by request, in the order in which they were added."""
+        lines = defaultdict[str, list[bytes]](list)
         block, place = divmod(row, _BLOCK)
-        lines: list[bytes] = []
-        link = self._last[block][place] if block in self._last else 0
+        link = self._last[block][place]
         while link:
             self._file.seek(link - 1)
             (link,) = _LINK.unpack(self._file.read(_LINK.size))
-            lines.append(self._file.readline())
-        return lines[::-1]
+            custom_id, _, line = self._file.readline().partition(b" ")
+            lines[custom_id.decode()].insert(0, line)
+        return lines
 
 
-def _read_row(server: Server[P], prompt: P, ids: Sequence[str], lines: Sequence[bytes], expected: int) -> RowAnswer:
+def _read_row(
+    server: Server[P], prompt: P, requests: Sequence[_Request], lines: Mapping[str, Sequence[bytes]], expected: int
+) -> RowAnswer:
     """Put the answer to a row together from its lines, with the checks of every backend."""
-    by_id = defaultdict[str, list[bytes]](list)
-    for line in lines:
-        if found := _CUSTOM_ID.search(line):
-            by_id[found[1].decode()].append(line)
-    came: list[Completion] = []
-    failures: list[_Answer] = []
-    for custom_id in ids:
-        for answer in _find(server, custom_id, by_id):
-            if isinstance(answer, Success):
-                came.extend(answer.unwrap()[: expected // len(ids)])
-            else:
-                failures.append(answer)
-    row = join_row(tuple(came), failures)
-
-    def answer_from_lines(prompts: Sequence[P], num_generations: int) -> Batch:
-        return [row]
-
-    return call_backend(Call(answer_from_lines, [prompt], expected))[0]
+    answers = [answer for _, custom_id in requests for answer in _find(server, custom_id, lines)]
+    came = [each for answer in answers for each in answer.value_or(())[: expected // len(requests)]]
+    row = join_row(tuple(came), [answer for answer in answers if isinstance(answer, Failure)])
+    checked = check_batch(Call(server, [prompt], expected), [row])
+    return checked[0] if isinstance(checked, tuple) else checked
 
 
 def _find(server: Server[P], custom_id: str, lines: Mapping[str, Sequence[bytes]]) -> list[_Answer]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import itertools
 import json
-import random
 import tracemalloc
 from collections.abc import Awaitable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -27,6 +25,7 @@ from distgen.errors import InvalidArgument, RequestFailed, WrongCount
 from distgen.formats import chatml, openai
 from distgen.formats.models.alibaba import qwen3
 from distgen.prompt import Messages
+from tests.support.batches import BatchServiceDouble, requests_of, result_line
 from tests.support.servers import Act, Server, chat_body, response, serving
 
 KEY: Final = "sk-1234567890"
@@ -56,15 +55,6 @@ def make_llm(url: str = "http://127.0.0.1:1/v1", params: Params | None = None) -
     return LLM(Task(to_prompt, Success), openai, backend, Asyncio(8), "asked")
 
 
-def requests_of(files: Iterable[Iterable[bytes]]) -> list[dict[str, Any]]:
-    return [json.loads(line) for lines in files for line in lines]
-
-
-def result_line(custom_id: str, body: bytes | None, status: int = 200, **rest: object) -> bytes:
-    answer = {"status_code": status, "request_id": "req-1", "body": body and json.loads(body)}
-    return json.dumps({"id": "r", "custom_id": custom_id, "response": answer, "error": None, **rest}).encode() + b"\n"
-
-
 def echo_lines(llm: ChatLLM, inputs: Iterable[str], n: int = 1, *, takes_n: bool = True) -> list[bytes]:
     """Result lines of a conforming service: each text is the prompt and the number of its line."""
     lines: list[bytes] = []
@@ -73,27 +63,6 @@ def echo_lines(llm: ChatLLM, inputs: Iterable[str], n: int = 1, *, takes_n: bool
         texts = [f"{body['messages'][-1]['content']}-{number}"] * body.get("n", 1)
         lines.append(result_line(request["custom_id"], chat_body(*texts)))
     return lines
-
-
-class BatchServiceDouble:
-    """Stands for a batch service: sends each request of a file to a server, and returns the result lines, shuffled."""
-
-    def __init__(self, server: Server) -> None:
-        self.port = server.port
-
-    def serve(self, files: Iterable[Iterable[bytes]], seed: int) -> list[list[bytes]]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port)
-        lines: list[bytes] = []
-        try:
-            for request in requests_of(files):
-                connection.request(request["method"], request["url"], json.dumps(request["body"]))
-                answer = connection.getresponse()
-                lines.append(result_line(request["custom_id"], answer.read(), answer.status))
-        finally:
-            connection.close()
-        lines = [line.replace(b'"request_id": "req-1"', b'"request_id": null') for line in lines]
-        random.Random(seed).shuffle(lines)
-        return [lines[0::2], lines[1::2]]
 
 
 def without_extra(row: RowResult[str]) -> RowResult[str]:
@@ -192,6 +161,7 @@ def test_ids_are_unique_and_short() -> None:
         pytest.param({"max_lines": 2}, [2, 2, 1], id="lines"),
         pytest.param({"max_bytes": 400}, [2, 2, 1], id="bytes"),
         pytest.param({"max_bytes": 1}, [1] * 5, id="each line is too long"),
+        pytest.param({"max_lines": 0}, [1] * 5, id="no line at all"),
     ],
 )
 def test_files_end_at_the_limits(limits: dict[str, Any], counts: list[int]) -> None:
@@ -223,11 +193,8 @@ def test_a_row_without_a_prompt_has_no_line_and_keeps_its_error(server: Server) 
 
 
 def test_arguments_are_checked_at_once() -> None:
-    backend = make_llm()
-    with pytest.raises(ValueError, match="max_lines must be at least 1, got 0"):
-        write(backend, ["a"], max_lines=0)
     with pytest.raises(TypeError, match="inputs must be an iterable of inputs"):
-        read(backend, "text", [])
+        read(make_llm(), "text", [])
     other = LLM(Task(Prompt, Success), chatml, echo, Sequential())
     for call in (lambda: write(other, ["a"]), lambda: read(other, ["a"], [])):
         with pytest.raises(TypeError, match=r"the backend must be a server\.chat or a server\.completions"):
@@ -309,7 +276,7 @@ def spoil(lines: list[bytes], how: str) -> list[bytes]:
         ("expired", "error_object", "This request could not be executed"),
         ("refused", "prompt_too_long", "too long"),
         ("error text", "status 400", "it raised"),
-        ("error body", "status 404", "no such model"),
+        ("error body", "status 404", "status 404: no such model;"),
         ("nothing", "no_choices", "'choices' is null"),
         ("no object", "no_choices", "'choices' is null"),
         ("empty", "no_choices", "'choices' is empty"),
