@@ -420,19 +420,25 @@ def test_a_stream_that_is_collected_in_a_call_of_its_own_ends(executor: Executor
     class Knot:
         """Refers to itself, so that only the collector finds it."""
 
-    first, dropped, collected = threading.Event(), threading.Event(), threading.Event()
+    submitted, dropped, collected = threading.Event(), threading.Event(), threading.Event()
+
+    def inputs() -> Iterator[str]:
+        yield from "01"
+        submitted.set()  # the engine asks for a third input, so that it has submitted the second
+        yield from map(str, count(2))
 
     def backend(prompts: Sequence[str], num_generations: int) -> Batch:
-        if prompts != ["0"] and first.wait(10) and dropped.wait(10):
+        if prompts == ["0"]:
+            submitted.wait(10)
+        elif dropped.wait(10):
             gc.collect()
             collected.set()
         return echo(prompts, num_generations)
 
     def drop() -> None:
         knot: Any = Knot()
-        knot.self, knot.stream = knot, LLM(PLAIN, default, backend, executor).stream(str(n) for n in count())
+        knot.self, knot.stream = knot, LLM(PLAIN, default, backend, executor).stream(inputs())
         assert texts(next(knot.stream)) == ["0"]
-        first.set()
 
     gc.collect()
     gc.disable()

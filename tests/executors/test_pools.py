@@ -149,11 +149,14 @@ def test_an_open_pool_stays_open() -> None:
 
 
 def test_closing_waits_for_the_running_calls_of_an_open_pool() -> None:
-    release = threading.Event()
+    begun, release = threading.Event(), threading.Event()
     finished: list[str] = []
 
     def backend(prompts: Sequence[str], num_generations: int) -> Batch:
-        if prompts[0] != "row 0":
+        if prompts[0] == "row 0":
+            begun.wait(10)
+        else:
+            begun.set()
             release.wait(10)
             finished.extend(prompts)
         return echo(prompts, num_generations)
