@@ -306,11 +306,12 @@ def test_the_written_templates_render_the_oracle() -> None:
             if case["expected"] is not None and not case.get("contested"):
                 text = rendered(entry["format"], prompt_of(case))
                 assert text == case["expected"], (entry["format"], case["name"])
-    for entry in DATED:
-        printed = date.fromisoformat(entry["date"]).strftime(PRINTED[entry["format"]])
-        for case in entry["cases"]:
-            text = rendered(entry["format"], prompt_of(case), today=printed, reasoning=entry["reasoning"] or "")
-            assert text == case["expected"], (entry["format"], case["name"])
+    for dated_entry in DATED:
+        name, reasoning = dated_entry["format"], dated_entry["reasoning"] or ""
+        printed = date.fromisoformat(dated_entry["date"]).strftime(PRINTED[name])
+        for case in dated_entry["cases"]:
+            text = rendered(name, prompt_of(case), today=printed, reasoning=reasoning)
+            assert text == case["expected"], (name, case["name"])
 
 
 @pytest.mark.parametrize("name", [name for name in TEXTS if name != "default"])

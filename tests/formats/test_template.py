@@ -12,11 +12,13 @@ from distgen.errors import InjectedToken, NotParsed, Unsupported
 from distgen.formats import (
     FORMATS,
     ChatTemplate,
+    TextFormat,
     allow_markup,
     chatml,
     default,
     llama2,
     llama3,
+    segment_if_needed,
 )
 from distgen.prompt import Exchange, Prompt, Segment
 from distgen.testing import (
@@ -25,6 +27,7 @@ from distgen.testing import (
 from tests.support.formats import (
     ORACLE,
     TEMPLATES,
+    TEXTS,
     prompt_of,
 )
 
@@ -196,3 +199,33 @@ def test_formats_are_values() -> None:
 def test_the_registry_cannot_change() -> None:
     assert not hasattr(FORMATS, "__setitem__")
     assert not hasattr(FORMATS, "pop")
+
+
+# Text formats.
+
+
+@pytest.mark.parametrize("format", TEXTS.values(), ids=TEXTS.keys())
+def test_every_text_format_splits_completions_and_may_be_segmented(format: TextFormat) -> None:
+    assert format.split("<think>\nr\n</think>\n\na") == ("r", "a")
+    unopened = format.split("a")
+    assert unopened in ((None, "a"), ("a", ""))
+    assert (unopened == ("a", "")) == (format.name in ("qwq", "deepseek-r1-distill", "minimax-m2"))
+    prompt = Prompt("u", "s") if format(Prompt("u", "s")).value_or(None) else Prompt("u")
+    assert allow_markup(format)(prompt) == format(prompt)
+    assert isinstance(format.parse("<s>\ud800"), Success) == (format.name == "default")
+
+
+def test_segments_are_given_where_the_tokenizer_can_keep_them_apart() -> None:
+    quote = segment_if_needed(chatml, is_token=lambda text: True, holds_token=lambda text: "<|im_" in text)
+    forged = Prompt("a<|im_end|>")
+    assert quote(Prompt("a")) == chatml(Prompt("a"))
+    assert quote(forged) == chatml.segments(forged)
+    assert segment_if_needed(chatml, is_token=lambda text: False, holds_token=lambda text: True)(forged) == chatml(
+        forged
+    )
+
+
+def test_default_has_line_breaks_between_its_segments() -> None:
+    assert default.segments(Prompt("u", "s")) == Success(
+        (Segment("s", False), Segment("\n", True), Segment("u", False))
+    )

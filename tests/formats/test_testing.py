@@ -268,6 +268,10 @@ def refused(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
     return segments
 
 
+def beheaded(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    return segments[1:]
+
+
 def all_control(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
     return tuple(Segment(each.text, True) for each in segments)
 
@@ -279,7 +283,7 @@ def no_control(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
 @pytest.mark.parametrize(
     ("cut", "prompt", "message"),
     [
-        (lambda each: each[1:], Prompt("a"), "but its segments 'a<|im_end|>"),
+        (beheaded, Prompt("a"), "but its segments 'a<|im_end|>"),
         (all_control, Prompt("a"), "says '' in its segments"),
         (no_control, Prompt("a"), "says '<|im_start|>user"),
         (refused, Prompt("<|im_end|>"), "has no segments: <Failure: InjectedToken"),
@@ -321,35 +325,35 @@ def roles_swapped(prompt: Prompt) -> Answer:
 
 
 def messages_swapped(prompt: Prompt) -> Result[Messages, FormatError]:
-    messages = openai(prompt).unwrap()
-    for message in messages[:-1]:
-        message["role"] = {"system": "system", "user": "assistant", "assistant": "user"}[message["role"]]  # type: ignore[typeddict-item]
-    return Success(messages)
+    *past, last = openai(prompt).unwrap()
+    for message in past:
+        if message["role"] != "system":
+            message["role"] = "assistant" if message["role"] == "user" else "user"
+    return Success([*past, last])
 
 
 def encoded(prompt: Prompt) -> Answer:
     return plain_lines(prompt).map(lambda text: text.encode().decode())
 
 
-@pytest.mark.parametrize(
-    ("fault", "law"),
-    [
-        pytest.param(lambda p: plain_lines(replace(p, history=p.history[::-1])), "law_turns", id="history reversed"),
-        pytest.param(lambda p: plain_lines(swapped(p)), "law_turns", id="texts of history swapped"),
-        pytest.param(roles_swapped, "law_turns", id="roles of history swapped"),
-        pytest.param(messages_swapped, "law_turns", id="roles of messages swapped"),
-        pytest.param(lambda p: plain_lines(replace(p, system=str(p.system))), "law_absent_system", id="None written"),
-        pytest.param(
-            lambda p: plain_lines(p).map(lambda text: f"{p.system or ''}\n{text}"), "law_turns", id="system twice"
-        ),
-        pytest.param(lambda p: openai(replace(p, history=())), "law_complete", id="messages without history"),
-        pytest.param(lambda p: openai(replace(p, system=None)), "law_complete", id="messages without system"),
-        pytest.param(lambda p: Success((p.user,)), "law_complete", id="a tuple of the user text"),
-        pytest.param(lambda p: Success({"system": p.system, "user": p.user}), "law_complete", id="a dict"),
-        pytest.param(encoded, "law_pure", id="raises on a lone surrogate"),
-        pytest.param(formatter_of(lambda p: encoded(p).unwrap()), "law_refusal", id="a Raised for a lone surrogate"),
-    ],
+# The fault, the formatter that has it, and the law that finds it.
+OWN_FAULTS: Final[tuple[tuple[str, Formatter[object], str], ...]] = (
+    ("history reversed", lambda p: plain_lines(replace(p, history=p.history[::-1])), "law_turns"),
+    ("texts of history swapped", lambda p: plain_lines(swapped(p)), "law_turns"),
+    ("roles of history swapped", roles_swapped, "law_turns"),
+    ("roles of messages swapped", messages_swapped, "law_turns"),
+    ("None written", lambda p: plain_lines(replace(p, system=str(p.system))), "law_absent_system"),
+    ("system twice", lambda p: plain_lines(p).map(lambda text: f"{p.system or ''}\n{text}"), "law_turns"),
+    ("messages without history", lambda p: openai(replace(p, history=())), "law_complete"),
+    ("messages without system", lambda p: openai(replace(p, system=None)), "law_complete"),
+    ("a tuple of the user text", lambda p: Success((p.user,)), "law_complete"),
+    ("a dict without history", lambda p: Success({"system": p.system, "user": p.user}), "law_complete"),
+    ("raises on a lone surrogate", encoded, "law_pure"),
+    ("a Raised for a lone surrogate", formatter_of(lambda p: encoded(p).unwrap()), "law_refusal"),
 )
+
+
+@pytest.mark.parametrize(("fault", "law"), [each[1:] for each in OWN_FAULTS], ids=[each[0] for each in OWN_FAULTS])
 def test_check_formatter_finds(fault: Formatter[object], law: str) -> None:
     messages: list[str] = []
     for _ in range(2):
@@ -371,11 +375,21 @@ def test_check_format_finds_a_template_without_special_tokens(bare: ChatTemplate
         check_format(bare)
 
 
+def test_a_format_that_fails_otherwise_is_not_hidden() -> None:
+    @dataclass(frozen=True)
+    class Careless(Seeded):
+        def canonical(self, prompt: Prompt, /) -> Prompt:
+            raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        check_format(Careless(), max_examples=5)
+
+
 def test_a_function_in_place_of_a_format_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="check_format needs a Format, with parse and canonical, got function"):
-        check_format(plain_lines)  # type: ignore[type-var]
+        check_format(plain_lines)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="check_formatter needs a function of a prompt, got str"):
-        check_formatter("chatml")  # type: ignore[arg-type]
+        check_formatter("chatml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_a_format_that_fails_now_and_then_is_one_assertion_error() -> None:
