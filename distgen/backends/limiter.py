@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from typing import Final, final
 
-_WINDOW: Final = 4  # answers for each place before one more place is tried
+_WINDOW: Final = 1  # answers for each place before one more place is tried
 _LONGEST_WINDOW: Final = 64
 
 

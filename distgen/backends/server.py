@@ -47,6 +47,7 @@ _Answer: TypeAlias = Result[tuple[Completion, ...], RequestFailed]
 
 _REFUSES_N: Final = (400, 422)  # statuses with which servers refuse n > 1; a validator, as FastAPI's, answers 422
 _STOP_CHECK: Final = 0.1  # seconds
+_BUSY_WAIT: Final = 0.05  # seconds; a server that answers others has a place soon
 _RETRY: Final = Retry()
 
 
@@ -152,12 +153,14 @@ class Server(Generic[P]):
                 failed = replace(answer.failure(), usage=spent)
                 outcome = Outcome(fault, failed.retry_after, waited)
                 wait = self.retry.decide(history, outcome, waited, random.random())
+                is_busy = outcome.fault == "overload" and outcome.hint is None and limiter.under_way > 1
                 self._slow_down(limiter, run, outcome, wait)
             finally:
                 limiter.leave()
             if wait is None:
                 return Failure(failed)
             history.append(outcome)
+            wait = min(wait, _BUSY_WAIT) if is_busy else wait
             if not await limiter.sleep(wait, run):
                 break
             waited += wait

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from typing import Any
@@ -283,6 +283,19 @@ def test_a_backend_whose_run_was_left_is_used_again(server: Server) -> None:
     assert [single(row) for row in llm.generate(["b", "c"])] == [Success("b"), Success("c")]
 
 
+def test_a_backend_that_does_not_wait_has_no_waits_to_end() -> None:
+    async def shout(prompts: Sequence[str], num_generations: int) -> Batch:
+        return [[Completion(prompt.upper())] * num_generations for prompt in prompts]
+
+    async def end_waits_before_any_row() -> None:
+        completions("http://127.0.0.1/v1", model="m").end_waits()
+
+    backend = blocking(shout)
+    backend.end_waits()
+    asyncio.run(end_waits_before_any_row())
+    assert shown(backend(["a"], 1)[0]) == ["A"]
+
+
 # Usage
 
 
@@ -333,7 +346,7 @@ def parse_text(text: str) -> Result[str, str]:
 
 def reason_of(parsed: Result[str, ParseFailed | NoText]) -> str:
     match parsed:
-        case Success(text):
+        case Success(str(text)):
             return text
         case Failure(NoText(reason=reason)):
             return reason
