@@ -476,10 +476,13 @@ def test_a_kill_in_the_middle_of_the_final_ordering_leaves_all_rows(path: Path) 
     assert child.wait() == -signal.SIGKILL
     os.close(reader)
     assert 0 < len(half) < len(ordered)
+    assert path.is_file()
     assert path.read_bytes() == shuffled
     pipe.unlink()
     pipe.write_bytes(half)
-    assert asked_in(record(path, words)) == []
+    with path.open("rb") as old:
+        assert asked_in(record(path, words)) == []
+        assert old.read() == shuffled  # the file was replaced, and never changed in place
     assert path.read_bytes() == ordered
     assert sorted(os.listdir(path.parent)) == ["out.jsonl", "out.jsonl.distgen.json"]
 

@@ -84,7 +84,8 @@ def measure_ordering(path: Path, rows: int, text: str) -> float:
     write_backwards(path, rows, text)
     size = path.stat().st_size
     ended = subprocess.run([sys.executable, __file__, "--order", str(path)], stdout=subprocess.PIPE, check=True)
-    took, memory = json.loads(ended.stdout)
+    figures: list[float] = json.loads(ended.stdout)
+    took, memory = figures
     with path.open("rb") as file:
         assert [json.loads(file.readline())["row"] for _ in range(3)] == [1, 2, 3]
     print(f"reading and ordering {rows:,} rows, {size / MIB:,.0f} MiB: {took:.1f} s, {memory / MIB:.1f} MiB of memory")
