@@ -91,7 +91,7 @@ def _server(
             proxy=_find_proxy(url),
             stop=stop,
         )
-        return _time(backend, add_latency)
+        return _time(backend, stop, add_latency)
 
     executor = Asyncio(options.concurrency)
     if isinstance(format, ChatMessages):
@@ -101,12 +101,13 @@ def _server(
 
 
 def _time(
-    backend: Generate[_P, Awaitable[Batch]], add_latency: Callable[[float], object]
+    backend: Generate[_P, Awaitable[Batch]], stop: Event, add_latency: Callable[[float], object]
 ) -> Generate[_P, Awaitable[Batch]]:
     async def ask(prompts: Sequence[_P], num_generations: int) -> Batch:
         started = time.monotonic()
         answer = await backend(prompts, num_generations)
-        add_latency(time.monotonic() - started)
+        if not stop.is_set():  # rows that are given up have no latency
+            add_latency(time.monotonic() - started)
         return answer
 
     return ask

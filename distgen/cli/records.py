@@ -223,7 +223,7 @@ def _from_texts(name: str, user: object, fields: Fields) -> Prompt | BadRow:
         return BadRow("invalid_row", f"{json.dumps(name)} is {_json_type(user)}, not text")
     if not isinstance(system, str | None):
         return BadRow("invalid_row", f'"system" is {_json_type(system)}, not text')
-    history = fields.get("history") or []
+    history: object = fields.get("history") or list[object]()
     for pair in history if is_list(history) else [history]:
         match pair:
             case [str(asked), str(answered)]:
