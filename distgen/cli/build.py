@@ -63,9 +63,8 @@ def build_llm(options: Options, stop: Event, add_latency: Callable[[float], obje
         if options.base_url:
             return _server(options, options.base_url, format, stop, add_latency)
     except ImportError as error:
-        raise UsageError(
-            f"{error}; install it: pip install 'distgen-llm[{'hf' if options.hf else 'server'}]'."
-        ) from error
+        option, extra = ("--hf", "hf") if options.hf else ("--base-url", "server")
+        raise UsageError(f"{option} needs more libraries: pip install 'distgen-llm[{extra}]'.") from error
     except (OSError, ValueError) as error:
         raise UsageError(to_flags(str(error))) from error
     print("distgen: no --base-url, so this is a rehearsal: each prompt is its own answer", file=sys.stderr)

@@ -167,7 +167,7 @@ def _end_of_failures(state: _State) -> _End | None:
     kind, rows = state.streak
     if not rows or rows < state.counts.rows or (kind == "missing_field" and state.counts.answered_before):
         return None
-    return _End(UNUSABLE, f"all {rows} rows failed with {kind}")
+    return _End(UNUSABLE, f"every row failed with {kind}")
 
 
 def _ask(options: Options, llm: SupportsGenerate[Record, str], records: Iterator[Record]) -> _Events:
