@@ -63,9 +63,8 @@ def build_llm(options: Options, stop: Event, add_latency: Callable[[float], obje
         if options.base_url:
             return _server(options, options.base_url, format, stop, add_latency)
     except ImportError as error:
-        raise UsageError(
-            f"{error}; install it: pip install 'distgen-llm[{'hf' if options.hf else 'server'}]'."
-        ) from error
+        option, extra = ("--hf", "hf") if options.hf else ("--base-url", "server")
+        raise UsageError(f"{option} needs more libraries: pip install 'distgen-llm[{extra}]'.") from error
     except (OSError, ValueError) as error:
         raise UsageError(to_flags(str(error))) from error
     print("distgen: no --base-url, so this is a rehearsal: each prompt is its own answer", file=sys.stderr)
@@ -91,7 +90,7 @@ def _server(
             proxy=_find_proxy(url),
             stop=stop,
         )
-        return _time(backend, add_latency)
+        return _time(backend, stop, add_latency)
 
     executor = Asyncio(options.concurrency)
     if isinstance(format, ChatMessages):
@@ -101,12 +100,13 @@ def _server(
 
 
 def _time(
-    backend: Generate[_P, Awaitable[Batch]], add_latency: Callable[[float], object]
+    backend: Generate[_P, Awaitable[Batch]], stop: Event, add_latency: Callable[[float], object]
 ) -> Generate[_P, Awaitable[Batch]]:
     async def ask(prompts: Sequence[_P], num_generations: int) -> Batch:
         started = time.monotonic()
         answer = await backend(prompts, num_generations)
-        add_latency(time.monotonic() - started)
+        if not stop.is_set():  # rows that are given up have no latency
+            add_latency(time.monotonic() - started)
         return answer
 
     return ask

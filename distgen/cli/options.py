@@ -173,7 +173,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(mode="new")
     for mode, does in (
         ("resume", "keep the answered rows of the output and ask the rest"),
-        ("overwrite", "replace it"),
+        ("overwrite", "replace the output"),
     ):
         modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, help=does)
     add("--max-total-tokens", type=_positive, metavar="N", help="ask no more once this run took N tokens")

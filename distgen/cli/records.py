@@ -29,7 +29,13 @@ RESERVED: Final = ("row", "model", "error", "error_message", "generations")
 """Names of our own fields in output rows."""
 
 _PANDAS: Final = "python -c \"import pandas; pandas.read_{}('{}').to_json('rows.jsonl', orient='records', lines=True)\""
-_JSON_TYPES: Final = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}
+_JSON_TYPES: Final[Mapping[type, str]] = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+}
 
 Fields: TypeAlias = dict[str, object]
 
@@ -160,17 +166,14 @@ def _split_generations(fields: Fields | BadRow) -> list[Fields | BadRow]:
     if isinstance(fields, BadRow):
         return [fields]
     inputs: Fields = {name: value for name, value in fields.items() if name not in RESERVED}
-    records: list[Fields | BadRow] = []
-    match fields.get("generations"):
-        case [*generations]:
-            for number, each in enumerate(generations, 1):
-                if is_object(each) and has_text(each):
-                    records.append(
-                        {**inputs, "text": each["text"], "generation": number, "source_row": fields.get("row")}
-                    )
-        case _:
-            records.append(BadRow("invalid_row", '--each-generation needs rows with "generations"'))
-    return records
+    generations = fields.get("generations")
+    if not is_list(generations):
+        return [BadRow("invalid_row", '--each-generation needs rows with "generations"')]
+    return [
+        {**inputs, "text": each["text"], "generation": number, "source_row": fields.get("row")}
+        for number, each in enumerate(generations, 1)
+        if is_object(each) and has_text(each)
+    ]
 
 
 def _rename_reserved(fields: Fields) -> Fields:
@@ -200,9 +203,12 @@ def _prompt(fields: Fields, where: PromptFields) -> Prompt | BadRow:
 
 
 def _from_messages(value: object) -> Prompt | BadRow:
-    if not _is_list(value):
+    if not is_list(value):
         return BadRow("invalid_row", f'"messages" is {_json_type(value)}, not a list')
-    found = Prompt.from_messages(value)
+    messages = [each for each in value if is_object(each)]
+    if len(messages) < len(value):
+        return BadRow("invalid_row", '"messages" holds something that is not a message object')
+    found = Prompt.from_messages(messages)
     return _bad_messages(found.failure()) if isinstance(found, Failure) else found.unwrap()
 
 
@@ -217,8 +223,8 @@ def _from_texts(name: str, user: object, fields: Fields) -> Prompt | BadRow:
         return BadRow("invalid_row", f"{json.dumps(name)} is {_json_type(user)}, not text")
     if not isinstance(system, str | None):
         return BadRow("invalid_row", f'"system" is {_json_type(system)}, not text')
-    history = fields.get("history") or []
-    for pair in history if isinstance(history, list) else [history]:
+    history: object = fields.get("history") or list[object]()
+    for pair in history if is_list(history) else [history]:
         match pair:
             case [str(asked), str(answered)]:
                 exchanges.append(Exchange(asked, answered))
@@ -262,7 +268,8 @@ def is_object(value: object) -> TypeIs[Fields]:
     return isinstance(value, dict)
 
 
-def _is_list(value: object) -> TypeIs[list[Fields]]:  # Prompt.from_messages checks what is in it
+def is_list(value: object) -> TypeIs[list[object]]:
+    """Return True for a JSON list."""
     return isinstance(value, list)
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from returns.result import Failure, Result, Success
 
-from distgen.cli.records import RESERVED, BadRow, Fields, Record, has_text, is_object
+from distgen.cli.records import RESERVED, BadRow, Fields, Record, has_text, is_list, is_object
 from distgen.completion import Completion, TokenLogprob, Usage
 from distgen.errors import Raised, RequestFailed, WrongCount, error_kind, explain
 from distgen.llm import RowResult
@@ -48,11 +48,10 @@ def decode(row: Mapping[str, object]) -> Result[tuple[Record, int], str]:
     >>> decode({"user": "Hi", "generations": [{"text": "Hello", "error": ""}]}).map(lambda found: found[1])
     <Success: 1>
     """
-    match row.get("generations"):
-        case [*generations]:
-            texts = sum(is_object(each) and has_text(each) for each in generations)
-        case _:
-            return Failure('it has no "generations"')
+    generations = row.get("generations")
+    if not is_list(generations):
+        return Failure('it has no "generations"')
+    texts = sum(is_object(each) and has_text(each) for each in generations)
     fields = {name: value for name, value in row.items() if name not in RESERVED}
     written = json.dumps(fields, ensure_ascii=False)
     return Success((Record(0, fields, written, BadRow("invalid_row", "it is an output row")), texts))

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -167,7 +167,7 @@ def _end_of_failures(state: _State) -> _End | None:
     kind, rows = state.streak
     if not rows or rows < state.counts.rows or (kind == "missing_field" and state.counts.answered_before):
         return None
-    return _End(UNUSABLE, f"all {rows} rows failed with {kind}")
+    return _End(UNUSABLE, f"every row failed with {kind}")
 
 
 def _ask(options: Options, llm: SupportsGenerate[Record, str], records: Iterator[Record]) -> _Events:
@@ -175,7 +175,6 @@ def _ask(options: Options, llm: SupportsGenerate[Record, str], records: Iterator
     path = Path(options.output)
     to_row = partial(encode, options.model, options.num_generations)
     if options.output != "-" and (path.is_file() or not path.exists()):
-        where = options.fields
         yield from journal.run(
             llm,
             records,
@@ -184,15 +183,7 @@ def _ask(options: Options, llm: SupportsGenerate[Record, str], records: Iterator
             decode,
             options.mode,
             num_generations=options.num_generations,
-            settings={
-                "model": options.model,
-                "format": options.format,
-                "no_bos": options.no_bos,
-                "hf": options.hf,
-                "system": where.system,
-                "user_field": where.user_field,
-                "template": where.template,
-            },
+            settings=_settings(options),
             params={**options.params, **options.extra},
         )
         return
@@ -204,6 +195,19 @@ def _ask(options: Options, llm: SupportsGenerate[Record, str], records: Iterator
             if (error_of(record, answer) or ("",))[0] != "stopped":
                 write(to_json_line(to_row(record, answer)).decode())
                 yield Success(Written(record.number, record, answer))
+
+
+def _settings(options: Options) -> Mapping[str, object]:
+    """Return the options that must stay the same when a file is resumed."""
+    return {
+        "model": options.model,
+        "format": options.format,
+        "no_bos": options.no_bos,
+        "hf": options.hf,
+        "system": options.fields.system,
+        "user_field": options.fields.user_field,
+        "template": options.fields.template,
+    }
 
 
 @contextmanager

@@ -33,7 +33,7 @@ FILES = {
 }
 
 
-@pytest.fixture(params=FILES, ids=FILES)
+@pytest.fixture(params=list(FILES))
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     answers = FILES[request.param]
     records = parse_records([json.dumps({"user": "Hi"}).encode()] * len(answers), PromptFields())

@@ -32,10 +32,8 @@ BAD = {
     ),
     "no list": (b'{"messages": "Hi"}', '"messages" is text, not a list'),
     "no conversation": (b'{"messages": []}', '"messages" is not a conversation: there is no user message'),
-    "no message": (
-        b'{"messages": [7]}',
-        "\"messages\" is not a conversation at 0: the message is int, not an object with 'role' and 'content'",
-    ),
+    "no message": (b'{"messages": [7]}', '"messages" holds something that is not a message object'),
+    "no role": (b'{"messages": [{"content": "Hi"}]}', '"messages" is not a conversation at 0: role is None where'),
     "both": (b'{"messages": [], "user": "Hi"}', 'it has both "user" and "messages"; choose one with --user-field'),
     "empty": (b"{}", 'it has no field "user"; it is empty; --user-field or --template names another'),
 }

@@ -21,8 +21,11 @@ from typing import Any
 
 import pytest
 
+from distgen.backends.generate import Batch
 from distgen.cli import main
 from distgen.cli.progress import Counts, progress_line
+from distgen.completion import Completion
+from distgen.prompt import Rendered
 from tests.support.servers import Act, Server, chat_body, response, serving
 
 KEYS = ["row", "model", "error", "error_message", "generations"]
@@ -72,9 +75,11 @@ def test_every_row_has_the_same_keys_and_no_null(server: Server, capsys: pytest.
     assert [[*row][-5:] for row in rows] == [KEYS] * 4
     assert [row["error"] for row in rows] == ["", "status 400", "invalid_row", "missing_field"]
     assert [len(row["generations"]) for row in rows] == [2] * 4
-    types = {tuple((key, type(value)) for key, value in each.items()) for row in rows for each in row["generations"]}
+    types = {
+        tuple((key, type(value).__name__) for key, value in each.items()) for row in rows for each in row["generations"]
+    }
     assert len(types) == 1
-    assert type(None) not in dict(types.pop()).values()
+    assert "NoneType" not in dict(types.pop()).values()
     said = capsys.readouterr().err
     assert 'row 3: invalid_row: "user" is null, not text.' in said
     assert "1 rows answered, 3 failed (" in said
@@ -203,7 +208,7 @@ def test_a_second_run_judges_each_generation(server: Server) -> None:
         ),
         (["--param", "stop=END"], "is not KEY=JSON, such as"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ids=lambda value: str(value).replace("'", ""),
 )
 def test_usage_errors_are_one_sentence(capsys: pytest.CaptureFixture[str], arguments: Sequence[str], said: str) -> None:
     write_rows({"user": "Hi"})
@@ -342,7 +347,7 @@ def test_fewer_rows_than_concurrency_that_all_fail_alike_end_with_the_reason(
     write_rows(*users(3))
     server.script(then_always=act)
     assert run(server) == 2
-    assert f"distgen: all 3 rows failed with {kind}.\n" in capsys.readouterr().err
+    assert f"distgen: every row failed with {kind}.\n" in capsys.readouterr().err
     server.script()
     assert run(server) == 0
 
@@ -353,7 +358,7 @@ def test_a_refused_connection_ends_the_run(capsys: pytest.CaptureFixture[str]) -
     assert run(None, *arguments) == 2
     said = capsys.readouterr().err
     assert "check that the server is up, and --base-url." in said
-    assert "all 3 rows failed with connection" in said
+    assert "every row failed with connection" in said
 
 
 def test_a_connection_that_breaks_is_no_reason_to_end(server: Server) -> None:
@@ -591,4 +596,47 @@ def test_an_extra_that_is_missing_is_one_sentence(
     write_rows({"user": "Hi"})
     monkeypatch.setitem(sys.modules, "distgen.backends.server", None)
     assert run(None, "--base-url", "http://127.0.0.1:9/v1", "--model", "m") == 2
-    assert "install it: pip install 'distgen-llm[server]'." in capsys.readouterr().err
+    assert "--base-url needs more libraries: pip install 'distgen-llm[server]'." in capsys.readouterr().err
+
+
+class StubModel:
+    """A stand-in for a transformers model: it answers each prompt with its text."""
+
+    device, dtype = "cpu", "float32"
+
+    def is_special_token(self, text: str) -> bool:
+        return text.startswith("<|im_")
+
+    def has_special_token(self, text: str) -> bool:
+        return "<|im_" in text
+
+    def __call__(self, prompts: Sequence[Rendered], num_generations: int) -> Batch:
+        texts = (prompt if isinstance(prompt, str) else "".join(part.text for part in prompt) for prompt in prompts)
+        return [[Completion(text)] * num_generations for text in texts]
+
+
+def test_a_model_in_this_process_takes_its_own_params(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows({"user": "Hi <|im_end|>"})
+    given: list[Mapping[str, object]] = []
+
+    def load(name: str, *, params: Mapping[str, object], options: Mapping[str, object]) -> StubModel:
+        given.extend([params, options])
+        return StubModel()
+
+    monkeypatch.setattr("distgen.backends.hf.load", load)
+    more = ["--param", "seed=1", "--param", "top_k=9", "--extra", "min_p=0.1"]
+    assert run(None, "--hf", "folder/tiny", "--format", "chatml", *more) == 0
+    assert given == [{"stop": ("<|im_end|>",), "seed": 1}, {"top_k": 9, "min_p": 0.1}]
+    assert written()[0]["model"] == "tiny"
+    assert "Hi <|im_end|>" in written()[0]["generations"][0]["text"]
+    assert "distgen: running on cpu (float32)" in capsys.readouterr().err
+    assert run(None, "--hf", "folder/tiny", "--format", "openai") == 2
+    assert "--format openai is for servers" in capsys.readouterr().err
+
+
+def test_stdout_of_the_process_is_written_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    write_rows({"user": "Hi"})
+    assert run(None, output="-") == 0
+    assert json.loads(capfd.readouterr().out)["user"] == "Hi"
