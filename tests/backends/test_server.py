@@ -436,8 +436,9 @@ def test_a_header_that_cannot_be_sent_is_a_reason(server: Server) -> None:
     ],
 )
 def test_a_wrong_argument_is_named(arguments: dict[str, Any], said: str) -> None:
+    given: dict[str, Any] = {"base_url": "http://127.0.0.1/v1", "model": "m", **arguments}
     with pytest.raises(ValueError, match=said):
-        chat(**{"base_url": "http://127.0.0.1/v1", "model": "m", **arguments})
+        chat(**given)
 
 
 def test_a_query_string_is_kept_and_not_shown(server: Server) -> None:
@@ -491,8 +492,12 @@ def test_a_cancelled_row_gives_its_place_back(server: Server) -> None:
 def test_threads_share_one_loop_and_its_connections(server: Server) -> None:
     server.script(to={"1": [FAILED]})
     generate = blocking(completions(server.url, model="m"))
+
+    def ask(number: int) -> Row:
+        return generate([str(number)], 1)[0]
+
     with ThreadPoolExecutor(8) as pool:
-        rows = [batch[0] for batch in pool.map(lambda number: generate([str(number)], 1), range(40))]
+        rows = list(pool.map(ask, range(40)))
     assert [shown(row) for row in rows] == [["0"], "status", *([str(number)] for number in range(2, 40))]
     assert server.connections() <= 8
     assert sum(thread.name == "blocking backends" for thread in threading.enumerate()) == 1

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 ROOT: Final = Path(__file__).parents[2]
 BOUND: Final = 0.95
 # Which tests read which modules; the first folder or file that fits is taken.
-TESTS: Final = {
+TESTS: Final[dict[str, list[str]]] = {
     "distgen/prompt.py": ["tests/test_prompt.py", "distgen/prompt.py"],
     "distgen/completion.py": ["tests/test_completion.py", "distgen/completion.py"],
     "distgen/errors.py": ["tests/test_errors.py", "distgen/errors.py"],
@@ -47,7 +47,10 @@ _PAIRS: Final[tuple[tuple[type[ast.AST], type[ast.AST]], ...]] = (
     (ast.And, ast.Or),
     (ast.Add, ast.Sub),
 )
-SWAPS: Final = dict((*_PAIRS, *((right, left) for left, right in _PAIRS)))
+SWAPS: Final[dict[type[ast.AST], type[ast.AST]]] = {
+    **dict(_PAIRS),
+    **{right: left for left, right in _PAIRS},
+}
 
 
 class Mutant(NamedTuple):
@@ -59,7 +62,8 @@ class Mutant(NamedTuple):
 
 
 def tests_of(path: str) -> list[str]:
-    return next((tests for prefix, tests in TESTS.items() if path.startswith(prefix)), [])
+    found = [tests for prefix, tests in TESTS.items() if path.startswith(prefix)]
+    return found[0] if found else []
 
 
 def mutants_of(path: str) -> Iterator[Mutant]:

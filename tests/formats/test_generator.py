@@ -20,9 +20,9 @@ TEMPLATE = """\
 def test_a_template_is_rendered_as_transformers_does() -> None:
     (case,) = render(TEMPLATE, {"bos_token": "<s>"}, "2024-02-29", [CASE])
     assert case["expected"] == '<s>[user]a\n[assistant]b\n[user]u\n["<s>", "é"] 29 Feb 2024 asked'
-    assert case["error"] is None
+    assert case.get("error") is None
 
 
 def test_a_template_that_raises_has_no_text() -> None:
     (case,) = render("{{ raise_exception('no system role') }}", {}, "2024-02-29", [CASE])
-    assert (case["expected"], case["error"]) == (None, "TemplateError: no system role")
+    assert (case["expected"], case.get("error")) == (None, "TemplateError: no system role")

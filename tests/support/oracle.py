@@ -106,8 +106,8 @@ def render(template: str, variables: Mapping[str, object], today: str, cases: Se
     """
     jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     jinja.filters["tojson"] = to_json
-    jinja.globals |= {"raise_exception": raise_exception, "strftime_now": datetime.fromisoformat(today).strftime}
-    compiled = jinja.from_string(template)
+    names = {"raise_exception": raise_exception, "strftime_now": datetime.fromisoformat(today).strftime}
+    compiled = jinja.from_string(template, globals=names)
     given = {"tools": None, "documents": None, "add_generation_prompt": True, **variables}
     rendered: list[Case] = []
     for case in cases:
@@ -139,9 +139,9 @@ def days_of(source: Source) -> list[Dated]:
 
 
 def render_day(source: Source, template: str, day: Dated) -> Dated:
-    printed = {name: date.fromisoformat(day["date"]).strftime(form) for name, form in source["dated"].items()}
+    printed = {name: date.fromisoformat(day["date"]).strftime(form) for name, form in source.get("dated", {}).items()}
     effort = {} if day["reasoning"] is None else {"reasoning_effort": day["reasoning"]}
-    variables = {**source["variables"], **printed, **effort}
+    variables = {**source.get("variables", {}), **printed, **effort}
     return {**day, "cases": render(template, variables, day["date"], day["cases"])}
 
 
@@ -154,7 +154,7 @@ def main(folder: Path) -> None:
         if "template" not in source or not (folder / source["template"]).is_file():
             continue
         template = (folder / source["template"]).read_text("utf-8")
-        variables, today, edge = source["variables"], source.get("today", DAYS[0]), edges_of(source)
+        variables, today, edge = source.get("variables", {}), source.get("today", DAYS[0]), edges_of(source)
         cases = render(template, variables, today, source["cases"] or ORACLE[0]["cases"])
         edge_cases = render(template, variables, today, edge["cases"])
         oracle[name] = {**source, "cases": cases}
