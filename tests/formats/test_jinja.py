@@ -301,7 +301,7 @@ def sources() -> st.SearchStrategy[str]:
 def test_a_template_made_of_the_grammar_renders_as_in_a_plain_environment() -> None:
     rendered = Counter[bool]()
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(sources())
     def hold(source: str) -> None:
         answer = jinja("{% for m in messages %}{{ m.content }}{% endfor %}" + source, bos="<s>")(Prompt("a b"))
@@ -314,7 +314,7 @@ def test_a_template_made_of_the_grammar_renders_as_in_a_plain_environment() -> N
             assert answer == Success(theirs)
 
     hold()
-    assert rendered[True] >= 30
+    assert rendered[True] >= 10
 
 
 # What is refused.

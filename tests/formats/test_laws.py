@@ -42,7 +42,7 @@ LAWS: Final[tuple[Law, ...]] = (law_pure, law_complete, law_refusal, law_no_forg
 
 @every_kind
 def test_laws(template: TextFormat) -> None:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(prompts() | adversarial_prompts(template))
     def hold(prompt: Prompt) -> None:
         for law in LAWS:

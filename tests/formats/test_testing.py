@@ -209,7 +209,7 @@ FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
 @pytest.mark.parametrize(("fault", "laws"), [each[1:] for each in FAULTS], ids=[each[0] for each in FAULTS])
 def test_check_format_names_the_law_that_a_fault_breaks(fault: Format[str], laws: str) -> None:
     with pytest.raises(AssertionError) as broken:
-        check_format(fault, max_examples=150)
+        check_format(fault, max_examples=80)
     assert str(broken.value).partition(":")[0] in laws.split()
 
 
@@ -225,7 +225,7 @@ def test_check_format_names_the_law_that_a_fault_breaks(fault: Format[str], laws
 )
 def test_what_check_format_finds_is_small(fault: Format[str], example: str) -> None:
     with pytest.raises(AssertionError) as broken:
-        check_format(fault, max_examples=150)
+        check_format(fault, max_examples=80)
     assert example in str(broken.value)
     assert len(str(broken.value)) < 500
 
@@ -446,11 +446,6 @@ def test_check_format_takes_formats_that_are_no_text() -> None:
 def test_check_formatter_names_the_law_too(formatter: Callable[[Prompt], Answer], law: str) -> None:
     with pytest.raises(AssertionError, match=rf"^{law}: "):
         check_formatter(formatter, max_examples=50)
-
-
-@pytest.mark.parametrize("sound", FORMATS.values(), ids=FORMATS.keys())
-def test_check_formatter_finds_nothing_in_a_sound_one(sound: Callable[[Prompt], Result[object, FormatError]]) -> None:
-    check_formatter(sound, max_examples=20)
 
 
 # What each law says, on one prompt.
