@@ -34,12 +34,12 @@ Fields: TypeAlias = Mapping[str, object]
 """A JSON object."""
 
 Mode: TypeAlias = Literal["new", "resume", "overwrite"]
-"""What to do with a file that has answered rows: refuse it, keep them and ask the rest, or delete them."""
+"""The treatment of a file that has answered rows: refuse it, keep them and ask the rest, or delete them."""
 
 JournalReason: TypeAlias = Literal[
     "exists", "in_use", "other_settings", "unknown_settings", "other_input", "not_a_row", "not_encoded", "not_written"
 ]
-"""Why a run ended early; see `JournalError`."""
+"""Reasons why a run ended early; see `JournalError`."""
 
 _SYNC_SECONDS: Final = 1.0
 _ELSE: Final = "choose another output."
@@ -175,7 +175,7 @@ def _refuse(reason: JournalReason, what: str, kind: type[Exception] = Exception)
 @final
 @dataclass(slots=True)
 class _Index:
-    """Where the best line of each row is: nine bytes a row."""
+    """The place of the best line of each row, nine bytes a row."""
 
     offsets: array[int] = field(default_factory=lambda: array("q"))  # -1 for a row without a line
     texts: bytearray = field(default_factory=bytearray)  # of that line, at most 255
