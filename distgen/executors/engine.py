@@ -221,7 +221,9 @@ class _Window(Generic[_T, _P, _R]):
     def __init__(
         self, executor: Executor[_R], requests: Iterable[tuple[_T, Call[_P, _R]]], in_order: bool, inbox: Inbox
     ) -> None:
-        self._limit, self._buffer = max(1, executor.in_flight), max(0, executor.buffer)
+        self._limit = max(1, executor.in_flight)
+        # Out of order, no answer waits for another one: what waits, waits for the consumer.
+        self._buffer = max(0, executor.buffer) if in_order else 0
         self._requests, self._in_order, self._inbox = iter(requests), in_order, inbox
         self._running: dict[int, _T] = {}
         self._answered: dict[int, tuple[_T, CallResult]] = {}

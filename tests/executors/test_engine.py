@@ -85,7 +85,7 @@ class Schedules(RuleBasedStateMachine):
         self, limit: int, buffer: int, in_order: bool, length: int, raises: bool, empty: set[int], at_once: set[int]
     ) -> None:
         self.executor = Scheduled(limit, buffer, at_once)
-        self.limit, self.buffer = max(1, limit), max(0, buffer)
+        self.limit, self.buffer = max(1, limit), max(0, buffer) if in_order else 0
         self.in_order, self.length, self.raises, self.empty = in_order, length, raises, empty
         self.steps: Steps[tuple[int, int, CallResult]] = run_bounded(self.executor, self.calls(), in_order, Inbox())
 
