@@ -30,7 +30,7 @@ from distgen.prompt import Exchange, Messages, Prompt, Segment
 P = TypeVar("P")
 
 WHITE_SPACE: Final = "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2003\u2028\u2029\u202f\u205f\u3000"
-"""What `str.strip` strips, save six spaces that are like U+2003."""
+"""The characters that `str.strip` strips, except six spaces that are like U+2003."""
 
 PROSE: Final = (
     "A sophomore reads philosophy. Human: a word (USER: another). Is 2 < 3 > 1? \u201cYes\u201d, says the Assistant: yes.",
@@ -313,7 +313,7 @@ def law_inverse(format: Format[P], prompt: Prompt) -> None:
 
 
 def law_parse(format: Format[P], rendered: P) -> None:
-    """What parse answers, for any text, is canonical and renders to exactly that text; it never raises.
+    """A prompt that parse returns, for any text, is canonical and renders to exactly that text; parse never raises.
 
     >>> from distgen.formats import chatml
     >>> law_parse(chatml, "<|im_start|>user\\nHi<|im_end|>")
@@ -513,7 +513,7 @@ def _is_mapping(value: object) -> TypeGuard[Mapping[object, object]]:
 
 
 def _stands(token: str, text: str, offset: int) -> bool:
-    """Whether a token begins there, if only its first half does, at the end; or ends at the beginning of the text."""
+    """Tell whether a token, or its first half at the end of the text, begins there, or a half ends at its beginning."""
     begins = text[offset:] != "" and (text.startswith(token, offset) or token.startswith(text[offset:]))
     return begins or (offset == 0 and any(text.startswith(token[cut:]) for cut in range(1, len(token))))
 
@@ -545,7 +545,7 @@ def _writes_text(format: Format[P]) -> TypeGuard[Format[str]]:
 
 
 def _literals(format: Format[P]) -> list[str]:
-    """What a text format writes around the texts, seen from outside: what is left of renderings without the texts."""
+    """Return the literals of a text format, seen from outside: renderings without the texts."""
     mark = "7e57"
     whole = Prompt(mark, mark, (Exchange(mark, mark),) * 2)
     shapes = (whole, replace(whole, system=None), replace(whole, history=()), Prompt(mark))

@@ -1,4 +1,4 @@
-"""How chat templates print a date."""
+"""Names of months, as chat templates print them."""
 
 from __future__ import annotations
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias, final
 
 Strip: TypeAlias = Callable[[str], str]
@@ -59,13 +58,15 @@ class Junction:
 
 
 @final
-@dataclass(frozen=True)  # without slots, for cached_property
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """The literals and rules of a ChatTemplate, whose fields explain them; `opening` and `system_opening` include BOS."""
+    """The literals and rules of a ChatTemplate, whose fields explain them; `complete` fills in the last fields."""
 
     name: str
     opening: str
+    """BOS and the user prefix."""
     system_opening: str
+    """BOS and the literal before the system text."""
     before_system: str
     after_system: str
     before_assistant: str
@@ -77,97 +78,108 @@ class Layout:
     strip_user: Strip
     strip_assistant: Strip
     drop: Mapping[str, tuple[str, str]]
-    """By role: what an empty text drops of the literals before and after it."""
+    """By role: the parts of the literals before and after it that an empty text drops."""
     empty_is_absent: bool
     strip_joined: bool
     system_position: SystemPosition
     folds_system: bool
     default_system: str | None
     """The system text in the user prefix, if there is one: giving it is the same as giving none."""
+    takes_history: bool = True
+    markup: tuple[str, ...] = ()
+    """The tokens that are refused in any text, longest first: of two at one place the longer is reported."""
+    openings: tuple[str, ...] = ()
+    """The literals of plain words that open an answer or a system text; refused in any text."""
+    junctions: tuple[Junction, ...] = ()
+    """The places of empty texts that drop a part of a literal."""
+    restorations: tuple[tuple[re.Pattern[str], str], ...] = ()
+    """For each junction, the pattern of its place, and the replacement that was dropped there."""
+    delimiters: tuple[str, ...] = ()
+    """The literals between turns, those that empty texts leave included."""
+    guards: str = ""
+    """Characters, few and rare in prose, of which each refused literal holds one: a text without them is safe."""
+    is_ambiguous: bool = False
+    """Texts without markup can still render like another conversation, so that each rendering is read back."""
 
-    @cached_property
-    def takes_history(self) -> bool:
-        """Whether there are literals around a past answer."""
-        return self.before_assistant + self.after_assistant != ""
 
-    @cached_property
-    def markup(self) -> tuple[str, ...]:
-        """The tokens that are refused in any text, longest first: of two at one place the longer is reported."""
-        return tuple(
-            sorted({token for token in self.tokens if is_markup(token)}, key=lambda token: (-len(token), token))
-        )
+def complete(layout: Layout) -> Layout:
+    """Return the layout with the fields that follow from the others."""
+    markup = _longest_first({token for token in layout.tokens if is_markup(token)})
+    takes_history = layout.before_assistant + layout.after_assistant != ""
+    layout = replace(layout, markup=markup, takes_history=takes_history, junctions=_find_junctions(layout))
+    openings = _find_openings(layout)
+    left = (junction.before + junction.after for junction in layout.junctions)
+    delimiters = (layout.before_assistant, layout.after_assistant, layout.after_system, *left)
+    return replace(
+        layout,
+        openings=openings,
+        delimiters=tuple(filter(None, delimiters)),
+        guards=_choose_guards((*markup, *openings)),
+        restorations=tuple(map(_restoration, layout.junctions)),
+        is_ambiguous=_is_ambiguous(layout),
+    )
 
-    @cached_property
-    def openings(self) -> tuple[str, ...]:
-        """The literals of plain words that open an answer or a system text; refused in any text."""
-        words = {each for each in (self.before_assistant, self.generation_prompt) if self._is_plain(each)}
-        if words and self._is_plain(self.before_system):
-            words.add(self.before_system)
-        return tuple(sorted(words, key=lambda word: (-len(word), word)))
 
-    @cached_property
-    def guards(self) -> str:
-        """Characters, few and rare in prose, of which each refused literal holds one: a text without them is safe."""
-        guards = ""
-        for literal in (*self.markup, *self.openings):
-            if not any(char in guards for char in literal):
-                guards += min(literal, key=lambda char: (char.isspace(), char.isalnum(), char not in _MARKUP))
-        return guards
+def _longest_first(tokens: set[str]) -> tuple[str, ...]:
+    return tuple(sorted(tokens, key=lambda token: (-len(token), token)))
 
-    @cached_property
-    def delimiters(self) -> tuple[str, ...]:
-        """The literals between turns, those that empty texts leave included."""
-        left = (junction.before + junction.after for junction in self.junctions)
-        delimiters = (self.before_assistant, self.after_assistant, self.after_system, *left)
-        return tuple(each for each in delimiters if each)
 
-    @cached_property
-    def junctions(self) -> tuple[Junction, ...]:
-        """The places of empty texts that drop a part of a literal."""
-        (user, after_user), (assistant, after_assistant), (system, after_system) = (
-            self.drop[role] for role in ("user", "assistant", "system")
-        )
-        to_assistant = self.before_assistant.removeprefix(after_user).removesuffix(assistant)
-        to_end = self.generation_prompt.removeprefix(after_user)
-        next_user = self.after_assistant.removeprefix(after_assistant).removesuffix(user)
-        first_user = self.after_system.removesuffix(user)
-        to_user = {self.opening.removesuffix(user), next_user}
-        if not self.folds_system:
-            to_user.add(first_user)
-        found = (
-            Junction(self.system_opening.removesuffix(system), system + after_system, first_user),
-            *(Junction(before, user + after_user, after) for before in to_user for after in (to_assistant, to_end)),
-            Junction(to_assistant, assistant + after_assistant, next_user),
-        )
-        return tuple(junction for junction in found if junction.dropped)
+def _find_openings(layout: Layout) -> tuple[str, ...]:
+    words = {each for each in (layout.before_assistant, layout.generation_prompt) if _is_plain(layout, each)}
+    if words and _is_plain(layout, layout.before_system):
+        words.add(layout.before_system)
+    return _longest_first(words)
 
-    @cached_property
-    def restorations(self) -> tuple[tuple[re.Pattern[str], str], ...]:
-        """For each junction, the pattern of its place, and the replacement that was dropped there."""
-        return tuple(
-            (re.compile(f"(?<={re.escape(each.before)})(?={re.escape(each.after)})"), each.dropped.replace("\\", r"\\"))
-            for each in self.junctions
-        )
 
-    @cached_property
-    def is_ambiguous(self) -> bool:
-        """Whether texts without markup can still render like another conversation, so that each is read back.
+def _choose_guards(literals: tuple[str, ...]) -> str:
+    guards = ""
+    for literal in literals:
+        if not any(char in guards for char in literal):
+            guards += min(literal, key=lambda char: (char.isspace(), char.isalnum(), char not in _MARKUP))
+    return guards
 
-        That is so if a delimiter, or a part of one that the neighbouring literals complete, has no markup in it.
-        """
-        turns = {self.before_assistant, self.after_assistant} if self.takes_history else set[str]()
-        ends = set[str]() if self.system_position == "refused" or self.folds_system else {self.after_system}
-        afters = (self.after_system, self.before_assistant, self.after_assistant, self.generation_prompt)
-        befores = (self.opening, self.system_opening, *afters[:3])
-        needed = _needed_parts({*self.markup} | turns, befores, afters)
-        needed |= _needed_parts(ends, (self.system_opening,), (self.after_system,))
-        return "" in turns | ends or any(self._holds_no_markup(part) for part in needed)
 
-    def _is_plain(self, literal: str) -> bool:
-        return literal.strip() != "" and self._holds_no_markup(literal)
+def _find_junctions(layout: Layout) -> tuple[Junction, ...]:
+    (user, after_user), (assistant, after_assistant), (system, after_system) = (
+        layout.drop[role] for role in ("user", "assistant", "system")
+    )
+    to_assistant = layout.before_assistant.removeprefix(after_user).removesuffix(assistant)
+    to_end = layout.generation_prompt.removeprefix(after_user)
+    next_user = layout.after_assistant.removeprefix(after_assistant).removesuffix(user)
+    first_user = layout.after_system.removesuffix(user)
+    to_user = {layout.opening.removesuffix(user), next_user}
+    if not layout.folds_system:
+        to_user.add(first_user)
+    found = (
+        Junction(layout.system_opening.removesuffix(system), system + after_system, first_user),
+        *(Junction(before, user + after_user, after) for before in to_user for after in (to_assistant, to_end)),
+        Junction(to_assistant, assistant + after_assistant, next_user),
+    )
+    return tuple(junction for junction in found if junction.dropped)
 
-    def _holds_no_markup(self, text: str) -> bool:
-        return not any(token in text for token in self.markup)
+
+def _restoration(junction: Junction) -> tuple[re.Pattern[str], str]:
+    place = f"(?<={re.escape(junction.before)})(?={re.escape(junction.after)})"
+    return re.compile(place), junction.dropped.replace("\\", r"\\")
+
+
+def _is_ambiguous(layout: Layout) -> bool:
+    """Tell whether a delimiter, or a part of one that the neighbouring literals complete, has no markup in it."""
+    turns = {layout.before_assistant, layout.after_assistant} if layout.takes_history else set[str]()
+    ends = set[str]() if layout.system_position == "refused" or layout.folds_system else {layout.after_system}
+    afters = (layout.after_system, layout.before_assistant, layout.after_assistant, layout.generation_prompt)
+    befores = (layout.opening, layout.system_opening, *afters[:3])
+    needed = _needed_parts({*layout.markup} | turns, befores, afters)
+    needed |= _needed_parts(ends, (layout.system_opening,), (layout.after_system,))
+    return "" in turns | ends or any(_holds_no_markup(layout, part) for part in needed)
+
+
+def _is_plain(layout: Layout, literal: str) -> bool:
+    return literal.strip() != "" and _holds_no_markup(layout, literal)
+
+
+def _holds_no_markup(layout: Layout, text: str) -> bool:
+    return not any(token in text for token in layout.markup)
 
 
 def _needed_parts(delimiters: set[str], befores: tuple[str, ...], afters: tuple[str, ...]) -> set[str]:

@@ -15,9 +15,7 @@ def find_unsupported(layout: Layout, prompt: Prompt) -> Unsupported | None:
         return Unsupported(layout.name, "system")
     if layout.system_position == "required" and system_text(layout, prompt) is None:
         return Unsupported(layout.name, "no system")
-    if prompt.history and not layout.takes_history:
-        return Unsupported(layout.name, "history")
-    return None
+    return Unsupported(layout.name, "history") if prompt.history and not layout.takes_history else None
 
 
 def system_text(layout: Layout, prompt: Prompt) -> str | None:

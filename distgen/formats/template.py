@@ -15,7 +15,7 @@ from returns.result import Failure, Result, Success
 from distgen.errors import FormatError, NotParsed
 from distgen.formats.formatter import split_completion
 from distgen.formats.injection import find_injection
-from distgen.formats.layout import Layout, Strip, SystemPosition
+from distgen.formats.layout import Layout, Strip, SystemPosition, complete
 from distgen.formats.parse import normalize, read
 from distgen.formats.render import find_unsupported, render_parts
 from distgen.prompt import Prompt, Segment
@@ -62,12 +62,12 @@ class ChatTemplate:
     strip_user: Strip = str
     strip_assistant: Strip = str
     strip_joined: bool = False
-    """Whether `after_system` and the first user text are stripped as one text (Llama 2)."""
+    """Strip `after_system` and the first user text as one text (Llama 2)."""
     system_position: SystemPosition = "first"
     """Before the first user text, or before the last one; "refused" if the model has no system role or drops it;
     "required" if it needs one."""
     folds_system: bool = False
-    """Whether the system text is rendered as a part of a user turn; it is then user text in the canonical prompt."""
+    """The system text is rendered as a part of a user turn; it is then user text in the canonical prompt."""
     empty_system: tuple[str, str] | Literal["absent"] = ("", "")
     """The parts of the literals before and after it that an empty text drops; "absent" renders it as no system text."""
     empty_user: tuple[str, str] = ("", "")
@@ -141,7 +141,7 @@ class ChatTemplate:
         is_absent = self.empty_system == "absent"
         before, default, after = self.before_system, self.user_prefix, self.after_system
         has_default = default.startswith(before) and default.endswith(after) and len(before + after) <= len(default)
-        return Layout(
+        layout = Layout(
             name=self.name,
             opening=self.bos + self.user_prefix,
             system_opening=self.bos + self.before_system,
@@ -165,6 +165,7 @@ class ChatTemplate:
             folds_system=self.folds_system,
             default_system=default[len(before) : len(default) - len(after)] if has_default else None,
         )
+        return complete(layout)
 
 
 def _first_difference(one: str, other: str) -> int:

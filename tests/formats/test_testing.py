@@ -364,9 +364,14 @@ def test_check_formatter_finds(fault: Formatter[object], law: str) -> None:
     assert len(messages[0]) < 400
 
 
-def test_check_formatter_finds_nothing_in_plain_lines() -> None:
+def token_ids(prompt: Prompt) -> Result[list[int], FormatError]:
+    return Success([len(text) for _, text in prompt.texts()])
+
+
+def test_check_formatter_finds_nothing_in_sound_formatters() -> None:
     check_formatter(plain_lines)
     check_formatter(openai)
+    check_formatter(token_ids)  # nothing can be looked for in it
 
 
 @pytest.mark.parametrize("bare", [replace(chatml, special_tokens=()), replace(llama3, special_tokens=(), stop=())])
