@@ -136,10 +136,14 @@ def _text_or_segments(
 
 
 def split_completion(generation_prompt: str, text: str) -> tuple[str | None, str]:
-    """Split a completion of a prompt that ends with `generation_prompt`: if that opens `<think>`, reasoning comes first.
+    """Split a completion into (reasoning, answer) if the generation prompt opens `<think>`; else all of it is the answer.
 
-    >>> split_completion("<|im_start|>assistant\\n<think>\\n", "2 and 2\\n</think>\\n\\n4")
+    >>> split_completion("<|im_start|>assistant\\n<think>\\n", "2 and 2</think>4")
     ('2 and 2', '4')
+    >>> split_completion("<|im_start|>assistant\\n", "<think>2 and 2</think>4")
+    (None, '<think>2 and 2</think>4')
     """
-    opened = generation_prompt.rstrip().endswith("<think>") and not text.lstrip().startswith("<think>")
-    return split_reasoning("<think>" + text if opened else text)
+    if not generation_prompt.rstrip().endswith("<think>"):
+        return None, text
+    is_opened_again = text.lstrip().startswith("<think>")
+    return split_reasoning(text if is_opened_again else f"<think>{text}")

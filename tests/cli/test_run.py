@@ -394,7 +394,7 @@ def test_other_settings_are_refused_by_name(server: Server, capsys: pytest.Captu
     write_rows(*users(1))
     assert run(server) == 0
     assert run(server, "--resume", "--system", "Be brief.") == 2
-    assert 'system was null and is now "Be brief."' in capsys.readouterr().err
+    assert "system was None and is now 'Be brief.'" in capsys.readouterr().err
 
 
 def test_a_text_format_is_asked_with_its_stop_and_without_bos(server: Server) -> None:
