@@ -1,4 +1,4 @@
-"""What a model answered, as frozen values. Nothing here calls a model; backends do."""
+"""The answers of a model, as frozen values. Nothing here calls a model; backends do."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Completion:
     usage: Usage | None = None
     """Tokens of the whole HTTP answer, on its first completion only, so that a sum over completions is the bill."""
     reasoning: str | None = None
-    """What the model thought before its answer."""
+    """The thoughts of the model before its answer."""
     refusal: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     served_model: str | None = None

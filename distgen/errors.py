@@ -20,10 +20,10 @@ _B = TypeVar("_B")
 _E = TypeVar("_E")
 
 Stage: TypeAlias = Literal["prompt", "format", "backend", "parser", "progress"]
-"""Whose function raised: the task's prompt function or parser, the format, the backend, the progress callback."""
+"""The function that raised: the task's prompt function or parser, the format, the backend, the progress callback."""
 
 Feature: TypeAlias = Literal["system", "history", "no system", "thinking", "no thinking"]
-"""What a format cannot render."""
+"""A feature of a prompt that a format cannot render."""
 
 RequestReason: TypeAlias = Literal[
     "status",

@@ -1,4 +1,4 @@
-"""What a model is asked: a `Prompt`, which cannot hold an ill-formed conversation, and OpenAI-style `Messages`.
+"""Prompts: a `Prompt`, which cannot hold an ill-formed conversation, and OpenAI-style `Messages`.
 
 How a prompt is written for a model is the matter of `distgen.formats`.
 """

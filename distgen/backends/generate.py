@@ -15,10 +15,10 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 Row: TypeAlias = Sequence[Completion] | Result[Sequence[Completion], BackendError]
-"""What a backend answers to one prompt: its completions, or a Failure for this prompt alone."""
+"""The answer of a backend to one prompt: its completions, or a Failure for this prompt alone."""
 
 Batch: TypeAlias = Sequence[Row]
-"""What a backend answers to one call: one row a prompt, in the order of the prompts."""
+"""The answer of a backend to one call: one row a prompt, in the order of the prompts."""
 
 Generate: TypeAlias = Callable[[Sequence[P], int], R]
 """A backend: (prompts, num_generations) -> R. R is a Batch, or an Awaitable[Batch] for an async backend."""

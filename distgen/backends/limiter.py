@@ -1,4 +1,4 @@
-"""How many requests are under way at once: a bound that adapts to the server, and a pause that all of them share."""
+"""A bound on the requests that are under way at once, which adapts to the server, and a pause that all of them share."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias, final
 from distgen.errors import RequestFailed
 
 Fault: TypeAlias = Literal["rate_limit", "overload", "refused", "transient", "billed", "final"]
-"""How a request failed, as far as asking again goes.
+"""The kinds of failed requests that retries tell apart.
 
 "refused": no connection was made. "billed": the service may have answered, and charged for it. "final": asking again
 would not help.
@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often a request is made, and how long a row waits for that.
+    """Limits of retries: attempts of a request, and seconds that a row waits.
 
     At most `attempts` requests that the server failed to answer. A rate limit does not count as one: it is waited for, up
     to `patience` seconds a row, of which no single wait is longer than `longest_wait`. With `attempts=1` every request is

@@ -53,7 +53,7 @@ _RETRY: Final = Retry()
 
 @dataclass(slots=True)
 class _State:
-    """What a backend keeps for an event loop."""
+    """The state of a backend in one event loop."""
 
     session: Session
     limiter: Limiter
