@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import trustme
 
 from distgen.backends.generate import Batch
 from distgen.backends.server import Retry, chat, completions
 from tests.support.servers import Act, Server, response, serving, text_body
 
+trustme = pytest.importorskip("trustme", reason="needs trustme and proxy.py: pip install trustme proxy.py")
+pytestmark = pytest.mark.slow
 KEY = "sk-abcdef/0123456789"
 SECRET = "pass word:1"  # as a URL it has to be quoted
 OK = Act(response(200, text_body("ok", tokens=None)))
