@@ -23,7 +23,7 @@ from distgen.batch import read, write
 from distgen.completion import Completion, Usage
 from distgen.errors import InvalidArgument, RequestFailed, WrongCount
 from distgen.formats import chatml, openai
-from distgen.formats.models.alibaba import qwen3
+from distgen.formats.models.alibaba import qwq
 from distgen.prompt import Messages
 from tests.support.batches import BatchServiceDouble, requests_of, result_line
 from tests.support.servers import Act, Server, chat_body, response, serving
@@ -389,9 +389,9 @@ def test_an_exception_of_the_inputs_comes_after_the_rows_before_it() -> None:
 
 def test_reasoning_is_split_and_texts_are_parsed_as_in_generate() -> None:
     task = Task(Prompt, lambda text: Success(int(text)))
-    llm = LLM(task, qwen3, completions("http://127.0.0.1:1/v1", model="m"), Asyncio(8), "named")
+    llm = LLM(task, qwq, completions("http://127.0.0.1:1/v1", model="m"), Asyncio(8), "named")
     (request,) = requests_of(write(llm, ["2+2"]))
-    body = json.dumps({"choices": [{"index": 0, "text": "<think>\nadd\n</think>\n\n4", "finish_reason": "stop"}]})
+    body = json.dumps({"choices": [{"index": 0, "text": "add\n</think>\n\n4", "finish_reason": "stop"}]})
     (row,) = read(llm, ["2+2"], [[result_line(request["custom_id"], body.encode())]])
     (generation,) = row.unwrap()
     assert isinstance(generation, Generation)

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pty
+import runpy
 import signal
 import struct
 import subprocess
@@ -21,6 +22,7 @@ from typing import Any
 
 import pytest
 
+import distgen
 from distgen.backends.generate import Batch
 from distgen.cli import main
 from distgen.cli.progress import Counts, progress_line
@@ -288,7 +290,7 @@ def test_ctrl_c_gives_up_rows_that_wait_for_a_retry(server: Server, output: str)
     write_rows(*users(4))
     busy = Act(response(429, b"slow down", {"Retry-After": "60"}))
     server.script(then_always=busy)
-    thread = interrupt(server, 4)
+    thread = interrupt(server, 1)  # its pause holds the others back
     assert run(server, output=output) == 130
     thread.join()
     assert output == "-" or written() == []
@@ -640,3 +642,11 @@ def test_stdout_of_the_process_is_written_at_once(capfd: pytest.CaptureFixture[s
     write_rows({"user": "Hi"})
     assert run(None, output="-") == 0
     assert json.loads(capfd.readouterr().out)["user"] == "Hi"
+
+
+def test_the_package_runs_as_a_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["distgen", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("distgen", run_name="__main__")
+    assert not ended.value.code
+    assert capsys.readouterr().out.strip().endswith(distgen.__version__)
