@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
 
+from distgen.backends.limiter import Limiter
 from distgen.backends.retry import Fault, Outcome, Retry, fault_of
 from distgen.backends.wire import retry_hint
 from distgen.errors import RequestFailed
@@ -105,3 +107,30 @@ HINTS: dict[str, tuple[dict[str, str], str, float | None]] = {
 def test_the_hints(name: str) -> None:
     headers, message, seconds = HINTS[name]
     assert retry_hint(headers, message, now=100) == seconds
+
+
+def test_a_bound_that_grew_too_far_waits_longer_before_it_grows_again() -> None:
+    async def ask() -> list[int]:
+        limiter, limits = Limiter(10), list[int]()
+        for _ in range(4):
+            assert await limiter.enter(limiter.run)
+        for event in ("rejected", *["answered"] * 3, "rejected", *["answered"] * 6, "answered"):
+            limiter.rejected() if event == "rejected" else limiter.answered()
+            limits.append(limiter.limit)
+        return limits
+
+    # Four under way, so three are allowed; one more after three answers; then twice as many answers are needed.
+    assert asyncio.run(ask()) == [3, 3, 3, 4, 3, 3, 3, 3, 3, 3, 4, 4]
+
+
+def test_a_waiting_request_that_is_cancelled_takes_no_place() -> None:
+    async def ask() -> tuple[bool, int]:
+        limiter = Limiter(1)
+        assert await limiter.enter(limiter.run)
+        first, second = (asyncio.ensure_future(limiter.enter(limiter.run)) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        limiter.leave()
+        return await second, limiter.under_way
+
+    assert asyncio.run(ask()) == (True, 1)
