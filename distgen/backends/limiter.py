@@ -19,9 +19,9 @@ class Limiter:
     """Gives out places for requests, first come, first served; belongs to one event loop."""
 
     def __init__(self, most: int, stop: threading.Event | None = None) -> None:  # noqa: D107  (the class says it)
-        self.limit = most
-        self.under_way = 0
-        self.run = 0
+        self.limit: int = most
+        self.under_way: int = 0
+        self.run: int = 0
         self._most = most
         self._stop = stop
         self._step = 1

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 try:
     import aiohttp
-except ModuleNotFoundError as error:  # pragma: no cover  (in another process)
-    raise ModuleNotFoundError("distgen.backends.server needs aiohttp: pip install aiohttp") from error
+except ModuleNotFoundError as _missing:  # pragma: no cover  (in another process)
+    raise ModuleNotFoundError("distgen.backends.server needs aiohttp: pip install aiohttp") from _missing
 from aiohttp.connector import Connection
 from yarl import URL
 

@@ -32,8 +32,8 @@ try:
     from jinja2.ext import Extension
     from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
-except ImportError as error:
-    raise ImportError("chat templates need jinja2: pip install jinja2") from error
+except ImportError as _missing:
+    raise ImportError("chat templates need jinja2: pip install jinja2") from _missing
 
 # Private characters of Unicode, which no template treats in a way of its own.
 _PLACEHOLDER: Final = re.compile("\ue000\\d+\ue001")
