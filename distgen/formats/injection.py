@@ -32,17 +32,12 @@ def find_markup(literal: str) -> list[str]:
     return [found[0] for found in _TOKEN.finditer(literal)]
 
 
-def longest_first(tokens: Iterable[str]) -> tuple[str, ...]:
-    """Return the tokens in the order in which they are looked for: of two at one place, the longer is found."""
-    return tuple(sorted(tokens, key=lambda token: (-len(token), token)))
-
-
 def find_token(format: str, prompt: Prompt, tokens: Sequence[str]) -> InjectedToken | None:
-    """Return the first of the tokens in the prompt's texts, in reading order; of two at one place, the first given."""
+    """Return the first of the tokens in the prompt's texts, in reading order; of two at one place, the longer."""
     for where, text in prompt.texts():
         held = [token for token in tokens if token and token in text]
         if held:
-            token = min(held, key=text.find)
+            token = min(held, key=lambda token: (text.find(token), -len(token)))
             return InjectedToken(format, token, where, text.find(token))
     return None
 
