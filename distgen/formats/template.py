@@ -25,6 +25,16 @@ Strip: TypeAlias = Callable[[str], str]
 SystemPosition: TypeAlias = Literal["first", "first_user", "last_user", "refused", "required"]
 
 
+def strip_trailing_spaces(text: str) -> str:
+    """Return the text without spaces at its end; other white space stays."""
+    return text.rstrip(" ")
+
+
+def strip_leading_newlines(text: str) -> str:
+    """Return the text without line feeds at its start; other white space stays."""
+    return text.lstrip("\n")
+
+
 @final
 @dataclass(frozen=True)  # without slots, for cached_property
 class ChatTemplate:
@@ -150,9 +160,9 @@ class ChatTemplate:
         return default if f"{self.before_system}{default}{self.after_system}" == self.user_prefix else None
 
     @cached_property
-    def junctions(self) -> tuple[_Junction, ...]:
+    def junctions(self) -> tuple[Junction, ...]:
         """The places of empty texts that drop a part of a literal."""
-        return _find_junctions(self)
+        return find_junctions(self)
 
     @cached_property
     def markup(self) -> tuple[str, ...]:
@@ -170,7 +180,7 @@ class ChatTemplate:
     @cached_property
     def guards(self) -> tuple[str, ...]:
         """Characters, few and rare in prose: a text without them forges nothing."""
-        return _find_guards(self)
+        return find_guards(self)
 
 
 def _is_plain(template: ChatTemplate, literal: str) -> bool:
@@ -209,12 +219,12 @@ def render_parts(template: ChatTemplate, prompt: Prompt) -> list[str] | Unsuppor
     parts += (template.strip_user(prompt.user), template.generation_prompt)
     if system is not None and template.strip_joined:
         literal, user = template.after_system, prompt.history[0].user if prompt.history else prompt.user
-        joined = _strip_joined(template, user)
+        joined = strip_joined(template, user)
         parts[2:4] = joined[: len(literal)], joined[len(literal) :]
-    return _drop_around_empty(template, prompt, parts) if template.junctions else parts
+    return drop_around_empty(template, prompt, parts) if template.junctions else parts
 
 
-def _strip_joined(template: ChatTemplate, user: str) -> str:
+def strip_joined(template: ChatTemplate, user: str) -> str:
     """Return the literal after the system text and the first user text, stripped as one text.
 
     The literal before them begins with markup, so that only the end and the inside of them can be stripped.
@@ -222,7 +232,7 @@ def _strip_joined(template: ChatTemplate, user: str) -> str:
     return template.strip_user(f"|{template.after_system}{user}")[1:]
 
 
-def _name_texts(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> list[str]:
+def name_texts(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> list[str]:
     """Return the place in the prompt of each text of the rendering, in the rendering's order."""
     places = [where for where, _ in prompt.texts() if where != "system"]
     if len(places) < len(parts) // 2:
@@ -230,11 +240,11 @@ def _name_texts(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) ->
     return places
 
 
-def _drop_around_empty(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> list[str]:
+def drop_around_empty(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> list[str]:
     """Return the parts without what empty texts drop of the literals beside them."""
     drop = {"system": template.empty_system, "user": template.empty_user, "assistant": template.empty_assistant}
     left = list(parts)
-    for index, place in zip(range(1, len(left), 2), _name_texts(template, prompt, parts), strict=True):
+    for index, place in zip(range(1, len(left), 2), name_texts(template, prompt, parts), strict=True):
         if left[index] == "":
             before, after = drop[place.rpartition(".")[2]]
             left[index - 1] = left[index - 1].removesuffix(before)
@@ -249,27 +259,28 @@ def normalize(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> P
     """Return the prompt as rendered in parts: its texts stripped, a default system text left out, a folded one folded."""
     texts = list(parts[1::2])
     if len(texts) % 2 == 1:  # no system text
-        return _make_prompt(template, None, texts)
+        return make_prompt(template, None, texts)
     index = len(texts) - 2 if template.system_position == "last_user" else 0
     system = texts.pop(index)
     if template.system_position in ("first", "required"):
-        return _make_prompt(template, system, texts)
+        return make_prompt(template, system, texts)
     texts[index] = system + template.after_system + texts[index]
-    return _make_prompt(template, None, texts)
+    return make_prompt(template, None, texts)
 
 
-def _make_prompt(template: ChatTemplate, system: str | None, texts: Sequence[str]) -> Prompt:
+def make_prompt(template: ChatTemplate, system: str | None, texts: list[str]) -> Prompt:
     """Return the canonical prompt of a system text, if it has a turn of its own, and the texts of users and answers."""
-    turns = list(texts)
-    if template.system_position in ("first_user", "last_user"):
-        place = 0 if template.system_position == "first_user" else -1
-        system, turns[place] = _unfold(template, turns[place])
+    *past, user = texts
+    if template.system_position == "last_user" or (template.system_position == "first_user" and not past):
+        system, user = unfold(template, user)
+    elif template.system_position == "first_user":
+        system, past[0] = unfold(template, past[0])
     if system == template.default_system:
         system = None
-    return Prompt(turns[-1], system, tuple(map(Exchange, turns[:-1:2], turns[1::2])))
+    return Prompt(user, system, tuple(map(Exchange, past[::2], past[1::2])))
 
 
-def _unfold(template: ChatTemplate, text: str) -> tuple[str | None, str]:
+def unfold(template: ChatTemplate, text: str) -> tuple[str | None, str]:
     """Return the system and the user text that stand for a user turn that holds both.
 
     All of it is user text, unless stripping would change it: then the first cut that stripping leaves as it is counts.
@@ -292,23 +303,23 @@ def read(template: ChatTemplate, rendered: str) -> Prompt | str:
     """
     for junction in template.junctions:
         rendered = junction.restore(rendered)
-    opened = _read_system(template, rendered)
+    opened = read_system(template, rendered)
     if isinstance(opened, str):
         return opened
     system, body = opened
     if not body.endswith(template.generation_prompt):
         return f"it does not end with {template.generation_prompt!r}"
-    *past, user = _split(body.removesuffix(template.generation_prompt), template.after_assistant)
+    *past, user = split(body.removesuffix(template.generation_prompt), template.after_assistant)
     texts: list[str] = []
     for index, turn in enumerate(past):
-        exchange = _split(turn, template.before_assistant, 1)
+        exchange = split(turn, template.before_assistant, 1)
         if len(exchange) == 1:
             return f"its exchange {index} has no {template.before_assistant!r}"
         texts += exchange
-    return _make_prompt(template, system, [*texts, user])
+    return make_prompt(template, system, [*texts, user])
 
 
-def _read_system(template: ChatTemplate, rendered: str) -> tuple[str | None, str] | str:
+def read_system(template: ChatTemplate, rendered: str) -> tuple[str | None, str] | str:
     """Return the system text and the rest of a rendering, or the reason why there is neither opening."""
     opening, system_opening = template.bos + template.user_prefix, template.bos + template.before_system
     has_opening = rendered.startswith(opening) and template.system_position != "required"
@@ -317,21 +328,21 @@ def _read_system(template: ChatTemplate, rendered: str) -> tuple[str | None, str
     if not has_turn or (has_opening and len(opening) >= len(system_opening)):
         return (None, rendered[len(opening) :]) if has_opening else f"it does not begin with {opening!r}"
     # A joined strip may have cut the end of `after_system`, so its cut form is looked for.
-    end = _strip_joined(template, "") if template.strip_joined else template.after_system
-    system, *rest = _split(rendered[len(system_opening) :], end, 1)
+    end = strip_joined(template, "") if template.strip_joined else template.after_system
+    system, *rest = split(rendered[len(system_opening) :], end, 1)
     if not rest:
         return f"no {end!r} follows its system text"
     return system, rest[0].removeprefix(template.after_system[len(end) :])
 
 
-def _split(text: str, delimiter: str, times: int = -1) -> list[str]:
+def split(text: str, delimiter: str, times: int = -1) -> list[str]:
     """Split at a delimiter; an empty one is found nowhere."""
     return text.split(delimiter, times) if delimiter else [text]
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class _Junction:
+class Junction:
     """The place of an empty text: the literals on both sides of it, and the part of them that was dropped there."""
 
     before: str
@@ -344,7 +355,7 @@ class _Junction:
         return re.sub(place, lambda _: self.dropped, rendered)
 
 
-def _find_junctions(template: ChatTemplate) -> tuple[_Junction, ...]:
+def find_junctions(template: ChatTemplate) -> tuple[Junction, ...]:
     """Return each pair of literals that may have an empty text between them which drops a part of them."""
     (user, after_user), (answer, after_answer) = template.empty_user, template.empty_assistant
     system, after_system = template.empty_system
@@ -357,9 +368,9 @@ def _find_junctions(template: ChatTemplate) -> tuple[_Junction, ...]:
         to_user.add(first_user)
     to_system = (template.bos + template.before_system).removesuffix(system)
     found = (
-        _Junction(to_system, system + after_system, first_user),
-        *(_Junction(before, user + after_user, after) for before in to_user for after in (to_assistant, to_end)),
-        _Junction(to_assistant, answer + after_answer, next_user),
+        Junction(to_system, system + after_system, first_user),
+        *(Junction(before, user + after_user, after) for before in to_user for after in (to_assistant, to_end)),
+        Junction(to_assistant, answer + after_answer, next_user),
     )
     return tuple(junction for junction in found if junction.dropped)
 
@@ -376,13 +387,13 @@ def find_injection(template: ChatTemplate, prompt: Prompt, parts: Sequence[str])
     texts = "".join(parts[1::2])
     for guard in template.guards:
         if guard in texts:
-            return _find_forgery(template, prompt, parts)
+            return find_forgery(template, prompt, parts)
     return None
 
 
-def _find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> InjectedToken | None:
+def find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> InjectedToken | None:
     """Return the same, found by reading the rendering back."""
-    name, places = template.name, _name_texts(template, prompt, parts)
+    name, places = template.name, name_texts(template, prompt, parts)
     found = find_token(name, prompt, template.markup) or find_token(name, prompt, template.openings)
     found = found or find_straddling(name, places, parts, template.markup)
     if found is not None or read(template, "".join(parts)) == normalize(template, prompt, parts):
@@ -398,7 +409,7 @@ def _find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) 
     )
 
 
-def _find_guards(template: ChatTemplate) -> tuple[str, ...]:
+def find_guards(template: ChatTemplate) -> tuple[str, ...]:
     """Return characters of which each text holds one that forms a token or delimiter, alone or with the literals beside it."""
     system_opening, end = template.bos + template.before_system, template.after_system
     literals = (template.before_assistant, template.after_assistant, end)

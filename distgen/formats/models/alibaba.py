@@ -6,12 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from distgen.formats.models.chatml import chatml
-
-
-def strip_leading_newlines(text: str) -> str:
-    """Return the text without line feeds at its start; other white space stays."""
-    return text.lstrip("\n")
-
+from distgen.formats.template import strip_leading_newlines
 
 # Qwen1.5-*-Chat.
 # Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of

@@ -11,10 +11,9 @@ from returns.result import Failure, Result, Success
 from distgen.errors import FormatError, InjectedToken, NotParsed
 from distgen.formats._months import MONTHS
 from distgen.formats.injection import find_token
-from distgen.formats.models.alibaba import strip_leading_newlines
 from distgen.formats.models.chatml import chatml
 from distgen.formats.models.microsoft import phi3_mini
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, strip_leading_newlines
 from distgen.prompt import Prompt, Segment
 
 

@@ -6,13 +6,7 @@ from dataclasses import replace
 from datetime import date
 from typing import Final
 
-from distgen.formats.template import ChatTemplate
-
-
-def strip_trailing_spaces(text: str) -> str:
-    """Return the text without spaces at its end; other white space stays."""
-    return text.rstrip(" ")
-
+from distgen.formats.template import ChatTemplate, strip_trailing_spaces
 
 # Mistral-7B-Instruct-v0.1/v0.2, Mixtral-8x7B-Instruct (mistral-common v1; system folded into FIRST user).
 #     <s> [INST] {system}\n\n{user} [/INST] {answer}</s> [INST] {user} [/INST]
