@@ -59,11 +59,13 @@ class ChatTemplate:
     after_system: str
     """The literal between the system text and the first user text."""
     before_assistant: str
-    """The literal between a user text and its answer; with an empty `after_assistant` too, history is unsupported."""
+    """The literal between a user text and its answer. It begins with what ends the user turn, such as `<|im_end|>`. With an
+    empty `after_assistant` too, history is unsupported."""
     after_assistant: str
     """The literal between an answer and the next user text."""
     generation_prompt: str
-    """The literal after the last user text, which opens the answer; in many formats it differs from `before_assistant`."""
+    """The literal after the last user text: the end of its turn, then what opens the answer. In many formats it differs from
+    `before_assistant`."""
     bos: str = ""
     """The beginning-of-sequence token; "" for a server that adds it itself."""
     stop: tuple[str, ...] = ()
@@ -71,8 +73,10 @@ class ChatTemplate:
     special_tokens: tuple[str, ...] = ()
     """The strings that delimit turns. Markup is refused in any text, plain words ("USER: ") only if they forge a turn."""
     models: tuple[str, ...] = ()
-    """The models that use this format, by their makers' names; a `*` stands for a size, such as 7B, 8x22B or 30B-A3B."""
+    """The Hub names of the models that use this format, without the maker ("Qwen2.5-*-Instruct"), for `lookup`. A `*` stands
+    for one size (7B, 8x22B, 30B-A3B). Case does not matter, and packaging such as -GGUF is recognised."""
     strip_system: Strip = str
+    """How the model's template strips each text: `str.strip`, `str.rstrip` ...; `str`, the default, leaves it."""
     strip_user: Strip = str
     strip_assistant: Strip = str
     strip_joined: bool = False
@@ -172,19 +176,16 @@ class ChatTemplate:
     @cached_property
     def openings(self) -> tuple[str, ...]:
         """The literals of plain words that open an answer or a system text; refused in any text."""
-        words = [each for each in (self.before_assistant, self.generation_prompt) if _is_plain(self, each)]
-        if words and _is_plain(self, self.before_system):
-            words.append(self.before_system)
-        return tuple(words)
+        literals = (self.before_assistant, self.generation_prompt, self.before_system)
+        words = [each for each in literals if each.strip() and not any(token in each for token in self.markup)]
+        return (
+            () if words == [self.before_system] else tuple(words)
+        )  # "system\n" after a markup token is prose elsewhere
 
     @cached_property
     def guards(self) -> tuple[str, ...]:
         """Characters, few and rare in prose: a text without them forges nothing."""
         return find_guards(self)
-
-
-def _is_plain(template: ChatTemplate, literal: str) -> bool:
-    return literal.strip() != "" and not any(token in literal for token in template.markup)
 
 
 def _first_difference(one: str, other: str) -> int:

@@ -92,6 +92,11 @@ def test_plain_words_are_refused_only_where_they_forge_a_turn(
         law_inverse(TEMPLATES[name], prompt)
 
 
+def test_a_system_opening_without_markup_is_prose_beside_answers_with_markup() -> None:
+    bare = replace(TEMPLATES["seed-oss"], bos="")
+    assert bare(Prompt("system\n")) == Success("user\nsystem\n<seed:eos><seed:bos>assistant\n")
+
+
 @pytest.mark.parametrize(
     ("system", "token", "offset"),
     [("Be /no_think brief", "/no_think", 3), ("/think", "/think", 0), ("a /system_override", "/system_override", 2)],
