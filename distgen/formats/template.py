@@ -178,9 +178,8 @@ class ChatTemplate:
         """The literals of plain words that open an answer or a system text; refused in any text."""
         literals = (self.before_assistant, self.generation_prompt, self.before_system)
         words = [each for each in literals if each.strip() and not any(token in each for token in self.markup)]
-        return (
-            () if words == [self.before_system] else tuple(words)
-        )  # "system\n" after a markup token is prose elsewhere
+        # Beside answers that open with markup, a plain system opening, such as "system\n", is prose.
+        return () if words == [self.before_system] else tuple(words)
 
     @cached_property
     def guards(self) -> tuple[str, ...]:
