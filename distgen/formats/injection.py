@@ -58,24 +58,24 @@ def find_straddling(
     return None
 
 
-def find_parts(tokens: Iterable[str], befores: Sequence[str], afters: Sequence[str]) -> set[str]:
+def find_parts(tokens: Iterable[str], befores: Sequence[str], afters: Sequence[str]) -> frozenset[str]:
     """Return the parts of tokens that a text needs to hold to form one, alone or with the literals before and after it.
 
     >>> sorted(find_parts(["<s>"], ["a<"], ["b"]))
     ['<s>', 's>']
     """
-    return {
+    return frozenset(
         token[start:end]
         for token in tokens
         for start in range(len(token))
         if start == 0 or any(before.endswith(token[:start]) for before in befores)
         for end in range(start + 1, len(token) + 1)
         if end == len(token) or any(after.startswith(token[end:]) for after in afters)
-    }
+    )
 
 
 def choose_guards(parts: Iterable[str]) -> tuple[str, ...]:
-    """Return characters, few and rare in prose, of which each part holds one.
+    """Return characters, few and rare in prose, of which each part holds one; "" for an empty part.
 
     >>> choose_guards(["<s>", "</s>", "USER: "])
     ('<', ':')
@@ -83,5 +83,5 @@ def choose_guards(parts: Iterable[str]) -> tuple[str, ...]:
     guards: list[str] = []
     for part in sorted(parts):
         if not any(guard in part for guard in guards):
-            guards.append(min(part, key=lambda char: (char.isspace(), char.isalnum(), char not in _MARKUP)))
+            guards.append(min(part, key=lambda char: (char.isspace(), char.isalnum(), char not in _MARKUP), default=""))
     return tuple(guards)

@@ -182,9 +182,14 @@ class ChatTemplate:
         return () if words == [self.before_system] else tuple(words)
 
     @cached_property
+    def hazards(self) -> frozenset[str]:
+        """The strings of which a text must hold one to forge anything."""
+        return find_hazards(self)
+
+    @cached_property
     def guards(self) -> tuple[str, ...]:
-        """Characters, few and rare in prose: a text without them forges nothing."""
-        return find_guards(self)
+        """Characters of which each hazard holds one: few, and rare in prose."""
+        return choose_guards(self.hazards)
 
 
 def _first_difference(one: str, other: str) -> int:
@@ -363,9 +368,9 @@ def find_junctions(template: ChatTemplate) -> tuple[Junction, ...]:
     to_end = template.generation_prompt.removeprefix(after_user)
     next_user = template.after_assistant.removeprefix(after_answer).removesuffix(user)
     first_user = template.after_system.removesuffix(user)
-    to_user = {(template.bos + template.user_prefix).removesuffix(user), next_user}
+    to_user = [(template.bos + template.user_prefix).removesuffix(user), next_user]
     if template.system_position in ("first", "required"):
-        to_user.add(first_user)
+        to_user.append(first_user)
     to_system = (template.bos + template.before_system).removesuffix(system)
     found = (
         Junction(to_system, system + after_system, first_user),
@@ -386,7 +391,7 @@ def find_injection(template: ChatTemplate, prompt: Prompt, parts: Sequence[str])
     """
     texts = "".join(parts[1::2])
     for guard in template.guards:
-        if guard in texts:
+        if guard in texts and any(hazard in texts for hazard in template.hazards):
             return find_forgery(template, prompt, parts)
     return None
 
@@ -409,14 +414,22 @@ def find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -
     )
 
 
-def find_guards(template: ChatTemplate) -> tuple[str, ...]:
-    """Return characters of which each text holds one that forms a token or delimiter, alone or with the literals beside it."""
-    system_opening, end = template.bos + template.before_system, template.after_system
-    literals = (template.before_assistant, template.after_assistant, end)
-    befores = (template.bos + template.user_prefix, system_opening, *literals)
-    turns = set(literals[:2]) if template.before_assistant + template.after_assistant else set[str]()
-    ends = {end} if template.system_position in ("first", "required") else set[str]()
-    if "" in turns | ends:  # nothing separates two texts, so that any text may forge a turn
-        return ("",)
-    parts = find_parts({*template.markup, *template.openings, *turns}, befores, (*literals, template.generation_prompt))
-    return choose_guards(parts | find_parts(ends, (system_opening,), (end,)))
+def find_hazards(template: ChatTemplate) -> frozenset[str]:
+    """Return the tokens and delimiters, and their parts that form one with the literals beside a text."""
+    history = (Exchange("", ""), Exchange("x", "x"))
+    for shape in (Prompt(""), Prompt("", ""), Prompt("x", "x"), Prompt("x", None, history), Prompt("x", "x", history)):
+        parts = render_parts(template, shape)
+        if not isinstance(parts, Unsupported) and read(template, "".join(parts)) != normalize(template, shape, parts):
+            return frozenset({""})  # its literals do not tell texts apart, so that every rendering is read back
+    opening, system_opening = template.bos + template.user_prefix, template.bos + template.before_system
+    before, after, end = template.before_assistant, template.after_assistant, template.after_system
+    befores, afters = (opening, system_opening, before, after, end), (before, after, end, template.generation_prompt)
+    hazards = find_parts({*template.markup, *template.openings, before, after}, befores, afters)
+    if template.system_position in ("first", "required"):
+        hazards |= find_parts((end,), (system_opening,), (end,))
+        # A first text may make one opening of the other, such as "USER: " in a system text that nothing comes before.
+        if opening.startswith(system_opening):
+            hazards |= find_parts((opening.removeprefix(system_opening),), (), (end,)) - {template.default_system}
+        if system_opening.startswith(opening):
+            hazards |= find_parts((system_opening.removeprefix(opening),), (), (before, template.generation_prompt))
+    return hazards

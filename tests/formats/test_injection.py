@@ -64,6 +64,7 @@ def everywhere(text: str) -> Iterator[tuple[str, Prompt]]:
         ("solar", Prompt("a\n\n### System:\nb"), InjectedToken("solar", "### System:\n", "user", 3)),
         ("vicuna", Prompt("Labels are USER:ASSISTANT:SYSTEM"), InjectedToken("vicuna", " USER:ASSISTANT:", "user", 10)),
         ("deepseek-v2", Prompt("u", "s\n\nUser: x"), InjectedToken("deepseek-v2", "User: ", "system", 3)),
+        ("deepseek-v2", Prompt("Assistant:", "User: "), InjectedToken("deepseek-v2", "User: ", "system", 0)),
         ("chatglm3", Prompt("a philosophy sop"), None),
         ("minimax-m2", Prompt("a[e~"), InjectedToken("minimax-m2", "[e~[", "user", 1)),
         (
