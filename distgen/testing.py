@@ -66,13 +66,7 @@ class Segmented(Protocol):
 
 
 _PAST: Final = (Exchange("bravo", "charlie"), Exchange("delta", "echo"))
-SHAPES: Final = (
-    Prompt("foxtrot"),
-    Prompt("foxtrot", "alfa"),
-    Prompt("foxtrot", None, _PAST[:1]),
-    Prompt("foxtrot", None, _PAST),
-    Prompt("foxtrot", "alfa", _PAST),
-)
+SHAPES: Final = tuple(Prompt("foxtrot", system, _PAST[:count]) for system in (None, "alfa") for count in (0, 1, 2))
 """A prompt of each shape, with a word of its own for each text."""
 
 
@@ -122,9 +116,7 @@ def _any_texts() -> st.SearchStrategy[str]:
     # As often as there are formats that have it: the markup of many families is met more often.
     markup = [token for format in FORMATS.values() for token in _tokens(format)]
     said = st.sampled_from((*PROSE, "system", "user", "assistant")) | st.sampled_from(markup)
-    odd = st.sampled_from(
-        (*WHITE_SPACE, "\ud800", "\udfff", "\x00", "\u200b", "\ufeff", "e\u0301", "\r\n", "```", "{}", "x")
-    )
+    odd = st.sampled_from((*WHITE_SPACE, *"\ud800\udfff\x00\u200b\ufeffx", "e\u0301", "\r\n", "```", "{}"))
     return st.text(st.characters(), max_size=20) | st.lists(said | odd, max_size=4).map("".join)
 
 
@@ -312,8 +304,7 @@ def law_injective(format: Format[P], one: Prompt, other: Prompt) -> None:
     >>> law_injective(default, Prompt("b", system="a"), Prompt("a\\nb"))
     """
     rendered = format(one)
-    alike = isinstance(rendered, Success) and rendered == format(other)
-    if alike:
+    if isinstance(rendered, Success) and rendered == format(other):
         is_one = format.canonical(one) == format.canonical(other)
         _check(is_one, f"law_injective: {one} and {other} both give {rendered}")
 
