@@ -16,13 +16,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import struct
-from array import array
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import groupby
-from tempfile import SpooledTemporaryFile
-from typing import IO, Final, TypeAlias, TypeGuard, final
+from typing import Final, TypeAlias, TypeGuard
 
 from returns.result import Failure, Result
 
@@ -46,10 +44,7 @@ _MAX_BYTES: Final = 200_000_000
 _URLS: Final = {"messages": "/v1/chat/completions", "prompt": "/v1/completions"}
 
 _DIGEST: Final = 16  # hexadecimal digits
-_CUSTOM_ID: Final = re.compile(rb'"custom_id"\s*:\s*"((\d{1,18})-\d{1,18}-[0-9a-f]{16})"')
-_IN_MEMORY: Final = 16 * 2**20  # bytes
-_BLOCK: Final = 64  # rows
-_LINK: Final = struct.Struct("<q")
+_CUSTOM_ID: Final = re.compile(rb'"custom_id"\s*:\s*"(\d+-\d+)-([0-9a-f]{16})"')
 
 
 def write(
@@ -67,7 +62,7 @@ def write(
     `takes_n` a request asks for all generations of its row; without it, each generation has a request of its own. A line
     that is longer than `max_bytes` has a file of its own.
     """
-    server, rows = _server_of(llm), llm.prepare(inputs, num_generations)
+    server, rows = _server_of(llm.backend), llm.prepare(inputs, num_generations)
 
     def lines() -> Iterator[bytes]:
         for number, row in enumerate(rows):
@@ -93,39 +88,32 @@ def read(
     with a cut line, several lines, or a line of other inputs or parameters makes its row a `RequestFailed` ("no_line",
     "cut_line", "doubled_line", "other_batch") that keeps the completions that came. Lines of no input are ignored.
 
-    All lines are read before the first row. Memory is bounded: 16 MiB of lines, the rest goes to a temporary file, and
-    about 11 bytes a row.
+    All lines are read before the first row, into a temporary file. Memory does not grow with their number.
     """
-    server, rows = _server_of(llm), llm.prepare(inputs, num_generations)
+    server, rows = _server_of(llm.backend), llm.prepare(inputs, num_generations)
 
     def answers() -> Iterator[RowResult[Out]]:
-        with SpooledTemporaryFile(_IN_MEMORY) as file:
-            index = _Index(file)
-            for lines in results:
-                for line in lines:
-                    index.add(line)
+        with closing(_open_table()) as table:
+            _store(results, table)
             for number, row in enumerate(rows):
                 answer: RowAnswer = ()
                 if isinstance(row, Asked):
                     requests = _requests(server, row.rendered, number, num_generations, takes_n)
-                    answer = _read_row(server, row.rendered, [*requests], index.find(number), num_generations)
+                    answer = _read_row(server, row.rendered, [*requests], table, num_generations)
                 yield llm.read_row(row, answer)
 
     return answers()
 
 
+def _server_of(backend: Generate[P, R]) -> Server[P]:
+    if _is_server(backend):
+        return backend
+    kind = type(backend).__name__
+    raise TypeError(f"the backend must be a server.chat or a server.completions, got {kind}; `blocking` is not needed")
+
+
 def _is_server(backend: Generate[P, R]) -> TypeGuard[Server[P]]:
     return isinstance(backend, Server)
-
-
-def _server_of(llm: LLM[In, Out, P, R]) -> Server[P]:
-    backend = llm.backend
-    if not _is_server(backend):
-        kind = type(backend).__name__
-        raise TypeError(
-            f"the backend must be a server.chat or a server.completions, got {kind}; `blocking` is not needed"
-        )
-    return backend
 
 
 def _requests(server: Server[P], prompt: P, row: int, num_generations: int, takes_n: bool) -> Iterator[_Request]:
@@ -150,64 +138,47 @@ def _split(lines: Iterator[bytes], max_lines: int, max_bytes: int) -> Iterator[I
         yield (line for _, line in group)
 
 
-@final
-class _Index:
-    """The lines of each row, in a file. Before each line are the offset of the row's line before it, and its request."""
+def _open_table() -> sqlite3.Connection:
+    """Open a temporary database with a table for result lines. SQLite deletes its file when the connection is closed."""
+    table = sqlite3.connect("", check_same_thread=False)  # another thread may take the later rows
+    table.execute("CREATE TABLE lines (place TEXT, digest TEXT, line BLOB)")
+    return table
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        # Row numbers of another batch may be huge, so blocks and not one array. 0 is no line, else an offset plus 1.
-        self._last: defaultdict[int, array[int]] = defaultdict(lambda: array("q", [0] * _BLOCK))
 
-    def add(self, line: bytes) -> None:
-        found = _CUSTOM_ID.search(line)
-        if found is None:
-            return
-        block, place = divmod(int(found[2]), _BLOCK)
-        last, offset = self._last[block], self._file.tell()
-        self._file.write(_LINK.pack(last[place]) + found[1] + b" " + line + b"\n")
-        last[place] = offset + 1
-
-    def find(self, row: int) -> dict[str, list[bytes]]:
-        """Return the lines of a row by request, in the order in which they were added."""
-        lines = defaultdict[str, list[bytes]](list)
-        block, place = divmod(row, _BLOCK)
-        link = self._last[block][place]
-        while link:
-            self._file.seek(link - 1)
-            (link,) = _LINK.unpack(self._file.read(_LINK.size))
-            custom_id, _, line = self._file.readline().partition(b" ")
-            lines[custom_id.decode()].insert(0, line)
-        return lines
+def _store(results: Iterable[Iterable[bytes]], table: sqlite3.Connection) -> None:
+    for lines in results:
+        for line in lines:
+            if found := _CUSTOM_ID.search(line):
+                table.execute("INSERT INTO lines VALUES (?, ?, ?)", (found[1].decode(), found[2].decode(), line))
+    table.execute("CREATE INDEX places ON lines (place)")
 
 
 def _read_row(
-    server: Server[P], prompt: P, requests: Sequence[_Request], lines: Mapping[str, Sequence[bytes]], expected: int
+    server: Server[P], prompt: P, requests: Sequence[_Request], table: sqlite3.Connection, expected: int
 ) -> RowAnswer:
     """Put the answer to a row together from its lines, with the checks of every backend."""
-    answers = [answer for _, custom_id in requests for answer in _find(server, custom_id, lines)]
+    answers = [answer for _, custom_id in requests for answer in _find(server, custom_id, table)]
     came = [each for answer in answers for each in answer.value_or(())[: expected // len(requests)]]
     row = join_row(tuple(came), [answer for answer in answers if isinstance(answer, Failure)])
     checked = check_batch(Call(server, [prompt], expected), [row])
     return checked[0] if isinstance(checked, tuple) else checked
 
 
-def _find(server: Server[P], custom_id: str, lines: Mapping[str, Sequence[bytes]]) -> list[_Answer]:
+def _find(server: Server[P], custom_id: str, table: sqlite3.Connection) -> list[_Answer]:
     """Return the answer to a request; if it has several, they come after a Failure that says so."""
-    own = lines.get(custom_id, ())
-    if len(own) > 1:
-        message = f"the result files have {len(own)} lines for request {custom_id}"
-        return [
-            Failure(RequestFailed("doubled_line", message)),
-            *(_read_line(server, line) for line in dict.fromkeys(own)),
-        ]
+    place, _, digest = custom_id.rpartition("-")
+    found = table.execute("SELECT digest, line FROM lines WHERE place = ? ORDER BY rowid", (place,)).fetchall()
+    own = [line for other, line in found if other == digest]
+    answers = [_read_line(server, line) for line in dict.fromkeys(own)]
+    if len(own) == 1:
+        return answers
     if own:
-        return [_read_line(server, own[0])]
-    place = custom_id.rpartition("-")[0]
-    if any(other.rpartition("-")[0] == place for other in lines):
-        message = f"the line for request {place} answers another input, or other parameters"
-        return [Failure(RequestFailed("other_batch", message))]
-    return [Failure(RequestFailed("no_line", f"no result file has a line for request {custom_id}"))]
+        error = RequestFailed("doubled_line", f"the result files have {len(own)} lines for request {custom_id}")
+    elif found:
+        error = RequestFailed("other_batch", f"the line for request {place} answers another input, or other parameters")
+    else:
+        error = RequestFailed("no_line", f"no result file has a line for request {custom_id}")
+    return [Failure(error), *answers]
 
 
 # Sources: OpenAI API reference, "The request output object":

@@ -49,7 +49,10 @@ def test_a_model_answers_in_batches(folder: str, capsys: pytest.CaptureFixture[s
     ("more", "said"),
     [
         (["--format", "openai"], "--format openai is for servers; with --hf, name the model's own format"),
-        (["--format", "chatml", "--param", "temperature=-1"], "--param temperature is -1; it must be a number"),
+        (
+            ["--format", "chatml", "--param", "temperature=-1"],
+            "`temperature` (=-1.0) has to be a strictly positive float",
+        ),
         (["--format", "chatml", "--param", "temprature=1"], "--param temprature is not a field of a generation_config"),
     ],
     ids=["openai", "value", "name"],

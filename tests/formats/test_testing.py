@@ -169,7 +169,7 @@ def refuse_philosophy(prompt: Prompt) -> Answer:
 words = Seeded(write=refuse_philosophy)
 
 # A text that is not where it was, or not at all, is missed by parse, or its token by a refusal.
-MOVED: Final = "law_inverse law_refusal law_no_forgery law_complete law_turns"
+MOVED: Final = "law_inverse law_refusal law_no_forgery law_complete law_turns law_injective"
 # The fault, and the law it breaks; some where some are broken and any may be found first.
 FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
     ("it raises", Seeded(write=raising), "law_pure"),
@@ -393,7 +393,7 @@ def test_a_format_that_fails_otherwise_is_not_hidden() -> None:
 def test_a_function_in_place_of_a_format_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="check_format needs a Format, with parse and canonical, got function"):
         check_format(plain_lines)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match="check_formatter needs a function of a prompt, got str"):
+    with pytest.raises(AssertionError, match="'str' object is not callable"):
         check_formatter("chatml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
