@@ -23,8 +23,8 @@ from distgen.formats.registry import AnyFormat
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
-    >>> main(["formats"])  # doctest: +ELLIPSIS
-    ...chatml ...
+    >>> main(["--version"])  # doctest: +ELLIPSIS
+    distgen ...
     0
     """
     try:

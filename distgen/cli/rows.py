@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, NamedTuple, TextIO, TypeAlias, TypeGuard, final
+from typing import Final, Literal, NamedTuple, TextIO, TypeAlias, TypeGuard, final
 
 from returns.result import Failure, Result, Success
 
@@ -25,9 +25,6 @@ from distgen.errors import BackendError, NotParsed, RequestFailed, error_kind, e
 from distgen.journal import replace_surrogates
 from distgen.llm import RowResult
 from distgen.prompt import Exchange, Prompt
-
-MAX_LINE: Final = 64 * 2**20
-"""Bytes of a line, its line break included; a longer one has no prompt."""
 
 RESERVED: Final = ("row", "model", "error", "error_message", "generations")
 """Names of our own fields in output rows."""
@@ -64,18 +61,9 @@ class Record:
 def open_lines(name: str) -> Generator[Iterator[bytes], None, None]:
     """Open the lines of a file, or of stdin for "-"; raise UsageError if it is not JSON Lines."""
     with nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as source:
-        lines = read_lines(source)
-        first = next(lines, b"")
+        first = next(source, b"")
         _check_kind(name, first)
-        yield chain([first], lines)
-
-
-def read_lines(source: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines of a file; of one that is longer than MAX_LINE, only that much and a byte more."""
-    while line := source.readline(MAX_LINE + 1):
-        yield line
-        while len(line) > MAX_LINE and not line.endswith(b"\n"):
-            line = source.readline(MAX_LINE + 1)
+        yield chain([first], source)
 
 
 def _check_kind(name: str, first: bytes) -> None:
@@ -130,8 +118,6 @@ def _read(raw: bytes, options: Options) -> Iterator[tuple[Fields, Prompt | BadRo
 
 def _parse_object(raw: bytes) -> Fields:
     """Return a JSON object that can be written again."""
-    if len(raw) > MAX_LINE:
-        raise ValueError(f"it is longer than {MAX_LINE:,} bytes")
     value: object = json.loads(raw.decode())
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)  # refuses NaN, 1e999 and what is nested too deep
     if (clean := replace_surrogates(text)) != text:  # as output rows have it

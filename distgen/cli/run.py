@@ -170,7 +170,7 @@ def _count_records(options: Options) -> int | None:
     if options.each_generation or not Path(options.input).is_file():
         return None
     with Path(options.input).open("rb") as source:
-        return sum(1 for _ in islice(filter(bytes.strip, rows.read_lines(source)), options.limit))
+        return sum(1 for _ in islice(filter(bytes.strip, source), options.limit))
 
 
 def _follow(options: Options, events: _Events, stop: Event, total: int | None) -> tuple[Counts, _End | None]:
@@ -305,10 +305,7 @@ def build_llm(
             return _local(options, format)
         if options.base_url:
             return _with_server(options, format, stop, lambda llm: _time(llm, add_latency))
-    except ImportError as error:
-        option, extra = ("--hf", "hf") if options.hf else ("--base-url", "server")
-        raise UsageError(f"{option} needs more libraries: pip install 'distgen-llm[{extra}]'.") from error
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise UsageError(add_flags("", str(error))) from error
     print("distgen: no --base-url, so this is a rehearsal: each prompt is its own answer", file=sys.stderr)
     if isinstance(format, ChatMessages):

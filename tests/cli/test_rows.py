@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 import pytest
 
-from distgen.cli import rows
 from distgen.cli.options import Options
-from distgen.cli.rows import BadRow, decode, parse_records, read_lines, to_prompt
+from distgen.cli.rows import BadRow, decode, parse_records, to_prompt
 from distgen.prompt import Exchange, Prompt
 
 PLAIN = Options()
@@ -50,13 +48,6 @@ def test_a_bad_line_has_its_reason_and_costs_no_other_line(line: bytes, reason: 
     assert isinstance(bad, BadRow)
     assert bad.message.startswith(reason)
     assert good == Prompt("Hi")
-
-
-def test_a_long_line_is_read_in_pieces_and_has_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "MAX_LINE", 20)
-    lines = [*read_lines(io.BytesIO(b'{"user": "' + b"x" * 100 + b'"}\n{"user": "Hi"}\n'))]
-    assert max(map(len, lines)) <= 21
-    assert read(*lines) == [BadRow("invalid_row", "not a JSON row: it is longer than 20 bytes"), Prompt("Hi")]
 
 
 def test_a_byte_order_mark_carriage_returns_and_blank_lines_are_no_text() -> None:
