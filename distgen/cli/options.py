@@ -107,9 +107,7 @@ class Options:
     concurrency: int = _number("run", 32, "requests at once [32]")
     timeout: float = _option("run", 600.0, "SECONDS", "deadline of each request [600]", type=float)
     retries: int = _number("run", 5, "further attempts of a failed request [5]", least=0)
-    max_failures: int = _number(
-        "run", 100, "end after N failures in a row as all rows have, by a wrong key or so [100]"
-    )
+    max_failures: int = _number("run", 100, "end after N rows in a row failed as all will, by a wrong key or so [100]")
     max_total_tokens: int | None = _number("run", None, "ask no more once this run took N tokens")
     hf: str = _option("run", "", "NAME", "transformers model to load, by folder or name")
     batch_size: int = _number("run", 8, "with --hf: rows generated together [8]")

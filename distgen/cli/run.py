@@ -29,6 +29,7 @@ from distgen.backends.generate import Batch
 from distgen.backends.retry import Retry
 from distgen.cli import rows
 from distgen.cli.options import Options, UsageError, add_flags
+from distgen.cli.rows import Record
 from distgen.errors import RequestFailed, explain
 from distgen.executors import Asyncio, Sequential
 from distgen.formats import ChatTemplate, lookup, segment_if_needed
@@ -50,7 +51,8 @@ _FATAL_STATUSES: Final = (401, 402, 403, 404)
 _QUOTA_WORDS: Final = ("quota", "billing", "balance", "arrearage")  # in the codes of services, see backends/retry.py
 _SETTINGS: Final = ("model", "format", "no_bos", "hf", "system", "user_field", "template")
 _TASK: Final = Task(rows.to_prompt, Success)
-_Events: TypeAlias = Iterator[Result[RunEvent[rows.Record, str], JournalError]]
+_Asks: TypeAlias = SupportsGenerate[Record, str]
+_Events: TypeAlias = Generator[Result[RunEvent[Record, str], JournalError], None, None]
 
 
 _End: TypeAlias = tuple[int, str]
@@ -239,9 +241,7 @@ def _find_end(options: Options, counts: Counts, kind: str) -> _End | None:
     return None
 
 
-def _ask(
-    options: Options, llm: SupportsGenerate[rows.Record, str], records: Iterator[rows.Record]
-) -> Generator[Result[RunEvent[rows.Record, str], JournalError], None, None]:
+def _ask(options: Options, llm: _Asks, records: Iterator[Record]) -> _Events:
     """Write the answers to a file as they come, or to a pipe or a device in the order of the input."""
     path, n, to_row = Path(options.output), options.num_generations, partial(rows.encode, options)
     if options.output != "-" and (path.is_file() or not path.exists()):
@@ -283,7 +283,7 @@ def _listen_to_interrupts(stop: Event) -> Generator[None, None, None]:
 class _Use(Protocol[_T_co]):
     """A function of the LLM of a server, which sends messages or texts."""
 
-    def __call__(self, llm: LLM[rows.Record, str, _P, Awaitable[Batch]], /) -> _T_co: ...
+    def __call__(self, llm: LLM[Record, str, _P, Awaitable[Batch]], /) -> _T_co: ...
 
 
 def find_format(options: Options) -> AnyFormat:
@@ -295,9 +295,7 @@ def find_format(options: Options) -> AnyFormat:
     return replace(format, bos="") if options.no_bos and isinstance(format, ChatTemplate) else format
 
 
-def build_llm(
-    options: Options, stop: Event, add_latency: Callable[[float], object]
-) -> SupportsGenerate[rows.Record, str]:
+def build_llm(options: Options, stop: Event, add_latency: Callable[[float], object]) -> _Asks:
     """Return the LLM of the options; raise UsageError for options that a backend refuses."""
     format = find_format(options)
     try:
@@ -338,9 +336,7 @@ def _with_server(options: Options, format: AnyFormat, stop: Event, use: _Use[_T_
     return use(LLM(_TASK, format, connect(completions, **stops), executor, options.model))
 
 
-def _time(
-    llm: LLM[rows.Record, str, _P, Awaitable[Batch]], add_latency: Callable[[float], object]
-) -> SupportsGenerate[rows.Record, str]:
+def _time(llm: LLM[Record, str, _P, Awaitable[Batch]], add_latency: Callable[[float], object]) -> _Asks:
     async def ask(prompts: Sequence[_P], num_generations: int) -> Batch:
         started = time.monotonic()
         answer = await llm.backend(prompts, num_generations)
@@ -357,7 +353,7 @@ def _find_proxy(url: str) -> str | None:
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
 
-def _local(options: Options, format: AnyFormat) -> SupportsGenerate[rows.Record, str]:
+def _local(options: Options, format: AnyFormat) -> _Asks:
     from distgen.backends.hf import LocalModel, load
 
     if isinstance(format, ChatMessages):
