@@ -52,6 +52,7 @@ _QUOTA_WORDS: Final = ("quota", "billing", "balance", "arrearage")  # in the cod
 _SETTINGS: Final = ("model", "format", "no_bos", "hf", "system", "user_field", "template")
 _TASK: Final = Task(rows.to_prompt, Success)
 _Asks: TypeAlias = SupportsGenerate[Record, str]
+_ServerLLM: TypeAlias = LLM[Record, str, _P, Awaitable[Batch]]
 _Events: TypeAlias = Generator[Result[RunEvent[Record, str], JournalError], None, None]
 
 
@@ -192,7 +193,8 @@ def _follow(options: Options, events: _Events, stop: Event, total: int | None) -
         else:
             kind, message = ("", "") if rows.is_answered(found.answer) else rows.error_of(found.input, found.answer)
             if kind and kind not in counts.failures:
-                print(f"{erase}distgen: row {found.row}: {kind}: {add_flags(kind, message)}", file=sys.stderr)
+                text = f"{kind}: {add_flags(kind, message).removeprefix(f'{kind}: ')}"
+                print(f"{erase}distgen: row {found.row}: {text}", file=sys.stderr)
             counts = counts.add(kind, found.answer)
             end = end or _find_end(options, counts, kind)
         if end:
@@ -283,7 +285,7 @@ def _listen_to_interrupts(stop: Event) -> Generator[None, None, None]:
 class _Use(Protocol[_T_co]):
     """A function of the LLM of a server, which sends messages or texts."""
 
-    def __call__(self, llm: LLM[Record, str, _P, Awaitable[Batch]], /) -> _T_co: ...
+    def __call__(self, llm: _ServerLLM[_P], /) -> _T_co: ...
 
 
 def find_format(options: Options) -> AnyFormat:
@@ -302,7 +304,7 @@ def build_llm(options: Options, stop: Event, add_latency: Callable[[float], obje
         if options.hf:
             return _local(options, format)
         if options.base_url:
-            return _with_server(options, format, stop, lambda llm: _time(llm, add_latency))
+            return _with_server(options, format, stop, lambda llm: _time(llm, stop, add_latency))
     except (ImportError, OSError, ValueError) as error:
         raise UsageError(add_flags("", str(error))) from error
     print("distgen: no --base-url, so this is a rehearsal: each prompt is its own answer", file=sys.stderr)
@@ -336,11 +338,12 @@ def _with_server(options: Options, format: AnyFormat, stop: Event, use: _Use[_T_
     return use(LLM(_TASK, format, connect(completions, **stops), executor, options.model))
 
 
-def _time(llm: LLM[Record, str, _P, Awaitable[Batch]], add_latency: Callable[[float], object]) -> _Asks:
+def _time(llm: _ServerLLM[_P], stop: Event, add_latency: Callable[[float], object]) -> _Asks:
     async def ask(prompts: Sequence[_P], num_generations: int) -> Batch:
         started = time.monotonic()
         answer = await llm.backend(prompts, num_generations)
-        add_latency(time.monotonic() - started)
+        if not stop.is_set():  # rows that are given up have no latency
+            add_latency(time.monotonic() - started)
         return answer
 
     return replace(llm, backend=ask)

@@ -28,6 +28,7 @@ from distgen.cli import main
 from distgen.cli.run import Counts, progress_line
 from distgen.completion import Completion
 from distgen.prompt import Rendered
+from tests.support.parts import mounted
 from tests.support.servers import Act, Server, chat_body, response, serving
 
 KEYS = ["row", "model", "error", "error_message", "generations"]
@@ -143,6 +144,13 @@ def test_failures_in_a_row_end_a_run_that_had_answers(server: Server) -> None:
     server.script(*[Act(response(200, chat_body("x")))] * 5, then_always=status(403))
     assert run(server, "--concurrency", "2", "--max-failures", "10") == 2
     assert len(server.seen()) < 25
+
+
+def test_a_field_that_goes_missing_later_ends_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*users(40), *[{"question": "x"}] * 60)
+    assert run(None, "--concurrency", "4", "--max-failures", "10") == 2
+    assert len(written()) < 55
+    assert "10 rows in a row failed with missing_field, so the run ended." in capsys.readouterr().err
 
 
 def test_other_failures_never_end_a_run(server: Server) -> None:
@@ -325,6 +333,55 @@ def test_render_shows_what_would_be_sent(capsys: pytest.CaptureFixture[str]) -> 
     shown = capsys.readouterr()
     assert shown.out == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n\n"
     assert shown.err == 'row 1:\nrow 2: "user" is null, not text\n'
+
+
+def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*[{"user": "u" * 500}] * 200)
+    Path("disk").mkdir()
+    with mounted(Path("disk"), "size=64k"):
+        assert run(None, output="disk/out.jsonl") == 2
+        said = capsys.readouterr().err
+        assert "disk/out.jsonl (No space left on device); rows already written are kept." in said
+        kept = len(written("disk/out.jsonl"))
+        assert 0 < kept < 200
+        subprocess.run(["mount", "-o", "remount,size=2m", "disk"], check=True)
+        assert run(None, "--resume", output="disk/out.jsonl") == 0
+        assert f"rows: {200 - kept} answered (and {kept} before), 0 failed" in capsys.readouterr().err
+        assert [row["row"] for row in written("disk/out.jsonl")] == [*range(1, 201)]
+
+
+def test_a_device_that_is_full_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*users(3))
+    assert run(None, output="/dev/full") == 2
+    assert "distgen: cannot read or write: No space left on device.\n" in capsys.readouterr().err
+
+
+def test_a_read_only_folder_is_named_before_anything_is_asked(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(*users(3))
+    with mounted(Path("disk"), "size=64k,ro"):
+        assert run(server, output="disk/out.jsonl") == 2
+    said = capsys.readouterr().err
+    assert said.endswith("disk/out.jsonl (Read-only file system); rows already written are kept.\n")
+    assert said.count("\n") == 1
+    assert server.seen() == []
+
+
+def test_one_run_writes_a_file_at_a_time(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*users(2))
+    server.script(to={"u1": [Act(then="hang")]})
+    given = ("run", "in.jsonl", "-o", "out.jsonl", "--base-url", server.url, "--model", "tiny")
+    with subprocess.Popen(child(*given), stderr=subprocess.DEVNULL) as first:
+        while len(server.seen()) < 2:
+            assert first.poll() is None
+        assert run(server, "--resume") == 2
+        assert "another run writes" in capsys.readouterr().err
+        assert len(server.seen()) == 2
+        first.kill()
+    server.script()
+    assert run(server, "--resume") == 0
+    assert [row["user"] for row in written()] == ["u0", "u1"]
 
 
 def test_an_empty_input_is_no_failure() -> None:
