@@ -131,9 +131,20 @@ def run(
     """
     if mode not in get_args(Mode):
         raise TypeError(f"mode must be 'new', 'resume' or 'overwrite', got {mode!r}")
-    real = Path(os.path.realpath(path))  # a link stays a link, and two links to one file share one lock
-    opening = _open(real, decode, mode, {**settings, "num_generations": num_generations}, {**params})
+    opening = _open(path, decode, mode, {**settings, "num_generations": num_generations}, params)
     return _run(llm, inputs, opening, encode, num_generations)
+
+
+def missing(
+    inputs: Iterable[_In], path: Path, decode: Decode[_In], num_generations: int, settings: Fields, params: Fields
+) -> Iterator[Result[_In, JournalError]]:
+    """Yield each input that `run` would ask when it resumes the file; a Failure is the last one."""
+    try:
+        with _open(path, decode, "resume", {**settings, "num_generations": num_generations}, params) as file:
+            for _, value in _missing(file, inputs):
+                yield Success(value)
+    except _Refused as refused:
+        yield Failure(refused.error)
 
 
 def to_json_line(fields: Fields) -> bytes:
@@ -245,7 +256,8 @@ def _open(
 ) -> Generator[_File[_In], None, None]:
     """Lock the file, check and read what it holds, and cut off a last line that a kill left incomplete."""
     with _refuse("not_encoded", f"the settings of {path} cannot be written as JSON"):
-        now, now_params = json.loads(to_json_line(settings)), json.loads(to_json_line(params))
+        now, now_params = json.loads(to_json_line(settings)), json.loads(to_json_line({**params}))
+    path = Path(os.path.realpath(path))  # a link stays a link, and two links to one file share one lock
     sidecar = path.with_name(f"{path.name}.distgen.json")
     with ExitStack() as files:
         with _refuse("not_written", f"cannot write {path}", OSError):

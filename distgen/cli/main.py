@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
 from returns.result import Failure, Result
 
+from distgen.cli.batch_files import read_batch, write_batch
 from distgen.cli.options import Options, UsageError, read_options
 from distgen.cli.rows import BadRow, Record, open_lines, open_output, parse_records
-from distgen.cli.run import INTERRUPTED, OK, SOME_FAILED, UNUSABLE, find_format, run
+from distgen.cli.run import INTERRUPTED, OK, SOME_FAILED, UNUSABLE, build_llm, find_format, run
 from distgen.errors import explain
 from distgen.formats import FORMATS
 from distgen.formats.messages import ChatMessages
@@ -76,4 +77,10 @@ def _list_formats(_: Options) -> int:
     return OK
 
 
-_COMMANDS: Final = {"run": run, "render": _render, "formats": _list_formats}
+_COMMANDS: Final[Mapping[str, Callable[[Options], int]]] = {
+    "run": lambda options: run(options, build_llm),
+    "render": _render,
+    "formats": _list_formats,
+    "batch write": write_batch,
+    "batch read": read_batch,
+}

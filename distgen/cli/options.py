@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, NoReturn, TypeAlias, TypeVar, final
+from typing import Final, NoReturn, TypeAlias, TypeVar, final
 
 from distgen import __version__
 from distgen.backends.params import Params
@@ -86,12 +86,12 @@ def _pairs(group: str, kind: Callable[[str], tuple[str, object]], help: str, fla
 class Options:
     """All options of all commands. A model is asked at `base_url`, or loaded as `hf`, or else the run is a rehearsal."""
 
-    command: Literal["run", "render", "formats"] = "run"
+    command: str = "run"
     arguments: tuple[str, ...] = ()
-    input: str = _option("prompt", "-", "INPUT.jsonl", "JSON Lines in UTF-8; - is stdin", "input")
-    output: str = _option("run", "-", "OUTPUT.jsonl", "output file; - is stdout", "-o", "--output", required=True)
-    resume: bool = _flag("run", "keep the answered rows of the output and ask the rest")
-    overwrite: bool = _flag("run", "replace the output")
+    input: str = _option("input", "-", "INPUT.jsonl", "JSON Lines in UTF-8; - is stdin", "input")
+    output: str = _option("output", "-", "OUTPUT.jsonl", "output file; - is stdout", "-o", "--output", required=True)
+    resume: bool = _flag("answers", "keep the answered rows of the output and ask the rest")
+    overwrite: bool = _flag("answers", "replace the output")
     format: str = _option("prompt", "openai", "NAME", "chat format of the model, see `distgen formats` [openai]")
     system: str | None = _option("prompt", None, "TEXT", "system text of rows that have none")
     user_field: str | None = _option("prompt", None, "NAME", "field with the user's text")
@@ -99,18 +99,27 @@ class Options:
     each_generation: bool = _flag("prompt", "read an answers file: one row for each generation with text")
     no_bos: bool = _flag("prompt", "leave out the BOS token, for servers that add it")
     limit: int | None = _number("prompt", None, "only the first N rows")
-    base_url: str = _option("run", "", "URL", "OpenAI-compatible server: http://127.0.0.1:8000/v1")
-    model: str = _option("run", "", "NAME", "name of the model on the server")
-    num_generations: int = _number("run", 1, "answers a row [1]", "-n", "--num-generations")
-    param: Pairs = _pairs("run", _param, "sampling parameter, such as temperature=0.7", "--param")  # noqa: RUF009
-    extra: Pairs = _pairs("run", _pair, "field that only this server takes, such as top_k=20", "--extra")  # noqa: RUF009
-    concurrency: int = _number("run", 32, "requests at once [32]")
-    timeout: float = _option("run", 600.0, "SECONDS", "deadline of each request [600]", type=float)
-    retries: int = _number("run", 5, "further attempts of a failed request [5]", least=0)
-    max_failures: int = _number("run", 100, "end after N rows in a row failed as all will, by a wrong key or so [100]")
-    max_total_tokens: int | None = _number("run", None, "ask no more once this run took N tokens")
-    hf: str = _option("run", "", "NAME", "transformers model to load, by folder or name")
-    batch_size: int = _number("run", 8, "with --hf: rows generated together [8]")
+    base_url: str = _option("ask", "", "URL", "OpenAI-compatible server: http://127.0.0.1:8000/v1")
+    model: str = _option("model", "", "NAME", "name of the model on the server")
+    num_generations: int = _number("model", 1, "answers a row [1]", "-n", "--num-generations")
+    param: Pairs = _pairs("model", _param, "sampling parameter, such as temperature=0.7", "--param")  # noqa: RUF009
+    extra: Pairs = _pairs("model", _pair, "field that only this server takes, such as top_k=20", "--extra")  # noqa: RUF009
+    concurrency: int = _number("ask", 32, "requests at once [32]")
+    timeout: float = _option("ask", 600.0, "SECONDS", "deadline of each request [600]", type=float)
+    retries: int = _number("ask", 5, "further attempts of a failed request [5]", least=0)
+    max_failures: int = _number("ask", 100, "end after N rows in a row failed as all will, by a wrong key or so [100]")
+    max_total_tokens: int | None = _number("ask", None, "ask no more once this run took N tokens")
+    hf: str = _option("ask", "", "NAME", "transformers model to load, by folder or name")
+    batch_size: int = _number("ask", 8, "with --hf: rows generated together [8]")
+    results: Sequence[str] = _option(
+        "results", (), "RESULTS.jsonl", "result files of the service", "results", nargs="+"
+    )
+    requests: str = _option(
+        "results", "requests.jsonl", "REQUESTS.jsonl", "as written by `batch write` [requests.jsonl]"
+    )
+    unanswered_in: str = _option("requests", "", "ANSWERS.jsonl", "only the rows that this file has no answer for")
+    no_n: bool = _flag("requests", "a request for each answer, for services that do not take n")
+    max_lines: int = _number("requests", 50_000, "requests a file [50000]")
 
     @property
     def mode(self) -> Mode:
@@ -119,10 +128,13 @@ class Options:
 
 
 _COMMANDS: Final = (
-    ("run", "answer each row of a file", ("prompt", "run")),
-    ("render", "show what each row would send", ("prompt",)),
+    ("run", "answer each row of a file", ("input", "output", "answers", "prompt", "model", "ask")),
+    ("render", "show what each row would send", ("input", "prompt")),
     ("formats", "list the chat formats", ()),
+    ("batch write", "write request files for a batch service", ("input", "output", "prompt", "model", "requests")),
+    ("batch read", "read the results of a batch service", ("input", "results", "output", "answers")),
 )
+_NO_SERVER: Final = "http://batch.invalid/v1"  # RFC 2606, 2: a name that is never of a server
 _EXCLUSIVE: Final = (("user_field", "template"), ("resume", "overwrite"), ("base_url", "hf"))
 
 
@@ -139,9 +151,12 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser("distgen", description=__doc__, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"distgen {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    batch = commands.add_parser("batch", help="write and read the files of a batch service, at half the price")
+    batch_commands = batch.add_subparsers(metavar="COMMAND", required=True)
     for name, help, groups in _COMMANDS:
+        word, parent = name.removeprefix("batch "), batch_commands if name.startswith("batch") else commands
         # Options that are not given are left out, so that they have the defaults of Options.
-        command = commands.add_parser(name, help=help, argument_default=argparse.SUPPRESS)
+        command = parent.add_parser(word, help=help, description=help, argument_default=argparse.SUPPRESS)
         command.set_defaults(command=name)
         for option in fields(Options):
             if option.metadata.get("group") in groups:
@@ -161,16 +176,18 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
         if one in given and other in given:
             raise UsageError(f"--{one} and --{other} exclude each other; give one.".replace("_", "-"))
     options = Options(**given, arguments=tuple(arguments))
-    if options.command != "run":
+    if options.command not in ("run", "batch write"):
         return options
     if options.hf:
         return replace(options, model=options.model or Path(options.hf).name)
-    url = given.get("base_url", environ.get("OPENAI_BASE_URL", ""))
+    is_batch = options.command == "batch write"
+    url = _NO_SERVER if is_batch else given.get("base_url", environ.get("OPENAI_BASE_URL", ""))
     if not url and options.model:
         raise UsageError("--model needs a server: add --base-url http://127.0.0.1:8000/v1, or set OPENAI_BASE_URL.")
     model = (options.model or environ.get("OPENAI_MODEL", "")) if url else "echo"
     if not model:
-        raise UsageError("--base-url needs --model, the name of a model on that server, or OPENAI_MODEL.")
+        needs = "a batch" if is_batch else "--base-url"
+        raise UsageError(f"{needs} needs --model, the name of a model on that server, or OPENAI_MODEL.")
     return replace(options, base_url=url, model=model)
 
 

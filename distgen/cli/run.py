@@ -51,8 +51,9 @@ _FATAL_STATUSES: Final = (401, 402, 403, 404)
 _QUOTA_WORDS: Final = ("quota", "billing", "balance", "arrearage")  # in the codes of services, see backends/retry.py
 _SETTINGS: Final = ("model", "format", "no_bos", "hf", "system", "user_field", "template")
 _TASK: Final = Task(rows.to_prompt, Success)
-_Asks: TypeAlias = SupportsGenerate[Record, str]
-_ServerLLM: TypeAlias = LLM[Record, str, _P, Awaitable[Batch]]
+Asks: TypeAlias = SupportsGenerate[Record, str]
+ServerLLM: TypeAlias = LLM[Record, str, _P, Awaitable[Batch]]
+MakeLLM: TypeAlias = Callable[[Options, Event, Callable[[float], object]], Asks]
 _Events: TypeAlias = Generator[Result[RunEvent[Record, str], JournalError], None, None]
 
 
@@ -144,10 +145,11 @@ def _failures(counts: Counts) -> str:
     return f"{sum(counts.failures.values()):,} failed{f' ({kinds})' if kinds else ''}"
 
 
-def run(options: Options) -> int:
+def run(options: Options, make_llm: MakeLLM) -> int:
     """Ask about each row of the input, write the answers and print what came of it."""
     started, stop, latencies = time.monotonic(), Event(), array("d")
-    llm = build_llm(options, stop, latencies.append)
+    with usage_errors():
+        llm = make_llm(options, stop, latencies.append)
     total = _count_records(options)
     with rows.open_lines(options.input) as lines, _listen_to_interrupts(stop):
         records = islice(rows.parse_records(lines, options), options.limit)
@@ -243,12 +245,11 @@ def _find_end(options: Options, counts: Counts, kind: str) -> _End | None:
     return None
 
 
-def _ask(options: Options, llm: _Asks, records: Iterator[Record]) -> _Events:
+def _ask(options: Options, llm: Asks, records: Iterator[Record]) -> _Events:
     """Write the answers to a file as they come, or to a pipe or a device in the order of the input."""
     path, n, to_row = Path(options.output), options.num_generations, partial(rows.encode, options)
     if options.output != "-" and (path.is_file() or not path.exists()):
-        settings = {name: getattr(options, name) for name in _SETTINGS}
-        params = dict([*options.param, *options.extra])
+        settings, params = settings_of(options)
         yield from journal.run(
             llm, records, path, to_row, rows.decode, options.mode, num_generations=n, settings=settings, params=params
         )
@@ -261,6 +262,11 @@ def _ask(options: Options, llm: _Asks, records: Iterator[Record]) -> _Events:
             if rows.error_of(record, answer)[0] != "stopped":
                 print(to_json_line(to_row(record, answer)).decode(), end="", file=output, flush=True)
                 yield Success(Written(record.number, record, answer))
+
+
+def settings_of(options: Options) -> tuple[Mapping[str, object], Mapping[str, object]]:
+    """Return the settings of an answers file, which stay the same when it is resumed, and the parameters, which need not."""
+    return {name: getattr(options, name) for name in _SETTINGS}, dict([*options.param, *options.extra])
 
 
 @contextmanager
@@ -285,7 +291,7 @@ def _listen_to_interrupts(stop: Event) -> Generator[None, None, None]:
 class _Use(Protocol[_T_co]):
     """A function of the LLM of a server, which sends messages or texts."""
 
-    def __call__(self, llm: _ServerLLM[_P], /) -> _T_co: ...
+    def __call__(self, llm: ServerLLM[_P], /) -> _T_co: ...
 
 
 def find_format(options: Options) -> AnyFormat:
@@ -297,27 +303,33 @@ def find_format(options: Options) -> AnyFormat:
     return replace(format, bos="") if options.no_bos and isinstance(format, ChatTemplate) else format
 
 
-def build_llm(options: Options, stop: Event, add_latency: Callable[[float], object]) -> _Asks:
-    """Return the LLM of the options; raise UsageError for options that a backend refuses."""
-    format = find_format(options)
+@contextmanager
+def usage_errors() -> Generator[None, None, None]:
+    """Raise what a backend says about its arguments, or about a library that is missing, as a UsageError."""
     try:
-        if options.hf:
-            return _local(options, format)
-        if options.base_url:
-            return _with_server(options, format, stop, lambda llm: _time(llm, stop, add_latency))
+        yield
     except (ImportError, OSError, ValueError) as error:
         raise UsageError(add_flags("", str(error))) from error
+
+
+def build_llm(options: Options, stop: Event, add_latency: Callable[[float], object]) -> Asks:
+    """Return the LLM of the options."""
+    if options.hf:
+        return _local(options)
+    if options.base_url:
+        return with_server(options, lambda llm: _time(llm, stop, add_latency), stop)
+    format = find_format(options)
     print("distgen: no --base-url, so this is a rehearsal: each prompt is its own answer", file=sys.stderr)
     if isinstance(format, ChatMessages):
         return LLM(_TASK, format, echo, Sequential(), options.model)
     return LLM(_TASK, format, echo, Sequential(), options.model)
 
 
-def _with_server(options: Options, format: AnyFormat, stop: Event, use: _Use[_T_co]) -> _T_co:
+def with_server(options: Options, use: _Use[_T_co], stop: Event | None = None) -> _T_co:
     """Return what `use` makes of the LLM that asks the server."""
     from distgen.backends.server import Server, chat, completions
 
-    executor = Asyncio(options.concurrency)
+    format, executor = find_format(options), Asyncio(options.concurrency)
 
     def connect(make: Callable[..., Server[_P]], **params: object) -> Server[_P]:
         return make(
@@ -338,7 +350,7 @@ def _with_server(options: Options, format: AnyFormat, stop: Event, use: _Use[_T_
     return use(LLM(_TASK, format, connect(completions, **stops), executor, options.model))
 
 
-def _time(llm: _ServerLLM[_P], stop: Event, add_latency: Callable[[float], object]) -> _Asks:
+def _time(llm: ServerLLM[_P], stop: Event, add_latency: Callable[[float], object]) -> Asks:
     async def ask(prompts: Sequence[_P], num_generations: int) -> Batch:
         started = time.monotonic()
         answer = await llm.backend(prompts, num_generations)
@@ -356,9 +368,10 @@ def _find_proxy(url: str) -> str | None:
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
 
-def _local(options: Options, format: AnyFormat) -> _Asks:
+def _local(options: Options) -> Asks:
     from distgen.backends.hf import LocalModel, load
 
+    format = find_format(options)
     if isinstance(format, ChatMessages):
         raise UsageError("--hf needs --format, the chat format of the model; `distgen formats` lists them.")
     make: Callable[..., LocalModel] = load

@@ -36,7 +36,8 @@ TESTS: Final[dict[str, list[str]]] = {
     "distgen/formats": ["tests/formats"],
     "distgen/backends/hf.py": [],  # needs torch
     "distgen/backends": ["tests/backends"],
-    "distgen/journal.py": ["tests/test_journal.py"],
+    "distgen/journal.py": ["tests/test_journal.py", "tests/cli/test_batch_files.py"],
+    "distgen/cli": ["tests/cli"],
 }
 _PAIRS: Final[tuple[tuple[type[ast.AST], type[ast.AST]], ...]] = (
     (ast.Lt, ast.LtE),
