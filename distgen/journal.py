@@ -131,9 +131,20 @@ def run(
     """
     if mode not in get_args(Mode):
         raise TypeError(f"mode must be 'new', 'resume' or 'overwrite', got {mode!r}")
-    real = Path(os.path.realpath(path))  # a link stays a link, and two links to one file share one lock
-    opening = _open(real, decode, mode, {**settings, "num_generations": num_generations}, {**params})
+    opening = _open(path, decode, mode, {**settings, "num_generations": num_generations}, params)
     return _run(llm, inputs, opening, encode, num_generations)
+
+
+def missing(
+    inputs: Iterable[_In], path: Path, decode: Decode[_In], num_generations: int, settings: Fields, params: Fields
+) -> Iterator[Result[_In, JournalError]]:
+    """Yield each input that `run` would ask when it resumes the file; a Failure is the last one."""
+    try:
+        with _open(path, decode, "resume", {**settings, "num_generations": num_generations}, params) as file:
+            for _, value in _missing(file, inputs):
+                yield Success(value)
+    except _Refused as refused:
+        yield Failure(refused.error)
 
 
 def to_json_line(fields: Fields) -> bytes:
@@ -174,9 +185,13 @@ def _refuse(reason: JournalReason, what: str, kind: type[Exception] = Exception)
 
 @final
 @dataclass(slots=True)
-class _Index:
-    """The place of the best line of each row, nine bytes a row."""
+class _File(Generic[_In]):
+    """A file that is open and locked, and the place of the best line of each row, nine bytes a row."""
 
+    path: Path
+    decode: Decode[_In]
+    reader: BinaryIO
+    writer: BinaryIO  # without a buffer, so that a row is in the file when its write returns
     offsets: array[int] = field(default_factory=lambda: array("q"))  # -1 for a row without a line
     texts: bytearray = field(default_factory=bytearray)  # of that line, at most 255
     size: int = 0  # of the lines so far, in bytes
@@ -197,17 +212,14 @@ class _Index:
             self.offsets[row - 1], self.texts[row - 1] = self.size, min(texts, 255)
         self.size += size
 
-
-@final
-@dataclass(frozen=True, slots=True)
-class _File(Generic[_In]):
-    """A file that is open and locked. `writer` has no buffer, so that a row is in the file when its write returns."""
-
-    path: Path
-    decode: Decode[_In]
-    index: _Index
-    reader: BinaryIO
-    writer: BinaryIO
+    def append(self, row: int, line: bytes) -> None:
+        """Write a line, whole or not at all."""
+        try:
+            _write(self.writer, line)
+        except BaseException:
+            self.writer.truncate(self.size)
+            raise
+        self.add(row, len(line), 0)  # a row is asked only if its earlier lines have no text
 
 
 def _run(
@@ -219,20 +231,20 @@ def _run(
 ) -> Generator[Result[RunEvent[_In, _Out], JournalError], None, None]:
     try:
         with opening as file, closing(_ask(llm, inputs, file, num_generations)) as answers:
-            yield Success(Opened(file.index.answered))
+            yield Success(Opened(file.answered))
             synced = monotonic()
             for row, value, answer in answers:
                 with _refuse("not_encoded", f"row {row} of {file.path} cannot be written as JSON"):
                     line = to_json_line({**encode(value, answer), "row": row})
                 with _refuse("not_written", f"cannot write {file.path}", OSError):
-                    _append(file, row, line)
+                    file.append(row, line)
                     if monotonic() - synced > _SYNC_SECONDS:
                         os.fsync(file.writer.fileno())
                         synced = monotonic()
                 yield Success(Written(row, value, answer))
             with _refuse("not_written", f"cannot sort {file.path}", OSError):
                 os.fsync(file.writer.fileno())
-                if not file.index.in_order:
+                if not file.in_order:
                     _sort(file)
     except _Refused as refused:
         yield Failure(refused.error)
@@ -244,7 +256,8 @@ def _open(
 ) -> Generator[_File[_In], None, None]:
     """Lock the file, check and read what it holds, and cut off a last line that a kill left incomplete."""
     with _refuse("not_encoded", f"the settings of {path} cannot be written as JSON"):
-        now, now_params = json.loads(to_json_line(settings)), json.loads(to_json_line(params))
+        now, now_params = json.loads(to_json_line(settings)), json.loads(to_json_line({**params}))
+    path = Path(os.path.realpath(path))  # a link stays a link, and two links to one file share one lock
     sidecar = path.with_name(f"{path.name}.distgen.json")
     with ExitStack() as files:
         with _refuse("not_written", f"cannot write {path}", OSError):
@@ -259,23 +272,26 @@ def _open(
                 raise _Refused("in_use", f"another run writes {path}; wait until it ends, or {_ELSE}") from None
             writer = files.enter_context(path.open("ab", buffering=0))
             reader = files.enter_context(path.open("rb"))
-            index = _Index() if mode == "overwrite" else _scan(path, reader, decode)
-            then, past = _read_sidecar(lock) if index.answered else (now, [])
-            if index.answered:
+            file = _File(path, decode, reader, writer)
+            past: list[object] = []
+            if mode != "overwrite":
+                _scan(file)
+            if file.answered:
+                then, past = _read_sidecar(lock)
                 _check(path, mode, then, now)
-            writer.truncate(index.size)
+            else:  # earlier tries may have had wrong settings
+                file = _File(path, decode, reader, writer)
+            writer.truncate(file.size)
             _write_sidecar(lock, now, past if now_params in past[-1:] else [*past, now_params])
-        yield _File(path, decode, index, reader, writer)
+        yield file
 
 
-def _scan(path: Path, reader: BinaryIO, decode: Decode[_In]) -> _Index:
-    index = _Index()
-    for number, line in enumerate(reader, 1):
+def _scan(file: _File[_In]) -> None:
+    for number, line in enumerate(file.reader, 1):
         if line.endswith(b"\n"):  # else a kill has cut it
-            with _refuse("not_a_row", f"remove line {number} of {path}, which is not a row"):
-                row, _, texts = _parse(line, decode)
-            index.add(row, len(line), texts)
-    return index if index.answered else _Index()  # a file without an answer may have had wrong settings
+            with _refuse("not_a_row", f"remove line {number} of {file.path}, which is not a row"):
+                row, _, texts = _parse(line, file.decode)
+            file.add(row, len(line), texts)
 
 
 def _parse(line: bytes, decode: Decode[_In]) -> tuple[int, _In, int]:
@@ -326,23 +342,13 @@ def _ask(
 def _missing(file: _File[_In], inputs: Iterable[_In]) -> Iterator[tuple[int, _In]]:
     """Yield the inputs without an answered row, numbered; refuse one that is not the input of its answered row."""
     for row, value in enumerate(inputs, 1):
-        if row > len(file.index.texts) or not file.index.texts[row - 1]:
+        if row > len(file.texts) or not file.texts[row - 1]:
             yield row, value
             continue
-        file.reader.seek(file.index.offsets[row - 1])
+        file.reader.seek(file.offsets[row - 1])
         _, kept, _ = _parse(file.reader.readline(), file.decode)
         if kept != value:
             raise _Refused("other_input", f"row {row} of {file.path} has another input; use the same, or {_ELSE}")
-
-
-def _append(file: _File[_In], row: int, line: bytes) -> None:
-    """Write a line, whole or not at all."""
-    try:
-        _write(file.writer, line)
-    except BaseException:
-        file.writer.truncate(file.index.size)
-        raise
-    file.index.add(row, len(line), 0)  # a row is asked only if its earlier lines have no text
 
 
 def _write(file: BinaryIO, content: bytes) -> None:
@@ -356,7 +362,7 @@ def _sort(file: _File[_In]) -> None:
     try:
         with new.open("wb") as ordered:
             shutil.copymode(file.path, new)
-            for offset in file.index.offsets:
+            for offset in file.offsets:
                 if offset >= 0:
                     file.reader.seek(offset)
                     ordered.write(file.reader.readline())

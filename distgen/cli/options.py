@@ -1,21 +1,84 @@
-"""Options of the command line: one frozen value, made once from the arguments and the environment."""
+"""Generate data with language models: one answered row for each row of JSON Lines.
+
+  distgen run rows.jsonl -o out.jsonl --base-url http://127.0.0.1:8000/v1 \\
+    --model my-model --param max_tokens=256 --limit 20
+
+An input row has "user" (and "system", "history"), or OpenAI-style "messages".
+Each row is written as it is answered, so a run may be killed; --resume asks the
+rest. Ctrl-C once finishes the requests under way, twice ends at once.
+
+Environment: OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_MODEL.
+Exit status: 0 all rows answered, 1 some failed, 2 it could not begin or go on,
+3 --max-total-tokens are spent, 130 interrupted. Written rows always stay.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, NoReturn, final
+from typing import Final, NoReturn, TypeAlias, TypeVar, final
 
 from distgen import __version__
 from distgen.backends.params import Params
-from distgen.cli.records import PromptFields, UsageError
 from distgen.journal import Mode
+
+_T = TypeVar("_T")
+
+Pairs: TypeAlias = Sequence[tuple[str, object]]
+"""Names and JSON values."""
+
+
+class UsageError(Exception):
+    """One sentence that says why a command cannot begin or go on."""
+
+
+def _whole(least: int, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {least} or more")
+    return int(text)
+
+
+def _pair(text: str) -> tuple[str, object]:
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        hint = f"{name}={json.dumps(value)}" if value else "temperature=0.7"
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=JSON, such as {hint!r}") from None
+
+
+def _param(text: str) -> tuple[str, object]:
+    name, value = _pair(text)
+    if name not in Params.__annotations__:
+        nearest = get_close_matches(name, Params.__annotations__, 1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+        message = f"the protocol has no parameter {name!r}{hint} Other fields of a request: --extra {text}"
+        raise argparse.ArgumentTypeError(message)
+    return name, value
+
+
+def _option(group: str, default: _T, metavar: str | None, help: str, *flags: str, **more: object) -> _T:
+    """Return a field of Options that is an option of each command with this group; `more` is for add_argument."""
+    more = {"metavar": metavar, "help": help, **more}
+    return field(default=default, metadata={"group": group, "flags": flags, "more": more})
+
+
+def _flag(group: str, help: str) -> bool:
+    return field(default=False, metadata={"group": group, "more": {"action": "store_true", "help": help}})
+
+
+def _number(group: str, default: _T, help: str, *flags: str, least: int = 1) -> _T:
+    return _option(group, default, "N", help, *flags, type=partial(_whole, least))
+
+
+def _pairs(group: str, kind: Callable[[str], tuple[str, object]], help: str, flag: str) -> Pairs:
+    return _option(group, (), "KEY=JSON", f"{help}; may be repeated", flag, type=kind, action="append")
 
 
 @final
@@ -23,69 +86,56 @@ from distgen.journal import Mode
 class Options:
     """All options of all commands. A model is asked at `base_url`, or loaded as `hf`, or else the run is a rehearsal."""
 
-    command: Literal["run", "render", "formats", "help"] = "help"
-    input: str = "-"
-    output: str = "-"
-    format: str = "openai"
-    fields: PromptFields = field(default_factory=PromptFields)
-    each_generation: bool = False
-    no_bos: bool = False
-    mode: Mode = "new"
-    limit: int | None = None
-    max_total_tokens: int | None = None
-    max_failures: int = 100
-    num_generations: int = 1
-    params: Mapping[str, object] = field(default_factory=dict[str, object])
-    extra: Mapping[str, object] = field(default_factory=dict[str, object])
-    concurrency: int = 32
-    timeout: float = 600.0
-    retries: int = 5
-    model: str = ""
-    base_url: str | None = ""
-    """None: that of the environment."""
-    hf: str = ""
-    batch_size: int = 8
+    command: str = "run"
     arguments: tuple[str, ...] = ()
+    input: str = _option("input", "-", "INPUT.jsonl", "JSON Lines in UTF-8; - is stdin", "input")
+    output: str = _option("output", "-", "OUTPUT.jsonl", "output file; - is stdout", "-o", "--output", required=True)
+    resume: bool = _flag("answers", "keep the answered rows of the output and ask the rest")
+    overwrite: bool = _flag("answers", "replace the output")
+    format: str = _option("prompt", "openai", "NAME", "chat format of the model, see `distgen formats` [openai]")
+    system: str | None = _option("prompt", None, "TEXT", "system text of rows that have none")
+    user_field: str | None = _option("prompt", None, "NAME", "field with the user's text")
+    template: str | None = _option("prompt", None, "TEXT", "user's text, made of fields: 'Rate {question} -> {text}'")
+    each_generation: bool = _flag("prompt", "read an answers file: one row for each generation with text")
+    no_bos: bool = _flag("prompt", "leave out the BOS token, for servers that add it")
+    limit: int | None = _number("prompt", None, "only the first N rows")
+    base_url: str = _option("ask", "", "URL", "OpenAI-compatible server: http://127.0.0.1:8000/v1")
+    model: str = _option("model", "", "NAME", "name of the model on the server")
+    num_generations: int = _number("model", 1, "answers a row [1]", "-n", "--num-generations")
+    param: Pairs = _pairs("model", _param, "sampling parameter, such as temperature=0.7", "--param")  # noqa: RUF009
+    extra: Pairs = _pairs("model", _pair, "field that only this server takes, such as top_k=20", "--extra")  # noqa: RUF009
+    concurrency: int = _number("ask", 32, "requests at once [32]")
+    timeout: float = _option("ask", 600.0, "SECONDS", "deadline of each request [600]", type=float)
+    retries: int = _number("ask", 5, "further attempts of a failed request [5]", least=0)
+    max_failures: int = _number("ask", 100, "end after N rows in a row failed as all will, by a wrong key or so [100]")
+    max_total_tokens: int | None = _number("ask", None, "ask no more once this run took N tokens")
+    hf: str = _option("ask", "", "NAME", "transformers model to load, by folder or name")
+    batch_size: int = _number("ask", 8, "with --hf: rows generated together [8]")
+    results: Sequence[str] = _option(
+        "results", (), "RESULTS.jsonl", "result files of the service", "results", nargs="+"
+    )
+    requests: str = _option(
+        "results", "requests.jsonl", "REQUESTS.jsonl", "as written by `batch write` [requests.jsonl]"
+    )
+    unanswered_in: str = _option("requests", "", "ANSWERS.jsonl", "only the rows that this file has no answer for")
+    no_n: bool = _flag("requests", "a request for each answer, for services that do not take n")
+    max_lines: int = _number("requests", 50_000, "requests a file [50000]")
+
+    @property
+    def mode(self) -> Mode:
+        """The treatment of an output that exists."""
+        return "overwrite" if self.overwrite else "resume" if self.resume else "new"
 
 
-def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Options:
-    """Read arguments; raise UsageError for what cannot be meant.
-
-    >>> read_options(["run", "in.jsonl", "-o", "out.jsonl"], {}).model
-    'echo'
-    """
-    given = vars(PARSER.parse_args(arguments))
-    if given["command"] in ("run", "render"):
-        if given["format"] is None and given.get("hf"):
-            raise UsageError("--hf needs --format, the chat format of the model; `distgen formats` lists them.")
-        given["format"] = given["format"] or "openai"
-        given["fields"] = PromptFields(given.pop("user_field"), given.pop("system"), given.pop("template"))
-    if given["command"] != "run":
-        return Options(**given)
-    given["params"], given["extra"] = dict(given["params"]), dict(given["extra"])
-    options = Options(**given, arguments=tuple(arguments))
-    if options.hf:
-        return replace(options, base_url="", model=options.model or Path(options.hf).name)
-    _check_params(options.params)
-    return _with_server(options, environ)
-
-
-def _check_params(params: Mapping[str, object]) -> None:
-    for name in params:
-        if name not in Params.__annotations__:
-            nearest = get_close_matches(name, Params.__annotations__, 1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"if this server knows it: --extra {name}=..."
-            raise UsageError(f"--param: the protocol has no parameter {name!r}; {hint}")
-
-
-def _with_server(options: Options, environ: Mapping[str, str]) -> Options:
-    url = environ.get("OPENAI_BASE_URL", "") if options.base_url is None else options.base_url
-    if not url and options.model:
-        raise UsageError("--model needs a server: add --base-url http://127.0.0.1:8000/v1, or set OPENAI_BASE_URL.")
-    model = (options.model or environ.get("OPENAI_MODEL", "")) if url else "echo"
-    if not model:
-        raise UsageError("--base-url needs --model, the name of a model on that server, or OPENAI_MODEL.")
-    return replace(options, base_url=url, model=model)
+_COMMANDS: Final = (
+    ("run", "answer each row of a file", ("input", "output", "answers", "prompt", "model", "ask")),
+    ("render", "show what each row would send", ("input", "prompt")),
+    ("formats", "list the chat formats", ()),
+    ("batch write", "write request files for a batch service", ("input", "output", "prompt", "model", "requests")),
+    ("batch read", "read the results of a batch service", ("input", "results", "output", "answers")),
+)
+_NO_SERVER: Final = "http://batch.invalid/v1"  # RFC 2606, 2: a name that is never of a server
+_EXCLUSIVE: Final = (("user_field", "template"), ("resume", "overwrite"), ("base_url", "hf"))
 
 
 @final
@@ -96,113 +146,69 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see `{self.prog} --help`.")
 
 
-def _whole(least: int, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) >= least):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {least} or more")
-    return int(text)
-
-
-_positive: Final = partial(_whole, 1)
-
-
-def _pair(text: str) -> tuple[str, object]:
-    name, _, value = text.partition("=")
-    try:
-        read: object = json.loads(value)
-        json.dumps(read, allow_nan=False)
-    except (ValueError, RecursionError):
-        read = None
-    if not name or read is None:
-        hint = f"{name}={json.dumps(value)}" if name and value else "temperature=0.7"
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=JSON, such as {hint!r}")
-    return name, read
-
-
-_DESCRIPTION: Final = "Generate data with language models: one answered row for each row of JSON Lines."
-_EPILOG: Final = """\
-An input row has "user" (and "system", "history"), or OpenAI-style "messages".
-Each row is written as it is answered, so a run may be killed; --resume asks the
-rest. Ctrl-C once finishes the requests under way, twice ends at once.
-
-  distgen run rows.jsonl -o out.jsonl --base-url http://127.0.0.1:8000/v1 \\
-    --model my-model --param max_tokens=256 --limit 20
-
-Environment: OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_MODEL.
-Exit status: 0 all rows answered, 1 some failed, 2 it could not begin or go on,
-3 --max-total-tokens are spent, 130 interrupted. Written rows always stay.
-"""
-
-
 def _make_parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = _Parser("distgen", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=raw)
+    parser = _Parser("distgen", description=__doc__, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"distgen {__version__}")
-    parser.set_defaults(command="help")
-    commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
-    run = commands.add_parser("run", help="answer each row of a file", epilog=_EPILOG, formatter_class=raw)
-    render = commands.add_parser("render", help="show what each row would send")
-    formats = commands.add_parser("formats", help="list the chat formats")
-    for name, command in (("run", run), ("render", render), ("formats", formats)):
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    batch = commands.add_parser("batch", help="write and read the files of a batch service, at half the price")
+    batch_commands = batch.add_subparsers(metavar="COMMAND", required=True)
+    for name, help, groups in _COMMANDS:
+        word, parent = name.removeprefix("batch "), batch_commands if name.startswith("batch") else commands
+        # Options that are not given are left out, so that they have the defaults of Options.
+        command = parent.add_parser(word, help=help, description=help, argument_default=argparse.SUPPRESS)
         command.set_defaults(command=name)
-    for command in (run, render):
-        _add_input(command)
-    _add_output(run)
-    _add_model(run)
+        for option in fields(Options):
+            if option.metadata.get("group") in groups:
+                flags = option.metadata.get("flags") or (f"--{option.name.replace('_', '-')}",)
+                command.add_argument(*flags, **option.metadata["more"])
     return parser
 
 
-def _add_input(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("input", metavar="INPUT.jsonl", help="JSON Lines in UTF-8; - is stdin")
-    add("--format", metavar="NAME", help="chat format of the model, see `distgen formats` [openai]")
-    add("--system", metavar="TEXT", help="system text of rows that have none")
-    user = parser.add_mutually_exclusive_group()
-    user.add_argument("--user-field", metavar="NAME", help="field with the user's text")
-    user.add_argument(
-        "--template", metavar="TEXT", help="user's text, made of fields: 'Rate this: {question} -> {text}'"
-    )
-    add("--each-generation", action="store_true", help="read an answers file: one row for each generation with text")
-    add("--no-bos", action="store_true", help="leave out the BOS token, for servers that add it")
-    add("--limit", type=_positive, metavar="N", help="only the first N rows")
+def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Options:
+    """Read arguments; raise UsageError for what cannot be meant. Without arguments, help is printed.
+
+    >>> read_options(["run", "in.jsonl", "-o", "out.jsonl"], {}).model
+    'echo'
+    """
+    given = vars(_make_parser().parse_args(arguments or ["--help"]))
+    for one, other in _EXCLUSIVE:
+        if one in given and other in given:
+            raise UsageError(f"--{one} and --{other} exclude each other; give one.".replace("_", "-"))
+    options = Options(**given, arguments=tuple(arguments))
+    if options.command not in ("run", "batch write"):
+        return options
+    if options.hf:
+        return replace(options, model=options.model or Path(options.hf).name)
+    is_batch = options.command == "batch write"
+    url = _NO_SERVER if is_batch else given.get("base_url", environ.get("OPENAI_BASE_URL", ""))
+    if not url and options.model:
+        raise UsageError("--model needs a server: add --base-url http://127.0.0.1:8000/v1, or set OPENAI_BASE_URL.")
+    model = (options.model or environ.get("OPENAI_MODEL", "")) if url else "echo"
+    if not model:
+        needs = "a batch" if is_batch else "--base-url"
+        raise UsageError(f"{needs} needs --model, the name of a model on that server, or OPENAI_MODEL.")
+    return replace(options, base_url=url, model=model)
 
 
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("-o", "--output", required=True, metavar="OUTPUT.jsonl", help="output file; - is stdout")
-    modes = parser.add_mutually_exclusive_group()
-    parser.set_defaults(mode="new")
-    for mode, does in (
-        ("resume", "keep the answered rows of the output and ask the rest"),
-        ("overwrite", "replace the output"),
-    ):
-        modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, help=does)
-    add("--max-total-tokens", type=_positive, metavar="N", help="ask no more once this run took N tokens")
-    failures = "end after N failures in a row that no other row can escape, such as a wrong key [100]"
-    add("--max-failures", type=_positive, default=100, metavar="N", help=failures)
+# Errors speak of Python's arguments. These are the options of the same name or effect, by the kind of the error.
+_FLAGS: Final = {
+    "timeout": "--timeout, --param max_tokens=N",
+    "connection": "--base-url",
+    "redirect": "--base-url",
+    "not_json": "--base-url",
+    "status 404": "--model, --base-url",
+    "status 429": "--concurrency",
+    "unknown_format": "`distgen formats`",
+    "exists": "--resume, --overwrite, --output",
+}
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("-n", "--num-generations", type=_positive, default=1, metavar="N", help="answers a row [1]")
-    param = "a sampling parameter, such as temperature=0.7 or stop='[\"END\"]'; may be repeated"
-    add("--param", dest="params", type=_pair, action="append", default=[], metavar="KEY=JSON", help=param)
-    extra = "a field of the request that only this server takes, such as top_k=20; may be repeated"
-    add("--extra", type=_pair, action="append", default=[], metavar="KEY=JSON", help=extra)
-    add("--concurrency", type=_positive, default=32, metavar="N", help="requests at once [32]")
-    add("--timeout", type=float, default=600.0, metavar="SECONDS", help="deadline of each request [600]")
-    add(
-        "--retries",
-        type=int,
-        choices=range(101),
-        default=5,
-        metavar="N",
-        help="further attempts of a failed request [5]",
-    )
-    add("--model", default="", metavar="NAME", help="name of the model on the server")
-    models = parser.add_mutually_exclusive_group()
-    models.add_argument("--base-url", metavar="URL", help="OpenAI-compatible server: http://127.0.0.1:8000/v1")
-    models.add_argument("--hf", default="", metavar="NAME", help="transformers model to load, by folder or name")
-    add("--batch-size", type=_positive, default=8, metavar="N", help="with --hf: rows generated together [8]")
+def add_flags(kind: str, message: str) -> str:
+    """Return an error as one sentence on one line, with the options that it is about.
 
-
-PARSER: Final = _make_parser()
+    >>> add_flags("timeout", "no whole answer in 60 s; raise timeout, or ask for fewer tokens.")
+    'no whole answer in 60 s; raise timeout, or ask for fewer tokens (--timeout, --param max_tokens=N).'
+    """
+    flags = f" ({_FLAGS[kind]})" if kind in _FLAGS else ""
+    return f"{' '.join(message.split()).removesuffix('.')}{flags}."

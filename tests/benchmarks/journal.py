@@ -1,9 +1,10 @@
-"""Measure the journal: rows per second beside bare writes, and time and memory of resuming and ordering a large file.
+"""Measure the journal: rows per second beside bare writes, time and memory of ordering a large file and of a run of 1 GB.
 
     python tests/benchmarks/journal.py [FOLDER]
 
-The backend answers at once, so that all of the time is distgen's and the disk's. Give a folder on the disk in question.
-Exits with 1 where a million rows take more than 16 bytes of memory each.
+The backend answers at once, so that all of the time is distgen's and the disk's. Give a folder on the disk in question,
+with 8 GB free. Exits with 1 where a million rows take more than 16 bytes of memory each, or where 1 GB of input takes 32
+MiB more than 1 MB.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from returns.result import Result, Success
 
 from distgen import LLM, Prompt, RowResult, Sequential, Task
 from distgen.backends.echo import echo
+from distgen.cli import main as cli_main
 from distgen.formats import default
 from distgen.journal import Mode, run, to_json_line
 
@@ -92,6 +94,27 @@ def measure_ordering(path: Path, rows: int, text: str) -> float:
     return memory / rows
 
 
+def write_input(path: Path, rows: int) -> None:
+    with path.open("w") as file:
+        for number in range(rows):
+            print(json.dumps({"user": f"{number} {TEXT * 20}"}), file=file)
+
+
+def measure_input(folder: Path, rows: int) -> int:
+    """Answer an input with the command line, in a process of its own, and return its peak memory in bytes."""
+    path = folder / "in.jsonl"
+    write_input(path, rows)
+    start = time.perf_counter()
+    command = [sys.executable, __file__, "--run", str(path), str(folder / "answers.jsonl")]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+    took, memory = time.perf_counter() - start, int(ended.stdout)
+    size = path.stat().st_size
+    print(
+        f"a run over {rows:,} rows, {size / MIB:,.0f} MiB: {took:.1f} s, peak memory {memory / MIB:.1f} MiB", flush=True
+    )
+    return memory
+
+
 def main(parent: Path) -> int:
     with tempfile.TemporaryDirectory(dir=parent) as folder:
         path = Path(folder, "out.jsonl")
@@ -102,11 +125,16 @@ def main(parent: Path) -> int:
             print(f"{name:12} {ROWS / took:10,.0f} rows/s {took / ROWS * 1e6:8.1f} microseconds a row", flush=True)
         each = measure_ordering(path, MILLION, "short")
         measure_ordering(path, MILLION, TEXT * 2)
-    return int(each > 16)
+        path.unlink()
+        small, large = (measure_input(Path(folder), rows) for rows in (100, 110_000))
+    return int(each > 16 or large - small > 32 * MIB)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--order"]:
         order(Path(sys.argv[2]))
+    elif sys.argv[1:2] == ["--run"]:
+        assert cli_main(["run", sys.argv[2], "-o", sys.argv[3], "--overwrite"]) == 0
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     else:
         sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.gettempdir())))

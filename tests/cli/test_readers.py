@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from returns.result import Failure, Success
 
-from distgen.cli.records import PromptFields, parse_records
-from distgen.cli.rows import encode
+from distgen.cli.options import Options
+from distgen.cli.rows import encode, parse_records
 from distgen.completion import Completion, ToolCall
 from distgen.errors import RequestFailed
 from distgen.journal import to_json_line
@@ -36,8 +36,10 @@ FILES = {
 @pytest.fixture(params=list(FILES))
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     answers = FILES[request.param]
-    records = parse_records([json.dumps({"user": "Hi"}).encode()] * len(answers), PromptFields())
-    lines = [to_json_line(encode("m", 1, record, each)) for record, each in zip(records, answers, strict=True)]
+    records = parse_records([json.dumps({"user": "Hi"}).encode()] * len(answers), Options())
+    lines = [
+        to_json_line(encode(Options(model="m"), record, each)) for record, each in zip(records, answers, strict=True)
+    ]
     path = tmp_path / "out.jsonl"
     path.write_bytes(b"".join(lines))
     return path

@@ -25,9 +25,10 @@ import pytest
 import distgen
 from distgen.backends.generate import Batch
 from distgen.cli import main
-from distgen.cli.progress import Counts, progress_line
+from distgen.cli.run import Counts, progress_line
 from distgen.completion import Completion
 from distgen.prompt import Rendered
+from tests.support.parts import mounted
 from tests.support.servers import Act, Server, chat_body, response, serving
 
 KEYS = ["row", "model", "error", "error_message", "generations"]
@@ -84,8 +85,8 @@ def test_every_row_has_the_same_keys_and_no_null(server: Server, capsys: pytest.
     assert "NoneType" not in dict(types.pop()).values()
     said = capsys.readouterr().err
     assert 'row 3: invalid_row: "user" is null, not text.' in said
-    assert "1 rows answered, 3 failed (" in said
-    assert "latency p50" in said
+    assert "rows: 1 answered, 3 failed (" in said
+    assert "latency: p50" in said
 
 
 def test_reserved_input_names_are_kept(server: Server) -> None:
@@ -95,8 +96,8 @@ def test_reserved_input_names_are_kept(server: Server) -> None:
     assert (row["row"], row["input_row"], row["input_input_model"], row["input_model"], row["model"]) == (
         1,
         9,
-        "theirs",
         1,
+        "theirs",
         "tiny",
     )
     assert run(server, "--resume") == 0
@@ -145,6 +146,13 @@ def test_failures_in_a_row_end_a_run_that_had_answers(server: Server) -> None:
     assert len(server.seen()) < 25
 
 
+def test_a_field_that_goes_missing_later_ends_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*users(40), *[{"question": "x"}] * 60)
+    assert run(None, "--concurrency", "4", "--max-failures", "10") == 2
+    assert len(written()) < 55
+    assert "10 rows in a row failed with missing_field, so the run ended." in capsys.readouterr().err
+
+
 def test_other_failures_never_end_a_run(server: Server) -> None:
     write_rows(*users(20))
     server.script(then_always=status(400))
@@ -166,7 +174,7 @@ def test_answers_that_were_cut_or_empty_are_counted(server: Server, capsys: pyte
     cut, empty = chat_body("x", finish_reason="length"), chat_body("", finish_reason="length")
     server.script(Act(response(200, cut)), Act(response(200, empty)))
     assert run(server, "--concurrency", "1") == 1
-    assert "2 answers cut at max_tokens\n1 answers without text\n" in capsys.readouterr().err
+    assert "answers: 2 cut at max_tokens, 1 without text\n" in capsys.readouterr().err
     assert written()[1]["error"] == "no_text"
     assert run(server, "--resume", "--param", "max_tokens=500") == 0
     assert len(server.seen()) == 3
@@ -203,10 +211,10 @@ def test_a_second_run_judges_each_generation(server: Server) -> None:
         (["--hf", "gpt2"], "--hf needs --format"),
         (["--concurrency", "0"], "'0' is not a whole number, 1 or more"),
         (["--format", "lama3"], "no format is named 'lama3'; did you mean"),
-        (["--template", "x", "--user-field", "y"], "not allowed with argument"),
+        (["--template", "x", "--user-field", "y"], "--user-field and --template exclude each other"),
         (
             ["--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--timeout", "0"],
-            "--timeout 0.0: give a positive number of seconds",
+            "timeout=0.0: give a positive number of seconds",
         ),
         (["--param", "stop=END"], "is not KEY=JSON, such as"),
     ],
@@ -241,9 +249,8 @@ def test_other_kinds_of_files_are_refused(
 def test_an_output_that_exists_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     write_rows({"user": "Hi"})
     assert [run(None), run(None), run(None, "--resume"), run(None, "--overwrite")] == [0, 2, 0, 0]
-    assert (
-        "out.jsonl already exists; add --resume to go on with it, --overwrite to replace it, or"
-        in capsys.readouterr().err
+    assert "out.jsonl already exists; resume it, overwrite it, or choose another output (--resume, --overwrite, " in (
+        capsys.readouterr().err
     )
 
 
@@ -328,6 +335,55 @@ def test_render_shows_what_would_be_sent(capsys: pytest.CaptureFixture[str]) -> 
     assert shown.err == 'row 1:\nrow 2: "user" is null, not text\n'
 
 
+def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*[{"user": "u" * 500}] * 200)
+    Path("disk").mkdir()
+    with mounted(Path("disk"), "size=64k"):
+        assert run(None, output="disk/out.jsonl") == 2
+        said = capsys.readouterr().err
+        assert "disk/out.jsonl (No space left on device); rows already written are kept." in said
+        kept = len(written("disk/out.jsonl"))
+        assert 0 < kept < 200
+        subprocess.run(["mount", "-o", "remount,size=2m", "disk"], check=True)
+        assert run(None, "--resume", output="disk/out.jsonl") == 0
+        assert f"rows: {200 - kept} answered (and {kept} before), 0 failed" in capsys.readouterr().err
+        assert [row["row"] for row in written("disk/out.jsonl")] == [*range(1, 201)]
+
+
+def test_a_device_that_is_full_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*users(3))
+    assert run(None, output="/dev/full") == 2
+    assert "distgen: cannot read or write: No space left on device.\n" in capsys.readouterr().err
+
+
+def test_a_read_only_folder_is_named_before_anything_is_asked(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(*users(3))
+    with mounted(Path("disk"), "size=64k,ro"):
+        assert run(server, output="disk/out.jsonl") == 2
+    said = capsys.readouterr().err
+    assert said.endswith("disk/out.jsonl (Read-only file system); rows already written are kept.\n")
+    assert said.count("\n") == 1
+    assert server.seen() == []
+
+
+def test_one_run_writes_a_file_at_a_time(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*users(2))
+    server.script(to={"u1": [Act(then="hang")]})
+    given = ("run", "in.jsonl", "-o", "out.jsonl", "--base-url", server.url, "--model", "tiny")
+    with subprocess.Popen(child(*given), stderr=subprocess.DEVNULL) as first:
+        while len(server.seen()) < 2:
+            assert first.poll() is None
+        assert run(server, "--resume") == 2
+        assert "another run writes" in capsys.readouterr().err
+        assert len(server.seen()) == 2
+        first.kill()
+    server.script()
+    assert run(server, "--resume") == 0
+    assert [row["user"] for row in written()] == ["u0", "u1"]
+
+
 def test_an_empty_input_is_no_failure() -> None:
     write_rows()
     assert run(None) == 0
@@ -359,7 +415,7 @@ def test_a_refused_connection_ends_the_run(capsys: pytest.CaptureFixture[str]) -
     arguments = ["--base-url", "http://127.0.0.1:9/v1", "--model", "m", "--retries", "0"]
     assert run(None, *arguments) == 2
     said = capsys.readouterr().err
-    assert "check that the server is up, and --base-url." in said
+    assert "check that the server is up, and base_url (--base-url)." in said
     assert "every row failed with connection" in said
 
 
@@ -452,12 +508,12 @@ def test_a_device_is_an_output_and_only_a_file_is_resumed(capsys: pytest.Capture
     assert run(None, "--resume", output="/dev/null") == 2
     assert "--resume needs a file, and /dev/null is not one." in capsys.readouterr().err
     assert run(None, output=".") == 2
-    assert "cannot read or write: Is a directory" in capsys.readouterr().err
+    assert "distgen: .: Is a directory." in capsys.readouterr().err
 
 
 def test_an_input_that_is_not_there_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "no.jsonl", "-o", "-"]) == 2
-    assert "distgen: cannot read no.jsonl: No such file or directory.\n" in capsys.readouterr().err
+    assert "distgen: no.jsonl: No such file or directory.\n" in capsys.readouterr().err
 
 
 def test_it_runs_in_any_thread() -> None:
@@ -493,7 +549,7 @@ def test_stdin_to_stdout_in_a_locale_without_letters() -> None:
     given = '{"user": "é"}\n'.encode()
     done = subprocess.run(child("run", "-", "-o", "-", LC_ALL="C"), input=given, capture_output=True, check=True)
     assert json.loads(done.stdout)["user"] == "é"
-    assert b"1 rows answered" in done.stderr
+    assert b"rows: 1 answered" in done.stderr
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
@@ -598,7 +654,7 @@ def test_an_extra_that_is_missing_is_one_sentence(
     write_rows({"user": "Hi"})
     monkeypatch.setitem(sys.modules, "distgen.backends.server", None)
     assert run(None, "--base-url", "http://127.0.0.1:9/v1", "--model", "m") == 2
-    assert "--base-url needs more libraries: pip install 'distgen-llm[server]'." in capsys.readouterr().err
+    assert "distgen: import of distgen.backends.server halted" in capsys.readouterr().err
 
 
 class StubModel:
@@ -628,14 +684,14 @@ def test_a_model_in_this_process_takes_its_own_params(
         return StubModel()
 
     monkeypatch.setattr("distgen.backends.hf.load", load)
-    more = ["--param", "seed=1", "--param", "top_k=9", "--extra", "min_p=0.1"]
+    more = ["--param", "seed=1", "--extra", "top_k=9", "--extra", "min_p=0.1"]
     assert run(None, "--hf", "folder/tiny", "--format", "chatml", *more) == 0
     assert given == [{"stop": ("<|im_end|>",), "seed": 1}, {"top_k": 9, "min_p": 0.1}]
     assert written()[0]["model"] == "tiny"
     assert "Hi <|im_end|>" in written()[0]["generations"][0]["text"]
     assert "distgen: running on cpu (float32)" in capsys.readouterr().err
     assert run(None, "--hf", "folder/tiny", "--format", "openai") == 2
-    assert "--format openai is for servers" in capsys.readouterr().err
+    assert "--hf needs --format" in capsys.readouterr().err
 
 
 def test_stdout_of_the_process_is_written_at_once(capfd: pytest.CaptureFixture[str]) -> None:
