@@ -26,7 +26,7 @@ from returns.result import Failure, Result
 
 from distgen.backends.generate import Generate
 from distgen.backends.server import Server, join_row
-from distgen.backends.wire.decoding import is_object, parse_json
+from distgen.backends.wire import is_object, parse_json
 from distgen.completion import Completion
 from distgen.errors import RequestFailed
 from distgen.executors.call import Call, RowAnswer, check_batch

@@ -65,16 +65,15 @@ class Blocking(Generic[P]):
 
 def _background_loop() -> asyncio.AbstractEventLoop:
     pid = os.getpid()
-    if (running := _LOOPS.get(pid)) is not None:
-        return running
-    loop = asyncio.new_event_loop()
-    if (first := _LOOPS.setdefault(pid, loop)) is not loop:  # another thread was faster  # pragma: no cover
-        loop.close()
-        return first
-    thread = threading.Thread(target=loop.run_forever, name="blocking backends", daemon=True)
-    thread.start()
-    atexit.register(_shut_down, pid, loop, thread)
-    return loop
+    if pid not in _LOOPS:
+        loop = asyncio.new_event_loop()
+        if _LOOPS.setdefault(pid, loop) is loop:
+            thread = threading.Thread(target=loop.run_forever, name="blocking backends", daemon=True)
+            thread.start()
+            atexit.register(_shut_down, pid, loop, thread)
+        else:  # another thread was faster  # pragma: no cover
+            loop.close()
+    return _LOOPS[pid]
 
 
 def _shut_down(

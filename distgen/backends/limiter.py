@@ -4,42 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
+from heapq import heappop, heappush
+from itertools import count
 from typing import Final, final
 
-_WINDOW: Final = 1  # answers for each place before one more place is tried
-_LONGEST_WINDOW: Final = 64
+_START: Final = 16  # places; doubled with each tick until the server rejects a request
+_TICK: Final = 0.1  # seconds
+_CAUTION: Final = 10.0  # times the pause that a rejection costs, until more places are tried
+_LEAST_CAUTION: Final = 1.0  # seconds
 
 
-# A server that rejects a request while it works on others has told its bound: as many as are still under way. To take
-# that, and not the half, keeps a server of few places busy. More are tried in steps that double, since a bound that was
-# learnt in a bad minute must not stay.
+# A server that rejects some of many requests has told its bound: those that it did not reject. To take that, and not the
+# half, keeps a server of few places busy. More are tried later in steps that double, since a bound that was learnt in a bad
+# minute must not stay; a try that fails may cost a pause, so that it is made the more seldom the longer the pause was.
 @final
 class Limiter:
     """Gives out places for requests, first come, first served; belongs to one event loop."""
 
     def __init__(self, most: int, stop: threading.Event | None = None) -> None:  # noqa: D107  (the class says it)
-        self.limit: int = most
-        self.under_way: int = 0
+        self.limit: int = min(_START, most)
         self.run: int = 0
-        self._most = most
-        self._stop = stop
+        self._most, self._stop = most, stop
+        self._under_way = 0
+        self._period = 1  # ends with the first rejection of a request that was sent in it
+        self._accepted = 0  # requests that were under way at the end of the last period, without those rejected since
+        self._answers = 0  # since the limit changed
         self._step = 1
-        self._answers = 0
-        self._window = _WINDOW
+        self._grow_at = 0.0
         self._paused_until = 0.0
-        self._waiting: deque[asyncio.Future[bool]] = deque()  # for a place
-        self._sleeping: set[asyncio.Future[bool]] = set()
+        self._order = count()
+        self._waiting: list[tuple[float, int, asyncio.Future[int]]] = []  # a heap, by the time from which each may go
+        asyncio.get_running_loop().call_later(_TICK, self._tick)
 
-    async def enter(self, run: int) -> bool:
-        """Wait for a place; False if there will be none, because the run was ended."""
-        if self._is_over(run):
-            return False
-        if not self._waiting and self._has_room():
-            self.under_way += 1
-            return True
-        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+    async def enter(self, run: int, delay: float = 0.0) -> int:
+        """Wait `delay` seconds and for a place; return the period for `reject`, or 0 if the run was ended."""
+        if run != self.run or (self._stop and self._stop.is_set()):
+            return 0
+        loop = asyncio.get_running_loop()
+        due = loop.time() + delay
+        place: asyncio.Future[int] = loop.create_future()
+        heappush(self._waiting, (due, next(self._order), place))
+        if delay:
+            loop.call_at(due, self._hand_out, due)
+        else:
+            self._hand_out(due)
         try:
             return await place
         except asyncio.CancelledError:
@@ -49,72 +57,62 @@ class Limiter:
 
     def leave(self) -> None:
         """Give a place back."""
-        self.under_way -= 1
+        self._under_way -= 1
         self._hand_out()
 
-    def rejected(self) -> None:
-        """Take the other requests under way as the bound; called before the rejected one leaves."""
-        self.limit = max(1, min(self.limit, self.under_way - 1))
-        if self._step == 2:  # a single place more was too much: wait longer before the next try
-            self._window = min(2 * self._window, _LONGEST_WINDOW)
-        self._step = 1
-        self._answers = 0
-
     def answered(self) -> None:
-        """Try more places after a while of answers."""
+        """Try more places after an answer for each."""
         self._answers += 1
-        window = self._window if self._step == 1 else 1
-        if self.limit < self._most and self._answers >= window * self.limit:
+        if self._answers >= self.limit < self._most and asyncio.get_running_loop().time() >= self._grow_at:
             self.limit = min(self._most, self.limit + self._step)
-            if self._step > 1:
-                self._window = _WINDOW
             self._step *= 2
             self._answers = 0
 
-    def pause(self, seconds: float, run: int) -> None:
-        """Hand out no place for some seconds, unless the run that met the limit is ended."""
-        if self._is_over(run):
-            return
-        loop = asyncio.get_running_loop()
-        self._paused_until = max(self._paused_until, loop.time() + seconds)
-        loop.call_at(self._paused_until, self._hand_out)
+    def reject(self, period: int, pause: float, backoff: float) -> None:
+        """Allow as many requests as were not rejected; called before the rejected one leaves.
 
-    async def sleep(self, seconds: float, run: int) -> bool:
-        """Wait; False as soon as the run is ended."""
-        if self._is_over(run):
-            return False
+        No place is given out for `pause` seconds; nor for `backoff` seconds if the server rejected every request.
+        """
         loop = asyncio.get_running_loop()
-        wake: asyncio.Future[bool] = loop.create_future()
-        timer = loop.call_later(seconds, _resolve, wake, True)
-        self._sleeping.add(wake)
-        try:
-            return await wake
-        finally:
-            timer.cancel()
-            self._sleeping.discard(wake)
+        if period == self._period:
+            self._period += 1
+            self._accepted = self._under_way
+        self._accepted -= 1
+        self.limit = max(1, min(self.limit, self._accepted))
+        self._step, self._answers = 1, 0
+        self._grow_at = loop.time() + max(_LEAST_CAUTION, _CAUTION * pause)
+        if self._accepted < 1:  # then 1 is no bound that the server told
+            self._grow_at = 0.0
+            pause = max(pause, backoff)
+        self._paused_until = max(self._paused_until, loop.time() + pause)
+        loop.call_at(self._paused_until, self._hand_out, self._paused_until)
 
     def end_run(self) -> None:
         """End all waits and the pause, and the waits that rows of this run would begin."""
         self.run += 1
         self._paused_until = 0.0
-        for wait in [*self._waiting, *self._sleeping]:
-            _resolve(wait, False)
+        for _, _, place in self._waiting:
+            if not place.done():
+                place.set_result(0)
         self._waiting.clear()
 
-    def _is_over(self, run: int) -> bool:
-        return run != self.run or (self._stop is not None and self._stop.is_set())
+    def _tick(self) -> None:
+        """Begin with few requests: a server of few places rejects them before all are sent. End the run on `stop`."""
+        is_opening = self._period == 1 and self.limit < self._most
+        if is_opening:
+            self.limit = min(self._most, 2 * self.limit)
+            self._hand_out()
+        if self._stop and self._stop.is_set():
+            self.end_run()
+        elif self._stop or is_opening:
+            asyncio.get_running_loop().call_later(_TICK, self._tick)
 
-    def _has_room(self) -> bool:
-        return self.under_way < self.limit and asyncio.get_running_loop().time() >= self._paused_until
-
-    def _hand_out(self) -> None:
-        while self._waiting and self._has_room():
-            place = self._waiting.popleft()
+    def _hand_out(self, due: float = 0.0) -> None:
+        now = max(due, asyncio.get_running_loop().time())  # a loop may call a little too early
+        while (
+            self._waiting and self._under_way < self.limit and now >= self._paused_until and now >= self._waiting[0][0]
+        ):
+            place = heappop(self._waiting)[2]
             if not place.done():  # else it was cancelled
-                self.under_way += 1
-                place.set_result(True)
-
-
-def _resolve(future: asyncio.Future[bool], value: bool) -> None:
-    if not future.done():
-        future.set_result(value)
+                self._under_way += 1
+                place.set_result(self._period)

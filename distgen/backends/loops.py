@@ -19,11 +19,13 @@ T = TypeVar("T")
 class PerEventLoop(Generic[T]):
     """Keeps one value for each running event loop."""
 
-    __slots__ = ("_values",)
-
     def __init__(self) -> None:  # noqa: D107  (the class says it)
         # Not weak keys: a value holds its loop, so that no entry would ever go.
         self._values: dict[asyncio.AbstractEventLoop, tuple[AsyncGenerator[T, None], T]] = {}
+
+    def __reduce__(self) -> tuple[type[PerEventLoop[T]], tuple[()]]:
+        """Leave the values behind: another process has loops of its own."""
+        return PerEventLoop, ()
 
     def find(self) -> T | None:
         """Return the value of the running loop, if it has one."""

@@ -65,12 +65,12 @@ class Retry:
         same = [past for past in history if past.fault == fault]
         waited = now - same[0].at if same else 0.0
         backoff = min(_FIRST_WAIT * 2 ** min(len(same), 30), _LONGEST_BACKOFF, self.longest_wait) * (1 - jitter / 2)
-        wait = backoff if outcome.hint is None else min(outcome.hint * (1 + jitter / 10), self.longest_wait)
+        hint = min((outcome.hint or 0.0) * (1 + jitter / 10), self.longest_wait)
+        wait = max(hint, backoff)
         match fault:
             case "rate_limit":
                 left = self.patience - waited
-                wait = min(wait, left) if outcome.hint is None else wait
-                return wait if left > 0 and wait <= left else None
+                return min(wait, left) if left > 0 and hint <= left else None
             case "refused":
                 wait = min(backoff, _REFUSED_WAIT)
                 return wait if waited + wait <= _REFUSED_FOR else None
@@ -93,17 +93,18 @@ _QUOTA: Final = frozenset(
         "arrearage",
     }
 )
-# Codes of error objects that come with status 200, beside numbers, which are HTTP statuses (OpenRouter, "Errors").
-# Sources: OpenAI API, "Error codes" (rate_limit_exceeded, server_error); Anthropic API, "Errors" (rate_limit_error,
-# overloaded_error, api_error); Moonshot API, "Errors" (rate_limit_reached_error, engine_overloaded_error).
-_CODES: Final[dict[str, Fault]] = {
-    "rate_limit_exceeded": "rate_limit",
-    "rate_limit_error": "rate_limit",
-    "rate_limit_reached_error": "rate_limit",
-    "overloaded_error": "overload",
-    "engine_overloaded_error": "overload",
-    "server_error": "transient",
-    "api_error": "transient",
+# Statuses, codes of error objects that come with status 200, and failures that transport and wire find. A code that is a
+# number is a status (OpenRouter, "Errors"). Sources: RFC 9110, 15.5 and 15.6; RFC 6585, 4 (429); Anthropic API, "Errors"
+# (529, rate_limit_error, overloaded_error, api_error); Cloudflare, "5xx errors" (524: the origin took the request and did
+# not answer in time, as 504); OpenAI API, "Error codes" (rate_limit_exceeded, server_error); Moonshot API, "Errors"
+# (rate_limit_reached_error, engine_overloaded_error).
+_FAULTS: Final[dict[str, Fault]] = {
+    **dict.fromkeys(("429", "rate_limit_exceeded", "rate_limit_error", "rate_limit_reached_error"), "rate_limit"),
+    **dict.fromkeys(("503", "529", "overloaded_error", "engine_overloaded_error"), "overload"),
+    **dict.fromkeys(("408", "409", "425", "server_error", "api_error", "connection reset"), "transient"),
+    **dict.fromkeys(("502", "504", "524", "connection cut", "not_json empty"), "billed"),
+    "connection refused": "refused",
+    "501": "final",
 }
 
 
@@ -120,24 +121,9 @@ def fault_of(error: RequestFailed) -> Fault:
         return "final"
     match error.reason:
         case "status":
-            return _fault_of_status(error.status or 0)
+            key = str(error.status)
         case "error_object":
-            return _fault_of_status(int(code)) if code.isascii() and code.isdigit() else _CODES.get(code, "final")
-        case _:
-            return "final"
-
-
-# Sources: RFC 9110, 15.5 and 15.6; RFC 6585, 4 (429); Anthropic API, "Errors" (529); Cloudflare, "5xx errors" (524: the
-# origin took the request and did not answer in time, as 504).
-def _fault_of_status(status: int) -> Fault:
-    match status:
-        case 429:
-            return "rate_limit"
-        case 503 | 529:
-            return "overload"
-        case 502 | 504 | 524:
-            return "billed"
-        case 408 | 409 | 425:
-            return "transient"
-        case _:
-            return "transient" if 500 <= status < 600 and status != 501 else "final"
+            key = code
+        case reason:
+            key = f"{reason} {code}"
+    return _FAULTS.get(key, "transient" if len(key) == 3 and key.startswith("5") else "final")

@@ -1,10 +1,10 @@
-"""One HTTP request over aiohttp: its answer, or how it was lost."""
+"""One HTTP request over aiohttp: its answer, or the reason why there is none."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 try:
     import aiohttp
@@ -13,88 +13,66 @@ except ModuleNotFoundError as _missing:  # pragma: no cover  (in another process
 from aiohttp.connector import Connection
 from yarl import URL
 
-from distgen.backends.retry import Fault
-from distgen.backends.wire.decoding import MAX_ANSWER, TooLong
 from distgen.errors import RequestFailed
+
+MAX_ANSWER: Final = 64 * 2**20
+"""Bytes of an answer, inflated; a longer one is not read."""
 
 _LARGE: Final = 2**20  # bytes of a body from which aiohttp wants a file, of which it sends a part at a time
 _KEEP_ALIVE: Final = 4.0  # seconds; uvicorn, under vLLM and others, closes an idle connection after 5
 
-
 Session: TypeAlias = aiohttp.ClientSession
+Reply: TypeAlias = tuple[int, Mapping[str, str], bytes]
+"""The status, the headers and the body of a whole answer."""
 
 
-class Reply(NamedTuple):
-    """A whole answer."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class Lost(NamedTuple):
-    """A request without a whole answer."""
-
-    error: RequestFailed
-    fault: Fault
-
-
-def open_session(timeout: float, proxy: str | None) -> aiohttp.ClientSession:
+def open_session(timeout: float, api_key: str, proxy: str | None) -> Session:
     """Open connections for the running event loop; `timeout` is the deadline of each request."""
+    key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
         timeout=aiohttp.ClientTimeout(total=timeout),
+        headers={"Content-Type": "application/json", "Accept-Encoding": "identity", **key},
         request_class=_Request,
-        auto_decompress=False,  # a few bytes of gzip may be gigabytes of text
         cookie_jar=aiohttp.DummyCookieJar(),
         proxy=proxy,
     )
 
 
-async def send(session: aiohttp.ClientSession, url: str, headers: Mapping[str, str], body: bytes) -> Reply | Lost:
-    """Post a body; redirects are not followed."""
-    data = body if len(body) <= _LARGE else io.BytesIO(body)
+async def send(session: Session, url: str, headers: Mapping[str, str], body: bytes) -> Reply | RequestFailed:
+    """Post a body; redirects are not followed. `headers` win over those of the session."""
     has_begun = False
+    data = body if len(body) <= _LARGE else io.BytesIO(body)
     try:
         async with session.post(URL(url, encoded=True), data=data, headers=headers, allow_redirects=False) as answer:
             has_begun = True
-            return Reply(answer.status, answer.headers, await _receive(answer))
+            received = bytearray()
+            async for part in answer.content.iter_any():
+                received += part
+                if len(received) > MAX_ANSWER:
+                    return RequestFailed("too_long", f"the answer is longer than {MAX_ANSWER:,} bytes")
+            return answer.status, answer.headers, bytes(received)
     except TimeoutError:
-        return Lost(RequestFailed("timeout", f"no whole answer in {session.timeout.total:g} s"), "final")
-    except TooLong:
-        return Lost(RequestFailed("too_long", f"the answer is longer than {MAX_ANSWER:,} bytes"), "final")
+        return RequestFailed("timeout", f"no whole answer in {session.timeout.total:g} s")
     except Exception as error:
-        return _lost(error, has_begun)
+        return _explain(error, has_begun)
 
 
-def _lost(error: Exception, has_begun: bool) -> Lost:
+def _explain(error: Exception, has_begun: bool) -> RequestFailed:
     match error:
         case aiohttp.ClientHttpProxyError(status=status):
-            refused = RequestFailed("connection", f"the proxy opened no connection to the server, status {status}")
-            return Lost(refused, "final" if status < 500 else "refused")
+            said = f"the proxy opened no connection to the server, status {status}"
+            return RequestFailed("connection", said, code="proxy" if status < 500 else "refused")
         case aiohttp.ClientSSLError():
-            return Lost(RequestFailed("connection", f"{type(error).__name__}: {error}"), "final")
+            return RequestFailed("connection", f"{type(error).__name__}: {error}", code="tls")
         case aiohttp.ClientConnectorError():
-            return Lost(RequestFailed("connection", f"{type(error).__name__}: {error}"), "refused")
-        case aiohttp.InvalidURL() | ValueError() | TypeError():  # not quoted: it may quote a header
+            return RequestFailed("connection", f"{type(error).__name__}: {error}", code="refused")
+        case ValueError() | TypeError():  # not quoted: it may quote a header
             said = "a header or the URL cannot be sent; look for line breaks and characters that are not ASCII"
-            return Lost(RequestFailed("not_sent", said), "final")
+            return RequestFailed("not_sent", said)
         case _:  # not quoted: it may quote the answer, and that the key, in pieces or escaped
             said = f"the answer broke off or is not HTTP ({type(error).__name__})"
-            return Lost(RequestFailed("connection", said), "billed" if has_begun else "transient")
-
-
-async def _receive(answer: aiohttp.ClientResponse) -> bytes:
-    if (answer.content_length or 0) > MAX_ANSWER:
-        raise TooLong
-    parts: list[bytes] = []
-    room = MAX_ANSWER
-    async for part in answer.content.iter_any():
-        parts.append(part)
-        room -= len(part)
-        if room < 0:
-            raise TooLong
-    return b"".join(parts)
+            return RequestFailed("connection", said, code="cut" if has_begun else "reset")
 
 
 class _Request(aiohttp.ClientRequest):  # aiohttp's own hook: `request_class`

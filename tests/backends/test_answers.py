@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from returns.result import Failure, Success
 
 from distgen.backends.generate import Batch, Row
+from distgen.backends.redact import Secrets
 from distgen.backends.retry import Retry
 from distgen.backends.server import chat, completions
 from distgen.backends.wire import read_answer
@@ -132,9 +133,13 @@ def test_all_else_is_kept() -> None:
 
 
 def test_reasoning_in_two_places_is_kept_twice() -> None:
-    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "one"}]}, {"type": "image"}, "4"]
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "one"}]}, {"type": "text", "text": "4"}]
     (completion,) = read({"choices": [{"message": {"content": parts, "reasoning": "two"}}]})
-    assert (completion.text, completion.reasoning, completion.extra) == ("4", "one", {"reasoning": "two"})
+    assert (completion.text, completion.reasoning, completion.extra) == (
+        "4",
+        "one",
+        {"content": parts, "reasoning": "two"},
+    )
 
 
 def test_arguments_of_a_tool_call_may_be_an_object() -> None:
@@ -143,18 +148,12 @@ def test_arguments_of_a_tool_call_may_be_an_object() -> None:
     assert completion.tool_calls == (ToolCall("", "add", '{"a": 2}'), ToolCall("", "now", ""))
 
 
-def test_an_integer_of_5000_digits_is_read() -> None:
-    body = b'{"choices": [{"text": "a"}], "created": ' + b"9" * 5_000 + b"}"
-    assert read_answer(200, {}, body).unwrap()[0].text == "a"
-
-
 @pytest.mark.parametrize(
     ("usage", "right"),
     [
         ({"prompt_tokens": None, "completion_tokens": 5}, Usage(None, 5)),
         ({"prompt_tokens": 9.0, "completion_tokens": 1.5}, Usage(9)),
         ({"prompt_tokens": True, "completion_tokens": -1}, None),
-        ({"prompt_tokens": 9, "prompt_cache_hit_tokens": 4}, Usage(9, cached_tokens=4)),
     ],
 )
 def test_a_count_that_is_none_leaves_the_others(usage: object, right: Usage | None) -> None:
@@ -164,7 +163,7 @@ def test_a_count_that_is_none_leaves_the_others(usage: object, right: Usage | No
 @pytest.mark.parametrize(
     ("answer", "texts", "errors"),
     [
-        ({"choices": [{"text": "a"}, 3, {"text": "c"}]}, ["a", "", "c"], [None, "the choice is a number", None]),
+        ({"choices": [{"text": "a"}, 3, {"text": "c"}]}, ["a", "", "c"], [None, "the choice is not a JSON object", None]),
         ({"error": {}, "choices": [{"text": "a"}]}, ["a"], [None]),
         ({"error": {"message": "", "code": None}, "choices": [{"text": "a"}]}, ["a"], [None]),
         ({"error": "died", "choices": [{"text": "a"}]}, ["a"], ["died"]),
@@ -247,7 +246,7 @@ HEADERS = st.dictionaries(
 
 @given(st.integers(100, 599), HEADERS, st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
 def test_no_bytes_raise(status: int, headers: dict[str, str], body: bytes) -> None:
-    answer = read_answer(status, headers, body, ("sk-12345678",), ("sk-12345678",))
+    answer = read_answer(status, headers, body, Secrets("sk-12345678", ("sk-12345678",)))
     if isinstance(answer, Success):
         assert answer.unwrap()
         assert all(type(completion.text) is str for completion in answer.unwrap())

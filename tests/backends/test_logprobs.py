@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from distgen.backends.wire.logprobs import read_logprobs
+from distgen.backends.wire import read_logprobs
 from distgen.completion import TokenLogprob
 
 A = TokenLogprob("a", -0.5)
@@ -26,7 +26,6 @@ LOGPROBS: dict[str, tuple[object, tuple[TokenLogprob, ...] | None]] = {
     "no list": ({"tokens": "a"}, None),
     "of several lengths": ({"tokens": ["a", "b"], "token_logprobs": [-0.5]}, None),
     "an entry that is no object": ({"content": ["a"]}, None),
-    "others that are a text": ({"content": [{"token": "a", "logprob": -0.5, "top_logprobs": "a"}]}, None),
     "a number that is true": ({"tokens": ["a"], "token_logprobs": [True]}, None),
     "not a number": ({"tokens": ["a"], "token_logprobs": [math.nan]}, None),
     "a text for a number": ({"tokens": ["a"], "token_logprobs": ["-0.5"]}, None),

@@ -59,7 +59,7 @@ SLOW: Mapping[str, Act] = {
 }
 
 LONG: Mapping[str, Act] = {
-    "announced": Act(response(200, b"", {"Content-Length": "9" * 18}), then="hang"),
+    "announced": Act(response(200, b" " * 20_000, {"Content-Length": "9" * 18}), then="hang"),
     "unannounced": Act(b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 20_000, then="hang"),
     "in chunks": Act(CHUNKED + (b"400\r\n" + b" " * 1024 + b"\r\n") * 20, then="hang"),
 }

@@ -23,7 +23,7 @@ from typing import Literal, TypeAlias, TypedDict, final
 Then: TypeAlias = Literal["keep", "close", "reset", "hang"]
 _Wired: TypeAlias = tuple[str, Then, float, int, str]  # an Act as JSON has it
 _Command: TypeAlias = tuple[
-    list[_Wired], _Wired | None, dict[str, list[_Wired]], bool, float, int
+    list[_Wired], _Wired | None, dict[str, list[_Wired]], bool, float, int, _Wired
 ]  # an empty one only asks
 
 
@@ -117,15 +117,23 @@ class Server:
         ignore_n: bool = False,
         delay: float = 0.0,
         places: int = 0,
+        busy: Act | None = None,
     ) -> None:
         """Forgets what was seen; the next requests get `acts` in turn, later ones `then_always`, or else an echo.
 
         Before these, a request whose prompt is a key of `to` gets the acts there in turn. An echo comes after `delay`
-        seconds, and as a single choice with `ignore_n`. With `places`, more echoes at once than that are refused, status 503.
+        seconds, and as a single choice with `ignore_n`. With `places`, more echoes at once than that are refused with `busy`, or
+        else with status 503.
         """
         planned = {prompt: [_wired(act) for act in its] for prompt, its in (to or {}).items()}
         self._command(
-            [_wired(act) for act in acts], then_always and _wired(then_always), planned, ignore_n, delay, places
+            [_wired(act) for act in acts],
+            then_always and _wired(then_always),
+            planned,
+            ignore_n,
+            delay,
+            places,
+            _wired(busy or Act(response(503, b"busy"))),
         )
 
     def seen(self) -> list[Seen]:
@@ -179,6 +187,7 @@ class _State:
     ignore_n: bool = False
     delay: float = 0.0
     places: int = 0
+    busy: Act = Act()
     at_once: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     connections: int = 0
@@ -208,7 +217,8 @@ def _listening(port: int, certificate: str) -> socket.socket:
 
 
 def _obey(state: _State, command: _Command) -> None:
-    plan, always, to, state.ignore_n, state.delay, state.places = command
+    plan, always, to, state.ignore_n, state.delay, state.places, busy = command
+    state.busy = _act(*busy)
     state.plan = deque(_act(*each) for each in plan)
     state.always = always and _act(*always)
     state.to = {prompt: deque(_act(*each) for each in its) for prompt, its in to.items()}
@@ -283,7 +293,7 @@ class _Request(TypedDict, total=False):
 def _echo(seen: Seen, state: _State) -> Act:
     with state.lock:
         if state.places and state.at_once >= state.places:
-            return Act(response(503, b"busy"))
+            return state.busy
         state.at_once += 1
     time.sleep(state.delay)
     with state.lock:
