@@ -18,8 +18,7 @@ from distgen.completion import Completion
 from distgen.errors import GenerateError, InvalidArgument, NoText, NoTextReason, ParseFailed, Raised, Stage, explain
 from distgen.executors.call import Call, CallResult, RowAnswer, warn
 from distgen.executors.engine import Executor, Inbox, Stream, run_bounded
-from distgen.formats import Formatter
-from distgen.prompt import Prompt
+from distgen.prompt import Formatter, Prompt
 from distgen.task import In, Out, Task
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import aclosing, suppress
 from itertools import chain, count
 
@@ -497,8 +498,9 @@ def test_an_exception_of_the_inputs_ends_async_for_after_what_came_before() -> N
 
 
 def test_a_submitter_takes_async_backends() -> None:
+    futures: list[Future[Row]] = []
     with pytest.raises(ZeroDivisionError), llm_of(hanging, Asyncio(2)).submitter() as submit:
-        futures = [submit(text) for text in ("a", "slow", "b")]
+        futures += [submit(text) for text in ("a", "slow", "b")]
         assert [texts(futures[index].result(timeout=9)) for index in (0, 2)] == [["a"], ["b"]]
         raise ZeroDivisionError
     assert isinstance(error_of(futures[1].result(timeout=0)), Raised)
