@@ -5,14 +5,27 @@ Formats are in `distgen.formats`, backends in `distgen.backends`, error classes 
 `distgen.testing`, resumable runs in `distgen.journal`.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from distgen.backends import Batch, Generate, each
 from distgen.completion import Completion
 from distgen.errors import error_kind, explain, fold
 from distgen.executors import Asyncio, Pool, Processes, Sequential, Threads
-from distgen.formats import FORMATS, format_as, lookup
 from distgen.llm import LLM, Generation, RowResult, SupportsGenerate, single
 from distgen.prompt import Exchange, Messages, Prompt
 from distgen.task import Task
+
+if TYPE_CHECKING:
+    from distgen.formats import FORMATS, format_as, lookup
+else:
+
+    def __getattr__(name):
+        # The formats, imported when one is asked for: they would take half the import time of distgen.
+        if name in __all__:
+            return getattr(import_module("distgen.formats"), name)
+        raise AttributeError(f"module 'distgen' has no attribute {name!r}")
+
 
 __version__ = "0.2.0"
 

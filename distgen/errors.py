@@ -73,15 +73,23 @@ class Raised:
     completions: tuple[Completion, ...] = ()
 
     @staticmethod
-    def of(error: BaseException, stage: Stage = "backend", completions: tuple[Completion, ...] = ()) -> Raised:
-        """Read an exception; never raises, whatever its `__str__` does. A message is cut after 2,000 characters."""
-        causes: list[BaseException] = []
-        cause = error.__cause__
-        while cause is not None and len(causes) < _MAX_CAUSES:
-            causes.append(cause)
-            cause = cause.__cause__
-        message = _message(error) + "".join(f" (caused by {_kind(cause)}: {_message(cause)})" for cause in causes)
-        return Raised(_kind(error), message, stage, _trace(error), completions)
+    def of(error: object, stage: Stage = "backend", completions: tuple[Completion, ...] = ()) -> Raised:
+        """Read an exception, or any other value by its type and text. A message is cut after 2,000 characters.
+
+        Never raises, whatever `__str__` of the error does.
+        """
+        message, trace = _message(error), ""
+        if isinstance(error, BaseException):
+            trace, cause = _trace(error), error.__cause__
+            for _ in range(_MAX_CAUSES):
+                if cause is not None:
+                    message += f" (caused by {_kind(cause)}: {_message(cause)})"
+                    cause = cause.__cause__
+        return Raised(_kind(error), message, stage, trace, completions)
+
+    def __str__(self) -> str:
+        """Return the kind and, if there is one, the message."""
+        return f"{self.kind}: {self.message}" if self.message else self.kind
 
 
 @final
@@ -217,13 +225,7 @@ BackendError: TypeAlias = Raised | RequestFailed | WrongCount
 GenerateError: TypeAlias = FormatError | BackendError | InvalidArgument
 
 
-_STAGES: Final[Mapping[Stage, str]] = {
-    "prompt": "prompt function",
-    "format": "format",
-    "backend": "backend",
-    "parser": "parser",
-    "progress": "progress callback",
-}
+_FUNCTIONS: Final[Mapping[Stage, str]] = {"prompt": "prompt function", "progress": "progress callback"}
 _UNSUPPORTED: Final[Mapping[Feature, str]] = {
     "system": "has no system role; put the instructions in the user text, or choose another format",
     "no system": "needs a system text, which may be empty",
@@ -231,29 +233,21 @@ _UNSUPPORTED: Final[Mapping[Feature, str]] = {
     "thinking": "opens an answer without thinking; leave the thinking out, or choose a format that thinks",
     "no thinking": "opens an answer with <think>; give all that the model wrote, its </think> included",
 }
-_REQUESTS: Final[Mapping[RequestReason, str]] = {
-    "error_object": "the server answered with an error: {}.",
-    "timeout": "{}; raise timeout, or ask for fewer tokens.",
-    "connection": "the connection failed: {}; check that the server is up, and base_url.",
-    "redirect": "the server points elsewhere: {}; if you trust it, make it the base_url.",
-    "too_long": "{}; ask for fewer tokens.",
-    "not_json": "the answer is not JSON: {}; check base_url.",
-    "no_choices": "the answer does not follow the protocol: {}.",
-    "bad_choice": "the answer does not follow the protocol: {}.",
-    "not_sent": "the request could not be made: {}.",
-    "prompt_too_long": "the prompt leaves no room for an answer: {}.",
-    "stopped": "the run was stopped: {}.",
-    "no_line": "{}; put it into the next batch.",
-    "cut_line": "{}; download the file again.",
-    "doubled_line": "{}; give each result file once.",
-    "other_batch": "{}; read with the inputs and parameters of write.",
-    "other": "{}.",
-}
-_STATUS_HINTS: Final[Mapping[int, str]] = {
-    401: "pass api_key, or set OPENAI_API_KEY",
-    403: "the key has no access to this model",
-    404: "check the model's name, and base_url, which usually ends in /v1",
-    429: "ask with less concurrency, or check your quota",
+# By `error_kind` of a RequestFailed; other kinds have no fix.
+_FIXES: Final[Mapping[str, str]] = {
+    "status 401": "pass api_key, or set OPENAI_API_KEY",
+    "status 403": "the key has no access to this model",
+    "status 404": "check the model's name, and base_url, which usually ends in /v1",
+    "status 429": "ask with less concurrency, or check your quota",
+    "timeout": "raise timeout, or ask for fewer tokens",
+    "connection": "check that the server is up, and base_url",
+    "redirect": "if you trust it, make it the base_url",
+    "too_long": "ask for fewer tokens",
+    "not_json": "check base_url",
+    "no_line": "put it into the next batch",
+    "cut_line": "download the file again",
+    "doubled_line": "give each result file once",
+    "other_batch": "read with the inputs and parameters of write",
 }
 
 
@@ -265,9 +259,11 @@ def explain(error: GenerateError | ParseFailed | NoText) -> str:
     """
     match error:
         case Raised(stage=stage):
-            return f"the {_STAGES[stage]} raised {_sentence(_describe(error))}"
-        case RequestFailed():
-            return _explain_request(error)
+            return _sentence(f"the {_FUNCTIONS.get(stage, stage)} raised {error}")
+        case RequestFailed(message=message):
+            kind = error_kind(error)
+            what = _sentence(f"{kind}: {message or '(no message)'}")
+            return f"{what[:-1]}; {_FIXES[kind]}." if kind in _FIXES else what
         case WrongCount(what, expected, got):
             return (
                 f"the backend answered {got} {what} where {expected} were asked for; "
@@ -289,30 +285,11 @@ def explain(error: GenerateError | ParseFailed | NoText) -> str:
         case InvalidArgument(name, value, reason):
             return f"{name}={value!r}: {_sentence(reason)}"
         case ParseFailed(inner):
-            return f"the answer does not parse: {_sentence(_describe(inner))}"
+            return f"the answer does not parse: {_sentence(str(inner))}"
         case NoText(_, message):
             return _sentence(message)
         case _:
             assert_never(error)
-
-
-def _explain_request(error: RequestFailed) -> str:
-    message = error.message.strip().removesuffix(".") or "(no message)"
-    if error.reason == "status":
-        hint = _STATUS_HINTS.get(error.status or 0)
-        return f"status {error.status}: {message}{f'; {hint}' if hint else ''}."
-    return _REQUESTS[error.reason].format(message)
-
-
-def _describe(error: object) -> str:
-    """Return "kind: message" of a Raised, and the text of anything else."""
-    match error:
-        case Raised(kind, message) if message:
-            return f"{kind}: {message}"
-        case Raised(kind):
-            return kind
-        case _:
-            return str(error)
 
 
 def _sentence(text: str) -> str:
@@ -348,12 +325,12 @@ def fold(result: Result[_A, _E], on_success: Callable[[_A], _B], on_failure: Cal
     return on_success(result.unwrap()) if isinstance(result, Success) else on_failure(result.failure())
 
 
-def _kind(error: BaseException) -> str:
+def _kind(error: object) -> str:
     module, name = type(error).__module__, type(error).__qualname__
     return name if module in ("builtins", "__main__") else f"{module}.{name}"
 
 
-def _message(error: BaseException) -> str:
+def _message(error: object) -> str:
     try:
         text = str(error)
     except KeyboardInterrupt:

@@ -9,17 +9,16 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from types import UnionType
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, final, runtime_checkable
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, final
 
 from returns.result import Failure, Result, Success
 
 from distgen.backends.generate import Generate
 from distgen.completion import Completion
-from distgen.errors import GenerateError, InvalidArgument, NoText, NoTextReason, ParseFailed, Raised, explain
+from distgen.errors import GenerateError, InvalidArgument, NoText, NoTextReason, ParseFailed, Raised, Stage, explain
 from distgen.executors.call import Call, CallResult, RowAnswer, warn
-from distgen.executors.engine import Executor, Inbox, Steps, Stream, open_session, run_bounded
-from distgen.formats import Formatter
-from distgen.prompt import Prompt
+from distgen.executors.engine import Executor, Inbox, Stream, run_bounded
+from distgen.prompt import Formatter, Prompt
 from distgen.task import In, Out, Task
 
 if TYPE_CHECKING:
@@ -95,16 +94,6 @@ class Asked(NamedTuple, Generic[P]):
     rendered: P
 
 
-@runtime_checkable
-class _SplitsReasoning(Protocol):
-    """A format that splits a text into reasoning, if there is any, and answer."""
-
-    def split(self, text: str, /) -> tuple[str | None, str]: ...
-
-
-_Split: TypeAlias = Callable[[str], tuple[str | None, str]]
-
-
 @final
 @dataclass(frozen=True)  # no slots: LLM[...](...) sets an attribute
 class LLM(Generic[In, Out, P, R]):
@@ -148,150 +137,111 @@ class LLM(Generic[In, Out, P, R]):
 
         `close` cancels what is pending.
         """
-        return self._run(inputs, num_generations, on_progress, in_order=True, select=lambda _, row: row)
+        rows = self.prepare(inputs, num_generations)
+        return self._run(rows, num_generations, on_progress, True, lambda _, row: row, Inbox())
 
     def as_completed(
         self, inputs: Iterable[In], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
     ) -> Stream[tuple[int, RowResult[Out]]]:
         """Return the results as they come, each with the index of its input."""
-        return self._run(inputs, num_generations, on_progress, in_order=False, select=lambda index, row: (index, row))
+        rows = self.prepare(inputs, num_generations)
+        return self._run(rows, num_generations, on_progress, False, lambda index, row: (index, row), Inbox())
 
     @contextmanager
     def submitter(self, num_generations: int = 1) -> Generator[Callable[[In], Future[RowResult[Out]]], None, None]:
-        """Open a function that takes one input and returns a Future of its Result.
+        """Open a function that takes one input and returns a Future of its Result, which can be cancelled until it is asked.
 
         Leaving the block waits for all that was submitted; leaving it by an exception cancels what is pending.
         """
-        from distgen.executors.futures import PendingFutures
+        from distgen.executors.futures import FutureQueue
 
-        _check_parts(self.format, self.executor)
-        pending: PendingFutures[RowResult[Out]] = PendingFutures()
-        error, split = self._check_numbers(num_generations), _split_of(self.format)
-
-        def submit(value: In) -> Future[RowResult[Out]]:
-            row = error or self._ask(value)
-            call = self._call([row], num_generations)
-            return pending.submit(call, submit_call, lambda result: next(self._join([row], result, split)))
-
-        try:
-            with open_session(self.executor, pending.deliver, lambda: True) as submit_call:
-                try:
-                    yield submit
-                    pending.wait()
-                finally:
-                    pending.is_closed = True
-        finally:
-            pending.drop()
+        _check_arguments(self.format, self.executor, ())
+        queue: FutureQueue[In, Asked[P] | GenerateError, tuple[Generation[Out], ...]] = FutureQueue(
+            lambda value: self._ask(value, num_generations)
+        )
+        rows = self._run(queue.rows(), num_generations, None, False, lambda index, row: (index, row), queue.inbox)
+        with queue.resolve(rows):
+            yield queue.submit
 
     def prepare(self, inputs: Iterable[In], num_generations: int = 1) -> Iterator[Asked[P] | GenerateError]:
         """Return, lazily, the prompt of each input, or the error that `generate` answers for it without asking."""
-        _check_inputs(inputs)
-        _check_parts(self.format, self.executor)
-        error = self._check_numbers(num_generations)
-        return (error or self._ask(value) for value in inputs)
+        _check_arguments(self.format, self.executor, inputs)
+        return (self._ask(value, num_generations) for value in inputs)
 
     def read_row(self, row: Asked[P] | GenerateError, answer: RowAnswer) -> RowResult[Out]:
         """Read the answer to a row of `prepare` as `generate` does; a row with an error keeps it."""
-        return next(self._join([row], (answer,), _split_of(self.format)))
+        if not isinstance(row, Asked):
+            return Failure(row)
+        if not isinstance(answer, tuple):
+            return Failure(answer)
+        return Success(tuple([self._read(row.prompt, completion) for completion in answer]))
 
     def _run(
         self,
-        inputs: Iterable[In],
+        rows: Iterable[Asked[P] | GenerateError | None],
         num_generations: int,
         on_progress: Callable[[int], object] | None,
         in_order: bool,
         select: Callable[[int, RowResult[Out]], _T],
+        inbox: Inbox,
     ) -> Stream[_T]:
-        _check_inputs(inputs)
-        _check_parts(self.format, self.executor)
-        inbox = Inbox()
-        error = self._check_numbers(num_generations)
+        def make_call(rows: Sequence[Asked[P] | GenerateError]) -> Call[P, R]:
+            return Call(self.backend, [row.rendered for row in rows if isinstance(row, Asked)], num_generations)
+
+        def read(index: int, rows: Sequence[Asked[P] | GenerateError], result: CallResult) -> Iterator[_T]:
+            nonlocal on_progress
+            answers = iter(result)
+            for position, row in enumerate(rows, index):
+                answer = next(answers) if isinstance(row, Asked) else ()
+                on_progress = _report(on_progress, num_generations)
+                yield select(position, self.read_row(row, answer))
+
         size = self.batch_size if _is_count(self.batch_size) else 1
-        results = run_bounded(self.executor, self._requests(inputs, size, num_generations, error), in_order, inbox)
-        split, report = _split_of(self.format), _reporter(on_progress, num_generations)
+        groups = ([] if row is None else [row] for row in rows)
+        return Stream(inbox, run_bounded(self.executor, groups, size, make_call, read, in_order, inbox))
 
-        def steps() -> Steps[_T]:
-            with closing(results):
-                for step in results:
-                    if step is None:
-                        yield None
-                        continue
-                    index, asked, result = step
-                    for position, row in enumerate(self._join(asked, result, split), index * size):
-                        report()
-                        yield select(position, row)
-
-        return Stream(inbox, steps())
-
-    def _requests(
-        self, inputs: Iterable[In], size: int, num_generations: int, error: InvalidArgument | None
-    ) -> Iterator[tuple[list[Asked[P] | GenerateError], Call[P, R]]]:
-        """Yield a call for each `size` inputs, with the rows that it asks for, and those that it does not."""
-        for chunk in _chunks(inputs, size):
-            rows = [error or self._ask(value) for value in chunk]
-            yield rows, self._call(rows, num_generations)
-
-    def _call(self, rows: Sequence[Asked[P] | GenerateError], num_generations: int) -> Call[P, R]:
-        return Call(self.backend, [row.rendered for row in rows if isinstance(row, Asked)], num_generations)
-
-    def _check_numbers(self, num_generations: int) -> InvalidArgument | None:
+    def _ask(self, value: In, num_generations: int) -> Asked[P] | GenerateError:
+        """Make the prompt for an input and render it. Never raises."""
         for name, number in (("num_generations", num_generations), ("batch_size", self.batch_size)):
             if not _is_count(number):
                 return InvalidArgument(name, number, "it must be a whole number, 1 or more")
-        return None
-
-    def _ask(self, value: In) -> Asked[P] | GenerateError:
-        """Make the prompt for an input and render it. Never raises."""
+        stage: Stage = "prompt"
         try:
-            prompt = _to_prompt(self.task.prompt(value))
-        except Exception as error:
-            return Raised.of(error, "prompt")
-        if not isinstance(prompt, Prompt):
-            return prompt
-        try:
+            asked = self.task.prompt(value)
+            _check_type(asked, Prompt | Result, "the prompt function", "Prompt")
+            if isinstance(asked, Failure):
+                return _to_error(asked.failure())
+            prompt = asked if isinstance(asked, Prompt) else asked.unwrap()
+            _check_type(prompt, Prompt, "the prompt function", "Prompt")
+            stage = "format"
             rendered = self.format(prompt)
-            if isinstance(rendered, Success):
-                return Asked(prompt, rendered.unwrap())
             _check_type(rendered, Result, "the format", "Result")
-            return rendered.failure()
+            return Asked(prompt, rendered.unwrap()) if isinstance(rendered, Success) else rendered.failure()
         except Exception as error:
-            return Raised.of(error, "format")
+            return Raised.of(error, stage)
 
-    def _join(
-        self, rows: Sequence[Asked[P] | GenerateError], result: CallResult, split: _Split | None
-    ) -> Iterator[RowResult[Out]]:
-        """Yield a row for each input: one that was not asked has no answer in the result, and keeps its error."""
-        answers = iter(result)
-        for row in rows:
-            yield self._read(row.prompt, next(answers), split) if isinstance(row, Asked) else Failure(row)
-
-    def _read(self, prompt: Prompt, answer: RowAnswer, split: _Split | None) -> RowResult[Out]:
-        if not isinstance(answer, tuple):
-            return Failure(answer)
-        return Success(tuple([self._to_generation(prompt, completion, split) for completion in answer]))
-
-    def _to_generation(self, prompt: Prompt, completion: Completion, split: _Split | None) -> Generation[Out]:
+    def _read(self, prompt: Prompt, completion: Completion) -> Generation[Out]:
         """Split off the reasoning and parse the text. Never raises."""
-        if split is not None and completion.reasoning is None:
-            try:
+        parsed: Result[Out, ParseFailed | NoText]
+        stage: Stage = "format"
+        try:
+            split: Callable[[str], tuple[str | None, str]] | None = getattr(self.format, "split", None)
+            if split is not None and completion.reasoning is None:
                 reasoning, text = split(completion.text)
-            except Exception as error:
-                parse_failed = ParseFailed(Raised.of(error, "format"))
-                return Generation(self.model, prompt, completion, Failure(parse_failed))
-            completion = replace(completion, reasoning=reasoning, text=text)
-        no_text = _explain_no_text(completion)
-        parsed = self._parse(completion.text) if no_text is None else Failure(no_text)
+                completion = replace(completion, reasoning=reasoning, text=text)
+            stage = "parser"
+            no_text = _explain_no_text(completion)
+            parsed = self._parse(completion.text) if no_text is None else Failure(no_text)
+        except Exception as error:
+            parsed = Failure(ParseFailed(Raised.of(error, stage)))
         return Generation(self.model, prompt, completion, parsed)
 
     def _parse(self, text: str) -> Result[Out, ParseFailed | NoText]:
-        try:
-            parsed = self.task.parse(text)
-            if isinstance(parsed, Success):
-                return Success(parsed.unwrap())
-            _check_type(parsed, Result, "the parser", "Result")
-            error = parsed.failure()
-        except Exception as raised:
-            error = raised
+        parsed = self.task.parse(text)
+        _check_type(parsed, Result, "the parser", "Result")
+        if isinstance(parsed, Success):
+            return Success(parsed.unwrap())
+        error = parsed.failure()
         return Failure(ParseFailed(Raised.of(error, "parser") if isinstance(error, BaseException) else error))
 
 
@@ -317,21 +267,21 @@ def _explain_no_text(completion: Completion) -> NoText | None:
     return NoText(reason, message)
 
 
-def _split_of(format: object) -> _Split | None:
-    return format.split if isinstance(format, _SplitsReasoning) else None
-
-
-def _check_inputs(inputs: object) -> None:
+def _check_arguments(format: object, executor: object, inputs: object) -> None:
     kind = type(inputs).__name__
     if isinstance(inputs, str | bytes | Mapping):
         raise TypeError(f"inputs must be an iterable of inputs, got a single {kind}; pass a list of them")
-
-
-def _check_parts(format: object, executor: object) -> None:
     if isinstance(executor, type):
         raise TypeError(f"executor is the class {executor.__name__}; pass a value, such as Threads(8) or Sequential()")
     if isinstance(format, str):
         raise TypeError(f"format is the name {format!r}; pass the format itself, FORMATS[{format!r}]")
+
+
+def _to_error(error: object) -> GenerateError:
+    """Untyped code may answer a Failure of anything, such as an exception."""
+    if isinstance(error, GenerateError):
+        return error
+    return Raised.of(error, "prompt")
 
 
 def _check_type(value: object, expected: type | UnionType, giver: str, due: str) -> None:
@@ -340,53 +290,16 @@ def _check_type(value: object, expected: type | UnionType, giver: str, due: str)
         raise TypeError(f"{giver} returned {type(value).__name__}, not {due}")
 
 
-def _to_prompt(asked: Prompt | Result[Prompt, GenerateError]) -> Prompt | GenerateError:
-    """Return the prompt that a prompt function answers, or the failure that it passes on."""
-    if isinstance(asked, Prompt):
-        return asked
-    _check_type(asked, Result, "the prompt function", "Prompt")
-    if isinstance(asked, Success):
-        prompt: Prompt = asked.unwrap()
-        _check_type(prompt, Prompt, "the prompt function", "Prompt")
-        return prompt
-    error = asked.failure()
-    _check_type(error, GenerateError, "a Failure of the prompt function", "an error of distgen")
-    return error
-
-
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and value >= 1
 
 
-def _chunks(inputs: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    """Yield the inputs, `size` at a time; those before an exception of their iterator come before it."""
-    chunk: list[_T] = []
+def _report(on_progress: Callable[[int], object] | None, num_generations: int) -> Callable[[int], object] | None:
+    """Tell a callback of one more row; return it, or None if it raises, so that it is called no more."""
     try:
-        for value in inputs:
-            chunk.append(value)
-            if len(chunk) == size:
-                yield chunk
-                chunk = []
-    except Exception:
-        if chunk:
-            yield chunk
-        raise
-    if chunk:
-        yield chunk
-
-
-def _reporter(on_progress: Callable[[int], object] | None, num_generations: int) -> Callable[[], None]:
-    """Return a function that tells `on_progress` of one more row, until it raises."""
-    callback = on_progress
-
-    def report() -> None:
-        nonlocal callback
-        if callback is None:
-            return
-        try:
-            callback(num_generations)
-        except Exception as error:
-            callback = None
-            warn(f"{explain(Raised.of(error, 'progress'))} on_progress is called no more; the run goes on.")
-
-    return report
+        if on_progress is not None:
+            on_progress(num_generations)
+        return on_progress
+    except Exception as error:
+        warn(f"{explain(Raised.of(error, 'progress'))} on_progress is called no more; the run goes on.")
+        return None

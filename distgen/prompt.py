@@ -5,13 +5,15 @@ How a prompt is written for a model is the matter of `distgen.formats`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, TypeAlias, TypedDict, TypeGuard, final
+from typing import Final, Literal, NamedTuple, TypeAlias, TypedDict, TypeGuard, TypeVar, final
 
 from returns.result import Failure, Result, Success
 
-from distgen.errors import NotParsed
+from distgen.errors import FormatError, NotParsed
+
+P = TypeVar("P")
 
 # Keys of a message with content that a Prompt cannot hold. Other keys ("id", "timestamp") are about the message and say
 # nothing to a model.
@@ -136,6 +138,10 @@ class Prompt:
             return Failure(NotParsed("openai", "the last message must be the user's", index))
         history = tuple(Exchange(user, assistant) for user, assistant in zip(turns[:-1:2], turns[1::2], strict=True))
         return Success(Prompt(turns[-1], system, history))
+
+
+Formatter: TypeAlias = Callable[[Prompt], Result[P, FormatError]]
+"""A pure function that renders a prompt as P, the type that the backend takes. It never raises."""
 
 
 def _read_content(message: object) -> Result[str, str]:

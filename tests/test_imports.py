@@ -7,6 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import distgen
+from distgen.formats import lookup
+
 PACKAGE = Path(__file__).parent.parent / "distgen"
 # Extras, and modules of the standard library that are slow to import.
 HEAVY = {"aiohttp", "asyncio", "concurrent.futures", "hypothesis", "jinja2", "logging", "torch", "transformers"}
@@ -23,11 +28,23 @@ LAYERS = (
 )
 
 
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
 def test_import_loads_nothing_heavy() -> None:
-    code = "import sys, distgen; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = loaded_by("import distgen")
     assert "distgen.llm" in loaded
-    assert HEAVY & set(loaded) == set()
+    assert HEAVY & loaded == set()
+
+
+def test_the_formats_are_loaded_when_one_is_asked_for() -> None:
+    assert "distgen.formats" not in loaded_by("import distgen")
+    assert "distgen.formats.models" in loaded_by("import distgen; distgen.FORMATS")
+    assert distgen.lookup is lookup
+    with pytest.raises(AttributeError, match="'distgen' has no attribute 'chatml'"):
+        getattr(distgen, "chatml")  # noqa: B009
 
 
 def layer(name: str) -> int:
@@ -49,7 +66,5 @@ def test_no_import_runs_upwards() -> None:
 def test_a_star_import_gives_the_public_names_alone() -> None:
     names: dict[str, object] = {}
     exec("from distgen import *", names)
-    import distgen
-
     assert names.keys() - {"__builtins__"} == set(distgen.__all__)
     assert len(distgen.__all__) <= 25

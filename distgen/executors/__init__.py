@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar, final
 
 from distgen.backends.generate import Batch
 from distgen.executors.call import Call, CallResult, call_backend
-from distgen.executors.engine import Deliver, Executor, Stream, Submit, do_nothing
+from distgen.executors.engine import Deliver, Executor, Stream, Submit
 
 if TYPE_CHECKING:  # concurrent.futures imports logging: a sixth of the import time of distgen
     from concurrent.futures import Executor as FuturesExecutor
@@ -60,9 +60,8 @@ class Sequential:
     def session(self, deliver: Deliver, /) -> Generator[Submit[Batch], None, None]:
         """See `Executor`; each call is answered when it is submitted."""
 
-        def submit(index: int, call: Call[_P, Batch]) -> Callable[[], object]:
+        def submit(index: int, call: Call[_P, Batch]) -> None:
             deliver((index, call_backend(call)))
-            return do_nothing
 
         yield submit
 
@@ -116,7 +115,7 @@ class Pool:
 
     @property
     def in_flight(self) -> int:
-        """As many as max_in_flight; later calls wait in the engine, where they can be cancelled."""
+        """As many as max_in_flight; later calls wait in the engine."""
         return self.max_in_flight
 
     def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[Batch]]:

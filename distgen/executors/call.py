@@ -13,7 +13,7 @@ from returns.result import Failure, Result
 
 from distgen.backends.generate import Batch, Generate, Row, is_async
 from distgen.completion import Completion
-from distgen.errors import BackendError, Raised, RequestFailed, WrongCount
+from distgen.errors import BackendError, Raised, WrongCount
 
 P = TypeVar("P")
 _R_co = TypeVar("_R_co", covariant=True)
@@ -88,7 +88,7 @@ def _check_row(row: Row, expected: int) -> RowAnswer:
         # isinstance(list, Result) is slow because Result is an ABC, so test for list first.
         if not isinstance(row, list) and isinstance(row, Result):
             if isinstance(row, Failure):
-                return _to_backend_error(row.failure())
+                return _to_error(row.failure())
             row = row.unwrap()
         for completion in row:  # a row may be lazy, and raise only here
             if type(completion) is not Completion:
@@ -103,11 +103,11 @@ def _check_row(row: Row, expected: int) -> RowAnswer:
     return WrongCount("generations", expected, len(completions), tuple(completions))
 
 
-def _to_backend_error(error: object) -> BackendError:
-    """Pass a BackendError through. Untyped code may answer a Failure of anything else, such as an exception."""
-    if isinstance(error, Raised | RequestFailed | WrongCount):
+def _to_error(error: object) -> BackendError:
+    """Untyped code may answer a Failure of anything, such as an exception."""
+    if isinstance(error, BackendError):
         return error
-    return Raised.of(error) if isinstance(error, BaseException) else Raised(type(error).__name__, str(error))
+    return Raised.of(error)
 
 
 def warn(message: str) -> None:

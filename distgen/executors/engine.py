@@ -1,4 +1,4 @@
-"""The one engine under every executor: `run_bounded`, a bounded window over lazy calls, and `Stream`, its results.
+"""The one engine under every executor: `run_bounded`, a bounded window over lazy rows, and `Stream`, its results.
 
 `run_bounded` never blocks: it yields None if nothing is ready, and `Stream` then waits, blocking in `for`, awaiting in
 `async for`.
@@ -7,17 +7,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
 from threading import Thread, get_ident
-from time import monotonic
-from typing import Final, Generic, Protocol, TypeAlias, TypeVar, final
+from typing import Generic, Protocol, TypeAlias, TypeVar, final
 
 from distgen.errors import Raised, explain
 from distgen.executors.call import Call, CallResult, warn
 
 _T = TypeVar("_T")
+_Row = TypeVar("_Row")
 _R = TypeVar("_R")
 _R_contra = TypeVar("_R_contra", contravariant=True)
 _P = TypeVar("_P")
@@ -31,13 +30,11 @@ Deliver: TypeAlias = Callable[[Delivery], object]
 Steps: TypeAlias = Generator[_T | None, None, None]
 """Values as they get ready; None if none is, and then the Inbox is to be waited on before the next step."""
 
-_PATIENCE: Final = 0.01  # seconds; slow inputs are pulled no longer than this before answered rows go out
-
 
 class Submit(Protocol[_R_contra]):
-    """Submit a call under an index and return a function that cancels it, if it has not begun. Never raises."""
+    """Submit a call under an index. Raises no Exception: an error is the result of the call."""
 
-    def __call__(self, index: int, call: Call[_P, _R_contra], /) -> Callable[[], object]: ...  # noqa: D102
+    def __call__(self, index: int, call: Call[_P, _R_contra], /) -> object: ...  # noqa: D102
 
 
 class Executor(Protocol[_R_contra]):
@@ -54,10 +51,11 @@ class Executor(Protocol[_R_contra]):
     def buffer(self) -> int: ...  # noqa: D102
 
     def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[_R_contra]]:
-        """Open a pool for one run. Each call that is not cancelled is delivered once, from any thread.
+        """Open a pool for one run. Each call is delivered once, from any thread.
 
-        Leaving cancels what has not begun, waits for what runs, and leaves no thread or process behind. Do not write a
-        session that waits as a generator: the garbage collector may run its `finally` on one of the threads it joins.
+        Calls are submitted by one thread at a time. Leaving cancels what has not begun, waits for what runs, and leaves no
+        thread or process behind. Do not write a session that waits as a generator: the garbage collector may run its
+        `finally` on one of the threads it joins.
         """
         ...
 
@@ -70,13 +68,12 @@ class Inbox:
         from queue import SimpleQueue  # here, and asyncio where it is used: `import distgen` is to stay fast
 
         self._queue: SimpleQueue[Delivery | None] = SimpleQueue()  # None only wakes
-        self._first: list[Delivery | None] = []
         self._wakers: set[Callable[[], None]] = set()
         self.is_closed: bool = False
         self.reader: int = get_ident()
 
     def put(self, delivery: Delivery | None) -> None:
-        """Add a result, and wake the tasks that await one."""
+        """Add a result, or None, and wake the reader."""
         self._queue.put(delivery)
         for wake in list(self._wakers):
             wake()
@@ -86,23 +83,19 @@ class Inbox:
         self.is_closed = True
         self.put(None)
 
-    def is_read_here(self) -> bool:
-        """Tell whether this is the reader's thread. The garbage collector runs in any thread, a pool's own too."""
-        return get_ident() == self.reader
-
     def drain(self) -> list[Delivery]:
         """Return all results that are there now."""
-        taken, self._first = self._first, []
+        taken: list[Delivery | None] = []
         while not self._queue.empty():
             taken.append(self._queue.get())
         return [delivery for delivery in taken if delivery is not None]
 
     def wait(self) -> None:
-        """Block until there is a result, or the end."""
-        self._first.append(self._queue.get())
+        """Block until there is a result, a None, or the end."""
+        self._queue.put(self._queue.get())
 
     async def wait_async(self) -> None:
-        """Wait in the running event loop until there is a result, or the end."""
+        """Do as `wait`, in the running event loop."""
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -152,7 +145,8 @@ class Stream(Generic[_T]):
     def close(self) -> None:
         """Cancel what is pending and wait for what runs; nothing more is yielded."""
         self._inbox.reader = get_ident()
-        steps, self._steps = self._steps, _no_steps()
+        nothing: Sequence[_T] = ()
+        steps, self._steps = self._steps, (value for value in nothing)
         with suppress(ValueError):  # generator already executing in another thread: it sees is_closed and ends
             steps.close()
         self._inbox.close()
@@ -186,131 +180,126 @@ class Stream(Generic[_T]):
         await asyncio.to_thread(self.close)
 
 
-def _no_steps() -> Steps[_T]:
-    yield from ()
-
-
 def run_bounded(
-    executor: Executor[_R], requests: Iterable[tuple[_T, Call[_P, _R]]], in_order: bool, inbox: Inbox
-) -> Steps[tuple[int, _T, CallResult]]:
-    """Run the calls, each given with a value of the caller's, and yield index, value and result of each.
+    executor: Executor[_R],
+    groups: Iterable[Sequence[_Row]],
+    size: int,
+    make_call: Callable[[Sequence[_Row]], Call[_P, _R]],
+    read: Callable[[int, Sequence[_Row], CallResult], Iterable[_T]],
+    in_order: bool,
+    inbox: Inbox,
+) -> Steps[_T]:
+    """Run a call for each `size` rows, and yield what `read` makes of the index of the first, the rows and the result.
 
-    An Exception of `requests` is raised after all that came before it.
+    An empty group of rows says that there is none yet; `inbox.put(None)` has them asked for again. An Exception of `groups`
+    is raised after all that came before it.
     """
-    window = _Window(executor, requests, in_order, inbox)
-    with open_session(executor, inbox.put, inbox.is_read_here) as submit:
-        while True:
-            is_new = window.submit_calls(submit)
-            is_new |= window.receive()
-            if inbox.is_closed:
-                return
+    window = _Window(executor, iter(groups), size, in_order)
+    with _open_session(executor, inbox) as submit:
+        while not inbox.is_closed:
+            pulled = window.pull()
+            if pulled is not None:
+                call = make_call(pulled[1])
+                if call.prompts:
+                    submit(pulled[0], call)
+                else:  # no row of it could be rendered
+                    inbox.put((pulled[0], ()))
+            deliveries = inbox.drain()
+            window.receive(deliveries)
             if (ready := window.pop_ready()) is not None:
-                yield ready
-            elif window.is_empty():
+                yield from read(*ready)
+            elif window.is_over():
                 break
-            elif not is_new:  # if something is new, there may be more of it by now
+            elif pulled is None and not deliveries:
                 yield None
+    window.receive(inbox.drain())  # if the run was closed: what ran then
+    while (ready := window.pop_ready()) is not None:
+        yield from read(*ready)
     if window.error is not None:
         raise window.error
 
 
 @final
-class _Window(Generic[_T, _P, _R]):
-    """The calls between the inputs and the consumer: submitted ones, then answered ones that wait for their turn."""
+class _Window(Generic[_Row]):
+    """The rows between the inputs and the consumer: those that were submitted, and answered ones that wait for their turn.
 
-    def __init__(
-        self, executor: Executor[_R], requests: Iterable[tuple[_T, Call[_P, _R]]], in_order: bool, inbox: Inbox
-    ) -> None:
+    They are kept by call, under the index of its first row.
+    """
+
+    def __init__(self, executor: Executor[_R], groups: Iterator[Sequence[_Row]], size: int, in_order: bool) -> None:
         self._limit = max(1, executor.in_flight)
         # Out of order, no answer waits for another one: what waits, waits for the consumer.
         self._buffer = max(0, executor.buffer) if in_order else 0
-        self._requests, self._in_order, self._inbox = iter(requests), in_order, inbox
-        self._running: dict[int, _T] = {}
-        self._answered: dict[int, tuple[_T, CallResult]] = {}
+        self._groups, self._size, self._in_order = groups, size, in_order
+        self._running: dict[int, Sequence[_Row]] = {}
+        self._answered: dict[int, tuple[Sequence[_Row], CallResult]] = {}
         self._next_index = self._next_due = 0
         self._is_exhausted = False
         self.error: Exception | None = None
-        """The exception that the iterator of the requests raised."""
+        """The exception that the iterator of the rows raised."""
 
-    def submit_calls(self, submit: Submit[_R]) -> bool:
-        """Submit as many calls as there is room for, for a moment at most; return whether there were any."""
-        first, begun = self._next_index, monotonic()
-        while self._has_room() and (request := self._pull()) is not None:
-            value, call = request
-            index = self._next_index
-            self._next_index += 1
-            self._running[index] = value
-            if call.prompts:
-                submit(index, call)
-            else:  # no input of it could be rendered
-                self._inbox.put((index, ()))
-            if monotonic() - begun > _PATIENCE:
-                break
-        return self._next_index > first
-
-    def _has_room(self) -> bool:
+    def pull(self) -> tuple[int, Sequence[_Row]] | None:
+        """Take the rows of one more call; None if there is no room for it, or no row."""
         # Answered calls beyond the buffer take the place of running ones.
         beyond_buffer = max(0, len(self._answered) - self._buffer)
-        return not self._is_exhausted and len(self._running) + beyond_buffer < self._limit
+        if self._is_exhausted or len(self._running) + beyond_buffer >= self._limit:
+            return None
+        index, rows = self._next_index, self._take()
+        if not rows:
+            return None
+        self._next_index += len(rows)
+        self._running[index] = rows
+        return index, rows
 
-    def _pull(self) -> tuple[_T, Call[_P, _R]] | None:
+    def _take(self) -> Sequence[_Row]:
+        rows: list[_Row] = []
         try:
-            request = next(self._requests, None)
+            while len(rows) < self._size and (group := next(self._groups)):
+                rows.extend(group)
+        except StopIteration:
+            self._is_exhausted = True
         except Exception as error:
-            self.error = error
-            request = None
-        self._is_exhausted = request is None
-        return request
+            self._is_exhausted, self.error = True, error
+        return rows
 
-    def receive(self) -> bool:
-        """Take in all results that were delivered; return whether there were any."""
-        deliveries = self._inbox.drain()
+    def receive(self, deliveries: Iterable[Delivery]) -> None:
+        """Take in results."""
         for index, result in deliveries:
             if isinstance(result, KeyboardInterrupt):
                 raise result
             self._answered[index] = self._running.pop(index), result
-        return bool(deliveries)
 
-    def pop_ready(self) -> tuple[int, _T, CallResult] | None:
-        """Return the next result that may be yielded, if there is one."""
+    def pop_ready(self) -> tuple[int, Sequence[_Row], CallResult] | None:
+        """Return the rows of the next call that may be yielded, if there is one, and its result."""
         index = self._next_due if self._in_order else next(iter(self._answered), -1)
         if index not in self._answered:
             return None
-        self._next_due += 1
-        return index, *self._answered.pop(index)
+        rows, result = self._answered.pop(index)
+        self._next_due += len(rows)
+        return index, rows, result
 
-    def is_empty(self) -> bool:
-        """Tell whether no call is left; `submit_calls` has then found no more."""
-        return not self._running and not self._answered
+    def is_over(self) -> bool:
+        """Tell whether no row is left."""
+        return self._is_exhausted and not self._running and not self._answered
 
 
 @contextmanager
-def open_session(
-    executor: Executor[_R], deliver: Deliver, may_wait: Callable[[], bool]
-) -> Generator[Submit[_R], None, None]:
+def _open_session(executor: Executor[_R], inbox: Inbox) -> Generator[Submit[_R], None, None]:
     """Open a session. If it does not open, that is the result of every call; if it does not close, that is a warning."""
     try:
-        session = executor.session(deliver)
+        session = executor.session(inbox.put)
         submit = session.__enter__()
     except Exception as error:
-        yield partial(_refuse, Raised.of(error), deliver)
+        raised = Raised.of(error)
+        yield lambda index, call: inbox.put((index, call.failed(raised)))
         return
     try:
         yield submit
     finally:
-        if may_wait():
+        if get_ident() == inbox.reader:
             _leave(session)
-        else:
+        else:  # the garbage collector runs in any thread, a pool's own too, which must not wait for itself
             Thread(target=_leave, args=(session,), name="distgen-closing", daemon=True).start()
-
-
-def _refuse(error: Raised, deliver: Deliver, index: int, call: Call[_P, _R]) -> Callable[[], object]:
-    deliver((index, call.failed(error)))
-    return do_nothing
-
-
-def do_nothing() -> None:
-    """Cancel a call that is already over."""
 
 
 def _leave(session: AbstractContextManager[object]) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeGuard, TypeVar, final
+from typing import Any, Final, TypeVar, final
 from weakref import finalize
 
 from distgen.backends.generate import Batch
 from distgen.errors import BackendError, Raised, WrongCount
 from distgen.executors.call import Call, CallResult, check_batch, completions_of
-from distgen.executors.engine import Deliver, Submit, do_nothing
+from distgen.executors.engine import Deliver, Submit
 
 _P = TypeVar("_P")
 
@@ -31,9 +31,9 @@ class LoopSession:
 
     def __init__(self, max_in_flight: int, deliver: Deliver) -> None:  # noqa: D107  (the class says it)
         self._max_in_flight, self._deliver = max_in_flight, deliver
-        self._calls: dict[int, Call[Any, Awaitable[Batch]]] = {}  # those that have not begun; cancelling removes one
-        self._indices: deque[int] = deque()  # of the same calls, in the order of submission, cancelled ones too
+        self._waiting: deque[tuple[int, Call[Any, Awaitable[Batch]]]] = deque()
         self._is_start_due = False
+        self._begun: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._leaving: asyncio.Future[None] = self._loop.create_future()
@@ -57,44 +57,34 @@ class LoopSession:
         self._leave()
         self._thread.join()
 
-    def _submit(self, index: int, call: Call[_P, Awaitable[Batch]]) -> Callable[[], object]:
-        self._calls[index] = call
-        self._indices.append(index)
+    def _submit(self, index: int, call: Call[_P, Awaitable[Batch]]) -> None:
+        self._waiting.append((index, call))
         if not self._is_start_due:  # waking the loop costs a system call
-            try:
-                self._is_start_due = True
-                self._loop.call_soon_threadsafe(self._start_calls)
-            except RuntimeError:  # the loop is closed: the run was left meanwhile
-                return do_nothing
-            except KeyboardInterrupt:
-                self._calls.pop(index, None)
-                self._is_start_due = False  # or the next call would not wake the loop
-                raise
-        return partial(self._calls.pop, index, None)
+            self._is_start_due = True
+            self._loop.call_soon_threadsafe(self._start_calls)
 
     def _start_calls(self) -> None:
-        self._is_start_due = False  # before the indices are read: one that comes later wakes the loop again
-        while self._indices and len(self._tasks) < self._max_in_flight and not self._leaving.done():
-            index = self._indices.popleft()
-            if index in self._calls:
-                task = self._loop.create_task(self._run(index))
-                self._tasks.add(task)
-                task.add_done_callback(partial(self._finish, index))
+        self._is_start_due = False  # before the calls are read: one that comes later wakes the loop again
+        while self._waiting and len(self._tasks) < self._max_in_flight and not self._leaving.done():
+            index, call = self._waiting.popleft()
+            task = self._loop.create_task(self._run(index, call))
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._finish, index, call))
 
-    def _finish(self, index: int, task: asyncio.Task[None]) -> None:
+    def _finish(self, index: int, call: Call[Any, Awaitable[Batch]], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        call = self._calls.pop(index, None)
-        if call is not None and not self._leaving.done():
+        if index not in self._begun and not self._leaving.done():
             self._deliver((index, call.failed(_NOT_BEGUN)))
+        self._begun.discard(index)
         self._start_calls()
 
-    async def _run(self, index: int) -> None:
-        call = self._calls.pop(index, None)
-        if call is not None:
-            try:
-                self._deliver((index, await _call_backend(call, self._leaving.done)))
-            except KeyboardInterrupt as interrupt:
-                self._deliver((index, interrupt))
+    async def _run(self, index: int, call: Call[Any, Awaitable[Batch]]) -> None:
+        self._begun.add(index)
+        # It delivers by itself: a task that its backend has cancelled may end without its result.
+        try:
+            self._deliver((index, await _call_backend(call, self._leaving.done)))
+        except KeyboardInterrupt as interrupt:
+            self._deliver((index, interrupt))
 
 
 def _serve(loop: asyncio.AbstractEventLoop, leaving: asyncio.Future[None]) -> None:
@@ -128,9 +118,7 @@ async def _call_backend(call: Call[_P, Awaitable[Batch]], is_over: Callable[[], 
     """Do as `call_backend`, for an async backend."""
     result: CallResult | BackendError
     try:
-        batch = call.backend([*call.prompts], call.num_generations)
-        refused = _refuse_synchronous(call, batch)
-        result = check_batch(call, await batch) if refused is None else refused
+        result = await _read_batch(call, call.backend([*call.prompts], call.num_generations))
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -144,15 +132,11 @@ async def _call_backend(call: Call[_P, Awaitable[Batch]], is_over: Callable[[], 
     return tuple([(await _call_backend(row, is_over))[0] for row in call.rows()])
 
 
-def _refuse_synchronous(call: Call[_P, object], batch: object) -> CallResult | None:
-    """Fail every row if the backend is synchronous, and keep the completions that it answered: they may be paid for."""
+async def _read_batch(call: Call[_P, object], batch: Awaitable[Batch] | Batch) -> CallResult | WrongCount:
+    """Fail every row of a synchronous backend, and keep the completions that it answered: they may be paid for."""
     if isinstance(batch, Awaitable):
-        return None
-    answers = check_batch(call, batch) if _is_batch(batch) else call.failed(_NOT_ASYNC)
+        return check_batch(call, await batch)
+    answers = check_batch(call, batch)
     if isinstance(answers, WrongCount):  # nobody can tell which completion is of which row
         return call.failed(_NOT_ASYNC)
     return tuple([replace(_NOT_ASYNC, completions=completions_of(answer)) for answer in answers])
-
-
-def _is_batch(value: object) -> TypeGuard[Batch]:
-    return isinstance(value, Sequence)

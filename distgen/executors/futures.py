@@ -2,113 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
-from functools import partial
+from contextlib import contextmanager, suppress
 from itertools import count
-from queue import SimpleQueue
-from typing import Final, Generic, NamedTuple, TypeVar, final
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Final, Generic, TypeAlias, TypeVar, final
 
-from distgen.errors import Raised
-from distgen.executors.call import Call, CallResult
-from distgen.executors.engine import Delivery, Submit
+from returns.result import Failure, Result
 
+from distgen.errors import GenerateError, Raised
+from distgen.executors.engine import Inbox, Stream
+
+_In = TypeVar("_In")
+_Row = TypeVar("_Row")
 _T = TypeVar("_T")
-_P = TypeVar("_P")
-_R = TypeVar("_R")
+_RowFuture: TypeAlias = Future[Result[_T, GenerateError]]
 
-_CANCELLED: Final = Raised("CancelledError", "the submitter was left by an exception before this was asked")
-_ENDED: Final = Raised("RuntimeError", "submitted after the end of the submitter's block")
-
-
-class _Waiting(NamedTuple, Generic[_T]):
-    """A future, the function that reads its result, and, once its call is submitted, the function that cancels it."""
-
-    future: Future[_T]
-    read: Callable[[CallResult], _T]
-    cancels: list[Callable[[], object]]
+_ENDED: Final = Raised("CancelledError", "the block of the submitter ended before this was asked or answered")
 
 
 @final
-class PendingFutures(Generic[_T]):
-    """Futures that are not resolved. Each is resolved by the thread that pops it from `_waiting`, so exactly once.
+class FutureQueue(Generic[_In, _Row, _T]):
+    """Submitted inputs as the rows of a run, and the futures of their results.
 
-    The caller's thread never takes the lock of a Future that another thread may resolve: KeyboardInterrupt there could
-    leave it locked, and the other thread would wait without end.
+    One thread reads the run and resolves the futures. The caller's thread never takes the lock of a future that this thread
+    may resolve: KeyboardInterrupt there could leave it locked, and the run would wait without end.
     """
 
-    def __init__(self) -> None:  # noqa: D107  (the class says it)
-        self._indices = count()
-        self._waiting: dict[int, _Waiting[_T]] = {}
-        self._unfinished: set[int] = set()
-        self._all_finished: SimpleQueue[None] = SimpleQueue()
-        self._is_awaited: bool = False
-        self.is_closed: bool = False
+    def __init__(self, ask: Callable[[_In], _Row]) -> None:  # noqa: D107  (the class says it)
+        self._ask = ask
+        self.inbox = Inbox()
+        self._waiting: SimpleQueue[tuple[_In, _RowFuture[_T]]] = SimpleQueue()
+        self._asked: dict[int, _RowFuture[_T]] = {}
+        self._is_ended = self._is_over = False  # no more is submitted; no more is resolved
 
-    def submit(self, call: Call[_P, _R], submit: Submit[_R], read: Callable[[CallResult], _T]) -> Future[_T]:
-        """Submit a call, unless it has no prompt or the block has ended, and return the future of what `read` returns."""
-        index, future = next(self._indices), Future[_T]()
-        future.add_done_callback(partial(self._cancel, index))
-        self._waiting[index] = _Waiting(future, read, [])
-        self._unfinished.add(index)
-        try:
-            if self.is_closed:
-                self.deliver((index, call.failed(_ENDED)))
-            elif call.prompts:
-                cancel = submit(index, call)
-                if (waiting := self._waiting.get(index)) is not None:
-                    waiting.cancels.append(cancel)
-            else:
-                self.deliver((index, ()))
-        except BaseException as error:  # KeyboardInterrupt; leaving the block would wait for a future that nobody has
-            self.deliver((index, call.failed(Raised.of(error))))
-            raise
+    def submit(self, value: _In) -> _RowFuture[_T]:
+        """Return the future of the result of one input."""
+        future = _RowFuture[_T]()
+        self._waiting.put((value, future))
+        self.inbox.put(None)
+        if self._is_over:
+            self._drop_waiting()
         return future
 
-    def _cancel(self, index: int, done: Future[_T]) -> None:
-        waiting = self._waiting.pop(index, None)
-        if waiting is not None:  # the user cancelled it; else it was resolved
-            for cancel in waiting.cancels:
-                cancel()
-            done.set_running_or_notify_cancel()
-            self._finish(index)
+    def rows(self) -> Iterator[_Row | None]:
+        """Yield a row for each input that is not cancelled; None if none is there yet."""
+        indices = count()
+        while not (self._is_ended and self._waiting.empty()):
+            if self._waiting.empty():
+                yield None
+                continue
+            value, future = self._waiting.get()
+            if future.set_running_or_notify_cancel():
+                self._asked[next(indices)] = future
+                yield self._ask(value)
 
-    def deliver(self, delivery: Delivery) -> None:
-        """Resolve a future, if it is not resolved yet."""
-        index, result = delivery
-        waiting = self._waiting.pop(index, None)
+    @contextmanager
+    def resolve(self, stream: Stream[tuple[int, Result[_T, GenerateError]]]) -> Generator[None, None, None]:
+        """Resolve the futures with the results of a run over `rows`; leaving waits for all, or ends the run by an exception."""
+        thread = Thread(target=self._read, args=(stream,), name="distgen-futures", daemon=True)
         try:
-            if waiting is not None and waiting.future.set_running_or_notify_cancel():
-                _resolve(waiting, result)
+            thread.start()
+            yield
+            self._is_ended = True
+            self.inbox.put(None)
+            thread.join()
         finally:
-            self._finish(index)
+            self.inbox.close()
+            if thread.is_alive():
+                thread.join()
 
-    def _finish(self, index: int) -> None:
-        self._unfinished.discard(index)
-        if self._is_awaited and not self._unfinished:
-            self._all_finished.put(None)
+    def _read(self, stream: Stream[tuple[int, Result[_T, GenerateError]]]) -> None:
+        try:
+            for index, row in stream:
+                _set_result(self._asked.pop(index), row)
+        except BaseException as error:  # KeyboardInterrupt of a backend
+            while self._asked:
+                self._asked.popitem()[1].set_exception(error)
+        while self._asked:
+            _set_result(self._asked.popitem()[1], Failure(_ENDED))
+        self._is_over = True
+        self._drop_waiting()
 
-    def wait(self) -> None:
-        """Block until all futures are resolved."""
-        self._is_awaited = True
-        while self._unfinished:
-            self._all_finished.get()
-
-    def drop(self) -> None:
-        """Resolve those that are left: they were not asked."""
-        for index in list(self._waiting):
-            self.deliver((index, (_CANCELLED,)))
+    def _drop_waiting(self) -> None:
+        with suppress(Empty):
+            while True:
+                _, future = self._waiting.get_nowait()
+                if future.set_running_or_notify_cancel():
+                    _set_result(future, Failure(_ENDED))
 
 
-def _resolve(waiting: _Waiting[_T], result: CallResult | KeyboardInterrupt) -> None:
-    try:
-        if isinstance(result, KeyboardInterrupt):
-            raise result
-        row = waiting.read(result)
-    except BaseException as error:  # a future that is never done would hang its reader
-        waiting.future.set_exception(error)
-        return
-    try:
-        waiting.future.set_result(row)
-    except SystemExit:  # of a user's callback; it would end the worker thread, which other rows need
-        return
+def _set_result(future: Future[_T], result: _T) -> None:
+    with suppress(BaseException):  # SystemExit of a user's callback would end the thread, which other rows need
+        future.set_result(result)

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import signal
-import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, wait
 from concurrent.futures import Executor as FuturesExecutor
@@ -17,16 +15,14 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import count
-from typing import Any, Final, TypeAlias, TypeVar, final
+from typing import Any, Final, TypeVar, final
 
 from distgen.backends.generate import Batch, SupportsEndWaits
-from distgen.errors import Raised, Stage
+from distgen.errors import Raised
 from distgen.executors.call import Call, CallResult, call_backend
-from distgen.executors.engine import Deliver, Submit, do_nothing
+from distgen.executors.engine import Deliver, Submit
 
 _P = TypeVar("_P")
-
-OpenPool: TypeAlias = Callable[[], AbstractContextManager[FuturesExecutor]]
 
 _MAX_BREAKS: Final = 3
 _END_WAITS_EVERY: Final = 0.1  # seconds
@@ -41,15 +37,13 @@ class PoolSession:
     until the pool has broken three times without an answer in between.
     """
 
-    def __init__(self, open_pool: OpenPool, deliver: Deliver) -> None:  # noqa: D107  (the class says it)
+    def __init__(self, open_pool: Callable[[], AbstractContextManager[FuturesExecutor]], deliver: Deliver) -> None:  # noqa: D107  (the class says it)
         self._open_pool, self._deliver = open_pool, deliver
         self._stack = ExitStack()
         self._pool = self._stack.enter_context(open_pool())
-        self._session, self._numbers = os.urandom(16), count()
+        self._ids = count(int.from_bytes(os.urandom(16)))
         self._pending: dict[Future[CallResult], object] = {}  # with the backend of each
-        self._lock = threading.Lock()
-        # Set by `_done` without the lock: a pool may run it while it holds its own lock, for which `submit` waits here.
-        self._broken: tuple[FuturesExecutor, Raised] | None = None
+        self._broken: FuturesExecutor | None = None
         self._breaks = 0
 
     def __enter__(self) -> Submit[Batch]:
@@ -66,33 +60,30 @@ class PoolSession:
                         backend.end_waits()
                 wait(pending, _END_WAITS_EVERY)
 
-    def _submit(self, index: int, call: Call[_P, Batch]) -> Callable[[], object]:
+    def _submit(self, index: int, call: Call[_P, Batch]) -> None:
         try:
-            with self._lock:
-                pool, future = self._start(call)
+            future = self._start(call)
         except Exception as error:
-            self._deliver((index, call.failed(_explain(call, error))))
-            return do_nothing
+            self._deliver((index, call.failed(_explain(error))))
+            return
         self._pending[future] = call.backend
-        future.add_done_callback(partial(self._done, index, call, pool))
-        return future.cancel
+        future.add_done_callback(partial(self._done, index, call, self._pool))
 
-    def _start(self, call: Call[_P, Batch]) -> tuple[FuturesExecutor, Future[CallResult]]:
+    def _start(self, call: Call[_P, Batch]) -> Future[CallResult]:
         while True:
-            pool = self._get_pool()
+            self._replace_broken()
             try:
-                return pool, pool.submit(_run_call, call, self._session, next(self._numbers))
-            except BrokenExecutor as error:  # this call was not in it, so that a fresh pool may have it
-                self._broken = pool, _explain_break(error)
+                return self._pool.submit(_run_call, call, next(self._ids))
+            except BrokenExecutor:  # this call was not in it, so that a fresh pool may have it
+                self._broken = self._pool
 
-    def _get_pool(self) -> FuturesExecutor:
-        """Return the pool, a fresh one if it is broken. Runs in a caller's thread: a pool's own could wait for itself."""
-        if self._broken is not None and self._broken[0] is self._pool:
+    def _replace_broken(self) -> None:
+        """Open a fresh pool if this one is broken. Runs in the consumer's thread: a pool's own could wait for itself."""
+        if self._broken is self._pool:
             if self._breaks == _MAX_BREAKS - 1:
-                raise BrokenExecutor(f"the pool broke {_MAX_BREAKS} times in a row; {self._broken[1].message}")
+                raise RuntimeError(f"the pool broke {_MAX_BREAKS} times in a row and is not opened again")
             self._breaks += 1
             self._pool = self._stack.enter_context(self._open_pool())
-        return self._pool
 
     def _done(self, index: int, call: Call[Any, Batch], pool: FuturesExecutor, future: Future[CallResult]) -> None:
         self._pending.pop(future, None)
@@ -102,47 +93,28 @@ class PoolSession:
             self._breaks = 0
         except KeyboardInterrupt as interrupt:
             result = interrupt
-        except BrokenExecutor as error:
-            broken = _explain_break(error)
-            self._broken = pool, broken
-            result = call.failed(broken)
         except BaseException as error:
-            result = call.failed(_explain(call, error))
+            if isinstance(error, BrokenExecutor):
+                self._broken = pool
+            result = call.failed(_explain(error))
         self._deliver((index, result))
 
 
-def _run_call(call: Call[Any, Batch], _session: bytes, _number: int) -> CallResult:
+def _run_call(call: Call[Any, Batch], _id: int) -> CallResult:
     # Dask's executor is pure by default: calls with equal arguments share one result, and equal prompts one sample.
     return call_backend(call)
 
 
-def _explain_break(error: BrokenExecutor) -> Raised:
+def _explain(error: BaseException) -> Raised:
+    """Return why a pool brought no answer."""
     raised = Raised.of(error)
-    why = "the pool broke while it had this row, as when a worker process is killed or runs out of memory"
-    return replace(raised, message=f"{why}: {raised.message}")
-
-
-def _explain(call: Call[Any, Batch], error: BaseException) -> Raised:
-    """Return why a pool brought no answer; if a part of the call does not pickle, name that part."""
-    raised = Raised.of(error)
-    if not any(word in f"{raised.kind} {raised.message}".lower() for word in ("pickl", "serializ")):
+    if isinstance(error, BrokenExecutor):
+        why = "the pool broke while it had this row, as when a worker process is killed or runs out of memory"
+    elif any(word in f"{raised.kind} {raised.message}".lower() for word in ("pickl", "serializ")):
+        why = "the backend and the rendered prompts must pickle"
+    else:
         return raised
-    parts: tuple[tuple[Stage, str, object], ...] = (
-        ("backend", "the backend", call.backend),
-        ("prompt", "a rendered prompt", call.prompts),
-    )
-    for stage, name, value in parts:
-        if not _pickles(value):
-            return replace(raised, stage=stage, message=f"{name} does not pickle: {raised.message}")
-    return raised
-
-
-def _pickles(value: object) -> bool:
-    try:
-        pickle.dumps(value)
-    except Exception:
-        return False
-    return True
+    return replace(raised, message=f"{why}: {raised.message}")
 
 
 def open_processes(max_workers: int) -> FuturesExecutor:

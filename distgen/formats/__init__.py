@@ -1,6 +1,6 @@
 """Formats: a prompt rendered for a model as text or messages, and read back. Every format is in FORMATS, by its name."""
 
-from distgen.formats.formatter import Format, Formatter, TextFormat, allow_markup, formatter_of, segment_if_needed
+from distgen.formats.formatter import Format, TextFormat, allow_markup, formatter_of, segment_if_needed
 from distgen.formats.messages import ChatMessages, openai
 from distgen.formats.models.chatml import chatml
 from distgen.formats.models.huggingface import zephyr
@@ -8,6 +8,7 @@ from distgen.formats.models.meta import llama2, llama3
 from distgen.formats.models.plain import default
 from distgen.formats.registry import FORMATS, format_as, lookup
 from distgen.formats.template import ChatTemplate
+from distgen.prompt import Formatter
 
 __all__ = [
     "FORMATS",

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeVar
 
 from returns.result import Failure, Result, Success
 
 from distgen.completion import split_reasoning
 from distgen.errors import FormatError, Raised
-from distgen.prompt import Prompt, Rendered, Segment
+from distgen.prompt import Formatter, Prompt, Rendered, Segment
 
 P = TypeVar("P")
-
-Formatter: TypeAlias = Callable[[Prompt], Result[P, FormatError]]
-"""A pure function that renders a prompt as P, the type that the backend takes. It never raises."""
 
 
 class Format(Protocol[P]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from typing import Final, TypeVar
 
 import pytest
@@ -24,6 +24,14 @@ ANSWERS: Final[Sequence[CallResult]] = [
     (Raised("TimeoutError", "no answer in 30 s"),),
     (WrongCount("generations", 1, 0),),
 ]
+
+
+def pair(index: int, rows: Sequence[int], result: CallResult) -> list[tuple[int, int, CallResult]]:
+    return [(index, rows[0], result)]
+
+
+def call_of(rows: Sequence[int]) -> Call[int, Batch]:
+    return Call(never_asked, rows, 1)
 
 
 def never_asked(prompts: Sequence[int], num_generations: int) -> Batch:
@@ -50,14 +58,13 @@ class Scheduled:
     def __exit__(self, *_: object) -> None:
         self.left += 1
 
-    def submit(self, index: int, call: Call[P, Batch], /) -> Callable[[], object]:
+    def submit(self, index: int, call: Call[P, Batch], /) -> None:
         assert self.entered == 1
         assert self.left == 0
         assert index not in self.pending
         self.pending[index] = call.prompts
         if index in self.at_once:
             self.answer(index, ANSWERS[0])
-        return self.pending.clear
 
     def answer(self, index: int, answer: CallResult | KeyboardInterrupt) -> None:
         del self.pending[index]
@@ -87,16 +94,21 @@ class Schedules(RuleBasedStateMachine):
         self.executor = Scheduled(limit, buffer, at_once)
         self.limit, self.buffer = max(1, limit), max(0, buffer) if in_order else 0
         self.in_order, self.length, self.raises, self.empty = in_order, length, raises, empty
-        self.steps: Steps[tuple[int, int, CallResult]] = run_bounded(self.executor, self.calls(), in_order, Inbox())
+        self.steps: Steps[tuple[int, int, CallResult]] = run_bounded(
+            self.executor, self.rows(), 1, self.make_call, pair, in_order, Inbox()
+        )
 
-    def calls(self) -> Iterator[tuple[int, Call[int, Batch]]]:
+    def make_call(self, rows: Sequence[int]) -> Call[int, Batch]:
+        return Call(never_asked, [row for row in rows if row not in self.empty], 1)
+
+    def rows(self) -> Iterator[Sequence[int]]:
         for index in range(self.length):
             self.pulled += 1
             if index in self.empty:
                 self.answered[index] = ()
             elif index in self.executor.at_once:
                 self.answered[index] = ANSWERS[0]
-            yield index, Call(never_asked, [] if index in self.empty else [index], 1)
+            yield [index]
         if self.raises:
             raise OSError("the disk is gone")
 
@@ -173,17 +185,17 @@ TestSchedules.settings = settings(max_examples=300, stateful_step_count=60, dead
 
 
 def test_a_session_that_does_not_open_answers_every_call() -> None:
-    call = Call(never_asked, [7], 1)
     fault = Raised("ValueError", "max_workers must be at least 1, got 0")
-    assert list(Stream(Inbox(), run_bounded(Threads(0), [("a", call), ("b", call)], True, Inbox()))) == [
-        (0, "a", (fault,)),
-        (1, "b", (fault,)),
+    inbox = Inbox()
+    assert list(Stream(inbox, run_bounded(Threads(0), [[7], [8]], 1, call_of, pair, True, inbox))) == [
+        (0, 7, (fault,)),
+        (1, 8, (fault,)),
     ]
 
 
 def test_at_the_end_of_the_interpreter_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     executor = Scheduled(1, 0)
-    steps = run_bounded(executor, [("a", Call(never_asked, [7], 1))], True, Inbox())
+    steps = run_bounded(executor, [[7]], 1, call_of, pair, True, Inbox())
     assert next(steps) is None
     monkeypatch.setattr("sys.is_finalizing", lambda: True)
     steps.close()

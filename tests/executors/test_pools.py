@@ -298,19 +298,3 @@ def test_leaving_the_submitter_of_an_open_pool_waits_for_the_parsers_too() -> No
         with LLM(Task(Prompt, parse), default, echo, Pool(lambda: nullcontext(pool), 2)).submitter() as submit:
             futures = [submit(str(n)) for n in range(4)]
         assert all(future.done() for future in futures)
-
-
-def test_a_future_that_is_cancelled_while_its_call_runs_stays_cancelled() -> None:
-    begun, hold = threading.Event(), threading.Event()
-
-    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
-        begun.set()
-        hold.wait(10)
-        return echo(prompts, num_generations)
-
-    with LLM(PLAIN, default, backend, Threads(1)).submitter() as submit:
-        future = submit("a")
-        assert begun.wait(10)
-        assert future.cancel()
-        hold.set()
-    assert future.cancelled()

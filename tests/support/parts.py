@@ -52,12 +52,12 @@ class _AwaitedSession:
     def __enter__(self) -> Submit[Batch]:
         submit_async = self.session.__enter__()
 
-        def submit(index: int, call: Call[P, Batch]) -> Callable[[], object]:
+        def submit(index: int, call: Call[P, Batch]) -> None:
             async def backend(prompts: Sequence[P], num_generations: int) -> Batch:
                 await asyncio.sleep(0)
                 return call.backend(prompts, num_generations)
 
-            return submit_async(index, Call(backend, call.prompts, call.num_generations))
+            submit_async(index, Call(backend, call.prompts, call.num_generations))
 
         return submit
 
