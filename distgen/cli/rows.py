@@ -18,7 +18,7 @@ from typing import Final, Literal, NamedTuple, TextIO, TypeAlias, TypeGuard, fin
 
 from returns.result import Failure, Result, Success
 
-from distgen.backends.wire.decoding import is_array, is_object, json_type
+from distgen.backends.wire import is_array, is_object
 from distgen.cli.options import Options, UsageError
 from distgen.completion import Completion, TokenLogprob, Usage
 from distgen.errors import BackendError, NotParsed, RequestFailed, error_kind, explain
@@ -123,7 +123,7 @@ def _parse_object(raw: bytes) -> Fields:
     if (clean := replace_surrogates(text)) != text:  # as output rows have it
         value = json.loads(clean)
     if not is_object(value):
-        raise ValueError(f"it is {json_type(value)}, not an object")
+        raise ValueError(f"it is {_json_type(value)}, not an object")
     return value
 
 
@@ -173,7 +173,7 @@ def _from_messages(fields: Fields) -> Prompt:
     if "user" in fields:
         raise ValueError('it has both "user" and "messages"; choose one with --user-field')
     if not _is_messages(messages):
-        raise ValueError(f'"messages" is {json_type(messages)}, not an array')
+        raise ValueError(f'"messages" is {_json_type(messages)}, not an array')
     found = Prompt.from_messages(messages)
     if isinstance(found, Failure):
         error = found.failure()
@@ -204,7 +204,7 @@ def _field(name: str, fields: Fields) -> object:
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{json.dumps(name)} is {json_type(value)}, not text")
+        raise ValueError(f"{json.dumps(name)} is {_json_type(value)}, not text")
     return value
 
 
@@ -343,3 +343,8 @@ def open_output(name: str) -> Generator[TextIO, None, None]:
     # sys.stdout itself would meet a closed pipe again at exit, and it may have another encoding.
     with open(target, "w", encoding="utf-8", newline="\n", closefd=name != "-") as file:
         yield file
+
+
+def _json_type(value: object) -> str:
+    names: Mapping[type, str] = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
+    return "null" if value is None else names.get(type(value), "a number")

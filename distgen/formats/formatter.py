@@ -75,7 +75,7 @@ def formatter_of(fn: Callable[[Prompt], P]) -> Formatter[P]:
     >>> shout(Prompt("hi"))
     <Success: HI!>
     >>> formatter_of(lambda prompt: prompt.history[0].user)(Prompt("hi"))
-    <Failure: Raised(kind='IndexError', message='tuple index out of range', stage='format', completions=())>
+    <Failure: IndexError: tuple index out of range>
     """
     return partial(_format_or_catch, fn)
 
