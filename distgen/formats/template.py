@@ -16,7 +16,7 @@ from returns.result import Failure, Result, Success
 
 from distgen.errors import FormatError, InjectedToken, NotParsed, Unsupported
 from distgen.formats.formatter import split_completion
-from distgen.formats.injection import choose_guards, find_parts, find_straddling, find_token, is_markup
+from distgen.formats.injection import choose_guards, find_parts, find_token, is_markup
 from distgen.prompt import Exchange, Prompt, Segment
 
 Strip: TypeAlias = Callable[[str], str]
@@ -169,9 +169,12 @@ class ChatTemplate:
         return find_junctions(self)
 
     @cached_property
-    def markup(self) -> tuple[str, ...]:
-        """The special tokens and stop strings that are no plain words; refused in any text."""
-        return tuple(filter(is_markup, (*self.special_tokens, *self.stop)))
+    def markup(self) -> frozenset[str]:
+        """The special tokens and stop strings that are no plain words, and their parts that form one with a literal beside.
+
+        They are refused in any text.
+        """
+        return find_parts(filter(is_markup, (*self.special_tokens, *self.stop)), *neighbours(self))
 
     @cached_property
     def openings(self) -> tuple[str, ...]:
@@ -398,20 +401,22 @@ def find_injection(template: ChatTemplate, prompt: Prompt, parts: Sequence[str])
 
 def find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> InjectedToken | None:
     """Return the same, found by reading the rendering back."""
-    name, places = template.name, name_texts(template, prompt, parts)
+    name = template.name
     found = find_token(name, prompt, template.markup) or find_token(name, prompt, template.openings)
-    found = found or find_straddling(name, places, parts, template.markup)
     if found is not None or read(template, "".join(parts)) == normalize(template, prompt, parts):
         return found
-    words = (*template.special_tokens, *template.stop)
-    left = (junction.before + junction.after for junction in template.junctions)
-    delimiters = (template.before_assistant, template.after_assistant, template.after_system, *left)
     return (
-        find_token(name, prompt, words)
-        or find_token(name, prompt, delimiters)
-        or find_straddling(name, places, parts, words + delimiters)
+        find_token(name, prompt, (*template.special_tokens, *template.stop))
+        or find_token(name, prompt, template.hazards)
         or InjectedToken(name, template.generation_prompt, "user", 0)
     )
+
+
+def neighbours(template: ChatTemplate) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the literals that may stand before a text, and those that may stand after one."""
+    literals = (template.before_assistant, template.after_assistant, template.after_system)
+    openings = (template.bos + template.user_prefix, template.bos + template.before_system)
+    return (*openings, *literals), (*literals, template.generation_prompt)
 
 
 def find_hazards(template: ChatTemplate) -> frozenset[str]:
@@ -423,8 +428,8 @@ def find_hazards(template: ChatTemplate) -> frozenset[str]:
             return frozenset({""})  # its literals do not tell texts apart, so that every rendering is read back
     opening, system_opening = template.bos + template.user_prefix, template.bos + template.before_system
     before, after, end = template.before_assistant, template.after_assistant, template.after_system
-    befores, afters = (opening, system_opening, before, after, end), (before, after, end, template.generation_prompt)
-    hazards = find_parts({*template.markup, *template.openings, before, after}, befores, afters)
+    left = (junction.before + junction.after for junction in template.junctions)
+    hazards = template.markup | find_parts((*template.openings, before, after, *left), *neighbours(template))
     if template.system_position in ("first", "required"):
         hazards |= find_parts((end,), (system_opening,), (end,))
         # A first text may make one opening of the other, such as "USER: " in a system text that nothing comes before.
