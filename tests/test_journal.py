@@ -286,7 +286,8 @@ def test_overwriting_deletes_the_rows(path: Path) -> None:
 def test_rows_without_a_text_stay_until_they_are_answered(path: Path) -> None:
     record(path, "ab", llm=answering(lambda _: ""))
     events = run(answering(upper), "ab", path, encode, decode, "resume")
-    next(events), next(events)
+    next(events)
+    next(events)
     events.close()
     assert rows_of(path) == [(1, "a", ""), (2, "b", ""), (1, "a", "A")]
     assert asked_in(record(path, "ab")) == ["b"]
