@@ -34,7 +34,10 @@ Fields: TypeAlias = Mapping[str, object]
 """A JSON object."""
 
 Mode: TypeAlias = Literal["new", "resume", "overwrite"]
-"""The treatment of a file that has answered rows: refuse it, keep them and ask the rest, or delete them."""
+"""The treatment of a file that has answered rows: refuse it, keep them and ask the rest, or start anew.
+
+"overwrite" renames a file that is there to `<path>.bak`.
+"""
 
 JournalReason: TypeAlias = Literal[
     "exists", "in_use", "other_settings", "unknown_settings", "other_input", "not_a_row", "not_encoded", "not_written"
@@ -49,9 +52,10 @@ _NO_FIELDS: Final[Fields] = MappingProxyType({})
 @final
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The first event of a run: the file has `answered` rows, which are kept."""
+    """The first event of a run: the file has `answered` rows, which are kept. `params` are those of the earlier runs."""
 
     answered: int
+    params: tuple[object, ...] = field(default=(), compare=False, repr=False)
 
 
 @final
@@ -140,7 +144,7 @@ def missing(
 ) -> Iterator[Result[_In, JournalError]]:
     """Yield each input that `run` would ask when it resumes the file; a Failure is the last one."""
     try:
-        with _open(path, decode, "resume", {**settings, "num_generations": num_generations}, params) as file:
+        with _open(path, decode, "resume", {**settings, "num_generations": num_generations}, params) as (file, _):
             for _, value in _missing(file, inputs):
                 yield Success(value)
     except _Refused as refused:
@@ -225,13 +229,13 @@ class _File(Generic[_In]):
 def _run(
     llm: SupportsGenerate[_In, _Out],
     inputs: Iterable[_In],
-    opening: AbstractContextManager[_File[_In]],
+    opening: AbstractContextManager[tuple[_File[_In], list[object]]],
     encode: Encode[_In, _Out],
     num_generations: int,
 ) -> Generator[Result[RunEvent[_In, _Out], JournalError], None, None]:
     try:
-        with opening as file, closing(_ask(llm, inputs, file, num_generations)) as answers:
-            yield Success(Opened(file.answered))
+        with opening as (file, past), closing(_ask(llm, inputs, file, num_generations)) as answers:
+            yield Success(Opened(file.answered, tuple(past)))
             synced = monotonic()
             for row, value, answer in answers:
                 with _refuse("not_encoded", f"row {row} of {file.path} cannot be written as JSON"):
@@ -253,16 +257,19 @@ def _run(
 @contextmanager
 def _open(
     path: Path, decode: Decode[_In], mode: Mode, settings: Fields, params: Fields
-) -> Generator[_File[_In], None, None]:
-    """Lock the file, check and read what it holds, and cut off a last line that a kill left incomplete."""
+) -> Generator[tuple[_File[_In], list[object]], None, None]:
+    """Lock the file, read and check its rows, and cut off a last line that a kill left incomplete.
+
+    Yield the file, and the parameters of the earlier runs.
+    """
     with _refuse("not_encoded", f"the settings of {path} cannot be written as JSON"):
         now, now_params = json.loads(to_json_line(settings)), json.loads(to_json_line({**params}))
     path = Path(os.path.realpath(path))  # a link stays a link, and two links to one file share one lock
     sidecar = path.with_name(f"{path.name}.distgen.json")
     with ExitStack() as files:
         with _refuse("not_written", f"cannot write {path}", OSError):
-            has_rows = mode != "overwrite" and path.exists() and path.stat().st_size > 0
-            if has_rows and not sidecar.exists():  # no sidecar is made beside a file of someone else
+            is_foreign = path.exists() and path.stat().st_size > 0 and not sidecar.exists()
+            if is_foreign and mode != "overwrite":
                 _check(path, mode, {}, now)
             sidecar.touch()
             lock = files.enter_context(sidecar.open("r+b", buffering=0))
@@ -270,20 +277,20 @@ def _open(
                 _lock(lock)
             except (BlockingIOError, PermissionError):
                 raise _Refused("in_use", f"another run writes {path}; wait until it ends, or {_ELSE}") from None
+            if mode == "overwrite" and path.exists():
+                os.replace(path, f"{path}.bak")
             writer = files.enter_context(path.open("ab", buffering=0))
             reader = files.enter_context(path.open("rb"))
             file = _File(path, decode, reader, writer)
-            past: list[object] = []
-            if mode != "overwrite":
-                _scan(file)
+            _scan(file)
+            then, past = _read_sidecar(lock)
             if file.answered:
-                then, past = _read_sidecar(lock)
                 _check(path, mode, then, now)
-            else:  # earlier tries may have had wrong settings
-                file = _File(path, decode, reader, writer)
+            elif mode != "resume" or then != now:  # a try that answered nothing starts over
+                file, past = _File(path, decode, reader, writer), []
             writer.truncate(file.size)
             _write_sidecar(lock, now, past if now_params in past[-1:] else [*past, now_params])
-        yield file
+        yield file, past
 
 
 def _scan(file: _File[_In]) -> None:

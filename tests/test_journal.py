@@ -278,6 +278,20 @@ def test_overwriting_deletes_the_rows(path: Path) -> None:
     record(path, "x", "overwrite", settings={"model": "b"})
     assert [word for _, word, _ in rows_of(path)] == ["x"]
     assert asked_in(record(path, "xy", settings={"model": "b"})) == ["y"]
+    assert [row["word"] for row in map(json.loads, path.with_name("out.jsonl.bak").read_text().splitlines())] == [
+        *"abc"
+    ]
+
+
+def test_rows_without_a_text_stay_until_they_are_answered(path: Path) -> None:
+    record(path, "ab", llm=answering(lambda _: ""))
+    events = run(answering(upper), "ab", path, encode, decode, "resume")
+    next(events)
+    next(events)
+    events.close()
+    assert rows_of(path) == [(1, "a", ""), (2, "b", ""), (1, "a", "A")]
+    assert asked_in(record(path, "ab")) == ["b"]
+    assert rows_of(path) == [(1, "a", "A"), (2, "b", "B")]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"settings": 1, "params": []}', b"[" * 100_000])

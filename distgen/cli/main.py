@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit:  # --help and --version, which are printed
         return OK
     except KeyboardInterrupt:
+        print("distgen: interrupted; rows already written are kept.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of the output is gone, as after `head`
         return SOME_FAILED

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -49,8 +50,8 @@ def _pair(text: str) -> tuple[str, object]:
     try:
         return name, json.loads(value)
     except ValueError:
-        hint = f"{name}={json.dumps(value)}" if value else "temperature=0.7"
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=JSON, such as {hint!r}") from None
+        message = f"{text!r} is not KEY=JSON, such as temperature=0.7 or stop='[\"END\"]'"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _param(text: str) -> tuple[str, object]:
@@ -61,6 +62,13 @@ def _param(text: str) -> tuple[str, object]:
         message = f"the protocol has no parameter {name!r}{hint} Other fields of a request: --extra {text}"
         raise argparse.ArgumentTypeError(message)
     return name, value
+
+
+def _template(text: str) -> str:
+    braces = re.sub(r"\{\{|\}\}|\{[^{}]+\}", "", text)
+    if "{" in braces or "}" in braces or not re.search(r"\{[^{}]+\}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} needs fields, as 'Rate {{question}}'; write other braces twice")
+    return text
 
 
 def _option(group: str, default: _T, metavar: str | None, help: str, *flags: str, **more: object) -> _T:
@@ -91,11 +99,13 @@ class Options:
     input: str = _option("input", "-", "INPUT.jsonl", "JSON Lines in UTF-8; - is stdin", "input")
     output: str = _option("output", "-", "OUTPUT.jsonl", "output file; - is stdout", "-o", "--output", required=True)
     resume: bool = _flag("answers", "keep the answered rows of the output and ask the rest")
-    overwrite: bool = _flag("answers", "replace the output")
+    overwrite: bool = _flag("answers", "replace the output, which is kept as OUTPUT.jsonl.bak")
     format: str = _option("prompt", "openai", "NAME", "chat format of the model, see `distgen formats` [openai]")
     system: str | None = _option("prompt", None, "TEXT", "system text of rows that have none")
     user_field: str | None = _option("prompt", None, "NAME", "field with the user's text")
-    template: str | None = _option("prompt", None, "TEXT", "user's text, made of fields: 'Rate {question} -> {text}'")
+    template: str | None = _option(
+        "prompt", None, "TEXT", "user's text, made of fields, as 'Rate {question}'; {{ is a brace", type=_template
+    )
     each_generation: bool = _flag("prompt", "read an answers file: one row for each generation with text")
     no_bos: bool = _flag("prompt", "leave out the BOS token, for servers that add it")
     limit: int | None = _number("prompt", None, "only the first N rows")
@@ -107,7 +117,9 @@ class Options:
     concurrency: int = _number("ask", 32, "requests at once [32]")
     timeout: float = _option("ask", 600.0, "SECONDS", "deadline of each request [600]", type=float)
     retries: int = _number("ask", 5, "further attempts of a failed request [5]", least=0)
-    max_failures: int = _number("ask", 100, "end after N rows in a row failed as all will, by a wrong key or so [100]")
+    max_failures: int = _number(
+        "ask", 100, "end after N rows in a row failed as all will [100, or --concurrency before the first answer]"
+    )
     max_total_tokens: int | None = _number("ask", None, "ask no more once this run took N tokens")
     hf: str = _option("ask", "", "NAME", "transformers model to load, by folder or name")
     batch_size: int = _number("ask", 8, "with --hf: rows generated together [8]")
@@ -171,7 +183,14 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
     >>> read_options(["run", "in.jsonl", "-o", "out.jsonl"], {}).model
     'echo'
     """
-    given = vars(_make_parser().parse_args(arguments or ["--help"]))
+    parsed, unknown = _make_parser().parse_known_args(arguments or ["--help"])
+    given = vars(parsed)
+    if unknown:
+        groups = {name: groups for name, _, groups in _COMMANDS}[parsed.command]
+        names = [option.name for option in fields(Options) if option.metadata.get("group") in groups]
+        flags = [f"--{name.replace('_', '-')}" for name in names]
+        nearest = "".join(f"; did you mean {flag}?" for flag in get_close_matches(unknown[0], flags, 1))
+        raise UsageError(f"unknown argument {unknown[0]!r}{nearest or '.'} See `distgen {parsed.command} --help`.")
     for one, other in _EXCLUSIVE:
         if one in given and other in given:
             raise UsageError(f"--{one} and --{other} exclude each other; give one.".replace("_", "-"))

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
@@ -113,7 +113,7 @@ def _read(raw: bytes, options: Options) -> Iterator[tuple[Fields, Prompt | BadRo
         yield {}, BadRow("invalid_row", f"not a JSON row: {error}")
         return
     for part in parts:
-        yield _rename_reserved(part), _prompt(part, options)
+        yield _rename(part, RESERVED), _prompt(part, options)
 
 
 def _parse_object(raw: bytes) -> Fields:
@@ -129,23 +129,24 @@ def _parse_object(raw: bytes) -> Fields:
 
 def _split_generations(fields: Fields) -> list[Fields]:
     """Make a record of each generation with text of an answers file: its input fields, text, generation, source_row."""
-    inputs = {name: value for name, value in fields.items() if name not in RESERVED}
+    own = {name: value for name, value in fields.items() if name not in RESERVED}
+    inputs = _rename(own, ("text", "generation", "source_row"))
     generations = fields.get("generations")
     if not is_array(generations):
         raise ValueError('it has no "generations", which --each-generation reads')
     return [
-        {**inputs, "text": each["text"], "generation": number, "source_row": fields.get("row")}
+        {**inputs, "text": each["text"], "generation": number, "source_row": fields.get("row", 0)}
         for number, each in enumerate(generations, 1)
         if is_object(each) and has_text(each)
     ]
 
 
-def _rename_reserved(fields: Fields) -> Fields:
-    """Keep input fields that have the name of an output field as `input_NAME`."""
+def _rename(fields: Fields, reserved: Sequence[str]) -> Fields:
+    """Keep fields with a reserved name as `input_NAME`."""
     renamed: Fields = {}
     for name, value in fields.items():
         free = name
-        while free in RESERVED or free in renamed:
+        while free in reserved or free in renamed:
             free = f"input_{free}"
         renamed[free] = value
     return renamed
@@ -204,7 +205,8 @@ def _field(name: str, fields: Fields) -> object:
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{json.dumps(name)} is {_json_type(value)}, not text")
+        hint = f"; --template '{{{name}}}' takes numbers" if isinstance(value, int | float) else ""
+        raise ValueError(f"{json.dumps(name)} is {_json_type(value)}, not text{hint}")
     return value
 
 

@@ -127,7 +127,7 @@ def summary(counts: Counts, seconds: float, latencies: Sequence[float]) -> Itera
     rows: 8 answered (and 5 before), 2 failed (timeout 2), in 0:00:04
     answers: 3 cut at max_tokens, 0 without text
     tokens: 90 of prompts, 0 of completions
-    latency: p50 0.50 s, p90 0.50 s (10 calls, retries included)
+    latency: p50 0.50 s, p90 0.50 s (retries included)
     """
     before = f" (and {counts.answered_before:,} before)" if counts.answered_before else ""
     yield f"rows: {counts.answered:,} answered{before}, {_failures(counts)}, in {timedelta(seconds=round(seconds))}"
@@ -137,7 +137,7 @@ def summary(counts: Counts, seconds: float, latencies: Sequence[float]) -> Itera
         yield f"tokens: {counts.prompt_tokens:,} of prompts, {counts.completion_tokens:,} of completions"
     if latencies:
         p50, p90 = statistics.quantiles([*latencies, latencies[-1]], n=10, method="inclusive")[4::4]
-        yield f"latency: p50 {p50:.2f} s, p90 {p90:.2f} s ({len(latencies):,} calls, retries included)"
+        yield f"latency: p50 {p50:.2f} s, p90 {p90:.2f} s (retries included)"
 
 
 def _failures(counts: Counts) -> str:
@@ -147,6 +147,8 @@ def _failures(counts: Counts) -> str:
 
 def run(options: Options, make_llm: MakeLLM) -> int:
     """Ask about each row of the input, write the answers and print what came of it."""
+    if options.input != "-" and os.path.realpath(options.input) == os.path.realpath(options.output):
+        raise UsageError("the output is the input; choose another output.")
     started, stop, latencies = time.monotonic(), Event(), array("d")
     with usage_errors():
         llm = make_llm(options, stop, latencies.append)
@@ -192,6 +194,8 @@ def _follow(options: Options, events: _Events, stop: Event, total: int | None) -
         found = event.unwrap()
         if isinstance(found, Opened):
             counts = Counts(answered_before=found.answered)
+            if found.answered and settings_of(options)[1] not in found.params[-1:]:
+                print("distgen: the rows so far were asked with other parameters, and are kept", file=sys.stderr)
         else:
             kind, message = ("", "") if rows.is_answered(found.answer) else rows.error_of(found.input, found.answer)
             if kind and kind not in counts.failures:
@@ -241,7 +245,7 @@ def _find_end(options: Options, counts: Counts, kind: str) -> _End | None:
     if counts.answered and not counts.tokens:
         return UNUSABLE, "the server does not count tokens, so --max-total-tokens cannot be kept"
     if counts.tokens >= options.max_total_tokens:
-        return SPENT, f"{options.max_total_tokens:,} tokens are spent"
+        return SPENT, f"{counts.tokens:,} of {options.max_total_tokens:,} tokens are spent"
     return None
 
 

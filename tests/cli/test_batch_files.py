@@ -191,7 +191,10 @@ def test_results_of_another_batch_answer_no_row(server: Server, capsys: pytest.C
         (["-o", "new.jsonl", "--model", "m", "--user-field", "no"], "no row has a request; `distgen render` says why."),
         (["-o", "new.jsonl", "--model", "m", "--unanswered-in", "no.jsonl"], "no.jsonl is no file"),
         (["-o", "new.jsonl", "--model", "m", "--extra", "n=2"], "'n' is set by the backend itself"),
-        (["-o", "new.jsonl", "--model", "m", "--timeout", "5"], "unrecognized arguments: --timeout"),
+        (
+            ["-o", "new.jsonl", "--model", "m", "--timeout", "5"],
+            "unknown argument '--timeout'",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

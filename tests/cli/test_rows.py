@@ -22,7 +22,7 @@ BAD = {
     "too deep": (b'{"user": ' + b"[" * 200_000, "not a JSON row: maximum recursion depth exceeded"),
     "null user": (b'{"user": null}', '"user" is null, not text'),
     "a user of another type": (b'{"user": {}}', '"user" is an object, not text'),
-    "a number as user": (b'{"user": 7}', '"user" is a number, not text'),
+    "a number as user": (b'{"user": 7}', "\"user\" is a number, not text; --template '{user}' takes numbers"),
     "system": (b'{"user": "Hi", "system": 1}', '"system" is a number, not text'),
     "history": (b'{"user": "Hi", "history": [["a"]]}', '"history" is not a list of [user, assistant] pairs of texts'),
     "history is text": (
@@ -95,6 +95,16 @@ def test_a_template_names_the_field_that_is_missing() -> None:
     assert isinstance(bad, BadRow)
     assert bad.kind == "missing_field"
     assert bad.message.startswith('it has no field "q"; its fields are "a"')
+
+
+def test_each_generation_keeps_fields_of_its_own_names() -> None:
+    row = {"text": "t", "source_row": 3, "row": 5, "generations": [{"text": "new", "error": ""}, {"text": ""}]}
+    bare = {"generations": [{"text": "x"}]}
+    found = parse_records([json.dumps(each).encode() for each in (row, bare)], Options(each_generation=True))
+    assert [record.fields for record in found] == [
+        {"input_text": "t", "input_source_row": 3, "text": "new", "generation": 1, "source_row": 5},
+        {"text": "x", "generation": 1, "source_row": 0},
+    ]
 
 
 def test_each_generation_needs_an_answers_file() -> None:

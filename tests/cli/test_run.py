@@ -165,7 +165,7 @@ def test_a_spent_budget_ends_the_run_and_says_how_to_go_on(server: Server, capsy
     server.script(then_always=Act(response(200, chat_body("x"))))
     assert run(server, "--concurrency", "1", "--max-total-tokens", "20") == 3
     assert len(written()) < 10
-    assert "20 tokens are spent; to go on: distgen run in.jsonl" in capsys.readouterr().err
+    assert "24 of 20 tokens are spent; to go on: distgen run in.jsonl" in capsys.readouterr().err
     assert [row["row"] for row in written()] == [*range(1, len(written()) + 1)]
 
 
@@ -211,10 +211,16 @@ def test_a_second_run_judges_each_generation(server: Server) -> None:
         (["--hf", "gpt2"], "--hf needs --format"),
         (["--concurrency", "0"], "'0' is not a whole number, 1 or more"),
         (["--format", "lama3"], "no format is named 'lama3'; did you mean"),
-        (["--template", "x", "--user-field", "y"], "--user-field and --template exclude each other"),
+        (["--template", "{x}", "--user-field", "y"], "--user-field and --template exclude each other"),
         (
             ["--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--timeout", "0"],
             "timeout=0.0: give a positive number of seconds",
+        ),
+        (["--template", "Rate {question"], "'Rate {question' needs fields, as 'Rate {question}'; write other braces"),
+        (["--template", "Rate it"], "'Rate it' needs fields"),
+        (
+            ["--concurency", "4"],
+            "unknown argument '--concurency'; did you mean --concurrency? See `distgen run --help`.",
         ),
         (["--param", "stop=END"], "is not KEY=JSON, such as"),
     ],
@@ -252,6 +258,45 @@ def test_an_output_that_exists_is_left_alone(capsys: pytest.CaptureFixture[str])
     assert "out.jsonl already exists; resume it, overwrite it, or choose another output (--resume, --overwrite, " in (
         capsys.readouterr().err
     )
+
+
+def test_overwriting_keeps_the_old_file_as_a_backup() -> None:
+    write_rows({"user": "old"})
+    assert run(None) == 0
+    before = Path("out.jsonl").read_bytes()
+    write_rows({"user": "new"})
+    assert run(None, "--overwrite") == 0
+    assert Path("out.jsonl.bak").read_bytes() == before
+    assert [row["user"] for row in written()] == ["new"]
+
+
+@pytest.mark.parametrize("mode", ["--resume", "--overwrite"])
+def test_the_input_is_never_the_output(capsys: pytest.CaptureFixture[str], mode: str) -> None:
+    write_rows({"user": "Hi"})
+    before = Path("in.jsonl").read_bytes()
+    Path("link.jsonl").symlink_to("in.jsonl")
+    assert [run(None, mode, output="in.jsonl"), run(None, mode, output="link.jsonl")] == [2, 2]
+    assert capsys.readouterr().err == "distgen: the output is the input; choose another output.\n" * 2
+    assert Path("in.jsonl").read_bytes() == before
+
+
+def test_other_parameters_of_kept_rows_are_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*users(2))
+    note = "distgen: the rows so far were asked with other parameters, and are kept\n"
+    assert run(None, "--limit", "1", "--param", "seed=1") == 0
+    assert run(None, "--resume", "--param", "seed=1") == 0
+    assert note not in capsys.readouterr().err
+    assert run(None, "--resume", "--param", "seed=2") == 0
+    assert note in capsys.readouterr().err
+
+
+def test_a_resumed_run_that_ends_early_keeps_the_rows_that_failed_before(server: Server) -> None:
+    write_rows(*users(4))
+    server.script(then_always=Act(response(200, chat_body("", finish_reason="length"))))
+    assert run(server) == 1
+    failed = written()
+    assert run(server, "--resume", "--concurrency", "1", "--max-total-tokens", "8") == 3
+    assert [row["row"] for row in written()] == [row["row"] for row in failed] == [1, 2, 3, 4]
 
 
 def test_a_captured_stdout_gets_rows_in_input_order(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
