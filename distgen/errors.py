@@ -59,8 +59,7 @@ _MAX_FRAMES = 12  # innermost kept
 class Raised:
     """An exception of a user's own function, as plain data: its dotted class name, its message, and the `stage` it was in.
 
-    `trace` has one line a frame, innermost last, without distgen's own frames; it is not compared. `completions` are those
-    that came before the exception.
+    `trace` has one line a frame, innermost last; it is not compared. `completions` are those that came before the exception.
 
     >>> Raised.of(KeyError("name"), "prompt")
     Raised(kind='KeyError', message="'name'", stage='prompt', completions=())
@@ -76,7 +75,7 @@ class Raised:
     def of(error: object, stage: Stage = "backend", completions: tuple[Completion, ...] = ()) -> Raised:
         """Read an exception, or any other value by its type and text. A message is cut after 2,000 characters.
 
-        Never raises, whatever `__str__` of the error does.
+        Raises no Exception, even if `__str__` of the error does.
         """
         message, trace = _message(error), ""
         if isinstance(error, BaseException):
@@ -262,13 +261,11 @@ def explain(error: GenerateError | ParseFailed | NoText) -> str:
             return _sentence(f"the {_FUNCTIONS.get(stage, stage)} raised {error}")
         case RequestFailed(message=message):
             kind = error_kind(error)
-            what = _sentence(f"{kind}: {message or '(no message)'}")
-            return f"{what[:-1]}; {_FIXES[kind]}." if kind in _FIXES else what
+            fix = f"; {_FIXES[kind]}." if kind in _FIXES else "."
+            return f"{kind}: {message.strip().removesuffix('.') or '(no message)'}{fix}"
         case WrongCount(what, expected, got):
-            return (
-                f"the backend answered {got} {what} where {expected} were asked for; "
-                "it must answer one row a prompt, and num_generations completions a row."
-            )
+            due = "one row a prompt" if what == "rows" else "num_generations completions a row"
+            return f"the backend answered {got} {what} where {expected} were asked for; it must answer {due}."
         case InjectedToken(name, token, where, offset):
             return (
                 f"{where} holds {token!r} at character {offset}, which is markup in {name}; "
@@ -333,9 +330,7 @@ def _kind(error: object) -> str:
 def _message(error: object) -> str:
     try:
         text = str(error)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as broken:  # an exception's own __str__ may raise
+    except Exception as broken:  # an exception's own __str__ may raise
         return f"<its __str__ raised {type(broken).__name__}>"
     cut = len(text) - _MAX_MESSAGE
     return text if cut <= 0 else f"{text[:_MAX_MESSAGE]} ... ({cut} more characters)"
@@ -347,8 +342,6 @@ def _trace(error: BaseException) -> str:
     step = error.__traceback__
     while step is not None:
         code = step.tb_frame.f_code
-        module = str(step.tb_frame.f_globals.get("__name__"))  # what `exec` runs may call itself None
-        if not module.startswith("distgen."):
-            frames.append(f"{code.co_filename}:{step.tb_lineno} in {code.co_name}")
+        frames.append(f"{code.co_filename}:{step.tb_lineno} in {code.co_name}")
         step = step.tb_next
     return "\n".join(frames[-_MAX_FRAMES:])

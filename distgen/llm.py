@@ -230,19 +230,20 @@ class LLM(Generic[In, Out, P, R]):
                 reasoning, text = split(completion.text)
                 completion = replace(completion, reasoning=reasoning, text=text)
             stage = "parser"
-            no_text = _explain_no_text(completion)
-            parsed = self._parse(completion.text) if no_text is None else Failure(no_text)
+            parsed = self._parse(completion)
         except Exception as error:
             parsed = Failure(ParseFailed(Raised.of(error, stage)))
         return Generation(self.model, prompt, completion, parsed)
 
-    def _parse(self, text: str) -> Result[Out, ParseFailed | NoText]:
-        parsed = self.task.parse(text)
+    def _parse(self, completion: Completion) -> Result[Out, ParseFailed | NoText]:
+        no_text = _explain_no_text(completion)
+        if no_text is not None:
+            return Failure(no_text)
+        parsed = self.task.parse(completion.text)
         _check_type(parsed, Result, "the parser", "Result")
-        if isinstance(parsed, Success):
-            return Success(parsed.unwrap())
-        error = parsed.failure()
-        return Failure(ParseFailed(Raised.of(error, "parser") if isinstance(error, BaseException) else error))
+        return parsed.alt(
+            lambda error: ParseFailed(Raised.of(error, "parser") if isinstance(error, BaseException) else error)
+        )
 
 
 def _explain_no_text(completion: Completion) -> NoText | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import pickle
 from collections.abc import Callable
 from typing import TypeAlias, get_args
@@ -151,16 +150,16 @@ def test_an_exception_is_small_whatever_was_raised() -> None:
     assert len(raised.trace.splitlines()) == 12
 
 
-@pytest.mark.parametrize("why", [ValueError("no words"), SystemExit(), asyncio.CancelledError()], ids=repr)
-def test_an_exception_of_an_exception_that_cannot_speak(why: BaseException) -> None:
-    assert Raised.of(Mute(why)) == Raised("tests.test_errors.Mute", f"<its __str__ raised {type(why).__name__}>")
+def test_an_exception_of_an_exception_that_cannot_speak() -> None:
+    assert Raised.of(Mute(ValueError("no words"))) == Raised(
+        "tests.test_errors.Mute", "<its __str__ raised ValueError>"
+    )
     with pytest.raises(KeyboardInterrupt):
         Raised.of(Mute(KeyboardInterrupt()))
 
 
-def test_an_exception_of_code_that_is_in_no_module() -> None:
-    raised = Raised.of(raised_by(lambda: exec("1 / 0", {"__name__": None})))
-    assert raised.trace.endswith("<string>:1 in <module>")
+def test_a_value_that_is_no_exception_is_kept_by_its_type_and_text() -> None:
+    assert Raised.of("no reason", "prompt") == Raised("str", "no reason", "prompt")
 
 
 def test_an_exception_names_its_causes_and_ends_in_a_circle_of_them() -> None:

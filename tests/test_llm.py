@@ -493,7 +493,8 @@ def test_leaving_a_submitter_by_an_exception_cancels_what_is_pending() -> None:
     futures: list[Future[Row]] = []
     llm = LLM(PLAIN, default, planned_faults({"0": lambda: hold.wait(10)}), Threads(1))
     with pytest.raises(ZeroDivisionError), llm.submitter() as submit:
-        futures.extend(submit(str(n)) for n in range(5))
+        futures.extend(submit(str(n)) for n in range(6))
+        assert futures.pop().cancel()
         threading.Timer(0.1, hold.set).start()
         raise ZeroDivisionError
     assert texts(futures[0].result(timeout=10)) == ["0"]

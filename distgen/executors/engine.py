@@ -137,8 +137,7 @@ class Stream(Generic[_T]):
             while (step := next(self._steps)) is None:
                 self._inbox.wait()
         except BaseException:  # the end, an exception of the inputs, or KeyboardInterrupt while it waits
-            self._steps.close()
-            self._inbox.close()
+            self.close()
             raise
         return step
 
@@ -162,12 +161,8 @@ class Stream(Generic[_T]):
             await asyncio.sleep(0)  # rows that are all ready must not starve the other tasks of the loop
             while (step := next(self._steps)) is None:
                 await self._inbox.wait_async()
-        except asyncio.CancelledError:
-            await self.aclose()
-            raise
         except BaseException as error:
-            self._steps.close()
-            self._inbox.close()
+            await self.aclose()
             if isinstance(error, StopIteration):
                 raise StopAsyncIteration from None
             raise

@@ -45,12 +45,7 @@ class LoopSession:
         )
 
     def __enter__(self) -> Submit[Awaitable[Batch]]:
-        try:
-            self._thread.start()
-        except RuntimeError:  # the system has no more threads
-            self._leave.detach()
-            self._loop.close()
-            raise
+        self._thread.start()
         return self._submit
 
     def __exit__(self, *_: object) -> None:

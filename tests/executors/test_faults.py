@@ -131,6 +131,19 @@ def test_a_pool_that_breaks_three_times_in_a_row_is_not_opened_again() -> None:
     assert "3 times in a row" in repr(rows[-1])
 
 
+def test_a_call_that_a_broken_pool_refuses_is_asked_in_a_fresh_one() -> None:
+    opened = count()
+
+    class Refusing(ThreadPoolExecutor):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if next(opened) == 0:
+                raise multiprocessing_broken()
+            return super().submit(fn, *args, **kwargs)
+
+    rows = LLM(PLAIN, default, echo, Pool(partial(Refusing, 1), 1)).generate(["a", "b"])
+    assert [texts(row) for row in rows] == [["a"], ["b"]]
+
+
 def test_an_answer_between_breaks_starts_the_count_anew() -> None:
     def open_breaking() -> AbstractContextManager[FuturesExecutor]:
         return breaking(multiprocessing_broken())

@@ -7,19 +7,21 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures import Executor as FuturesExecutor
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 from returns.result import Failure, Result, Success
 
-from distgen import LLM, Asyncio, Batch, Completion, Pool, Prompt, Sequential, Task, Threads, fold
+from distgen import LLM, Asyncio, Batch, Completion, Pool, Processes, Prompt, Sequential, Task, Threads, fold
 from distgen.backends.echo import echo
 from distgen.errors import Raised
 from distgen.executors import Executor
+from distgen.executors.engine import Inbox
 from distgen.formats import chatml, default
 from tests.support.parts import PLAIN, Awaited, loky_pool
 
@@ -191,6 +193,7 @@ def test_a_pool_that_does_not_open_fails_every_row() -> None:
     ("executor", "reason"),
     [
         (Threads(0), "max_workers must be at least 1, got 0"),
+        (Processes(0), "max_workers must be at least 1, got 0"),
         (Pool(ThreadPoolExecutor, -1), "max_in_flight must be at least 1, got -1"),
         (Awaited(Asyncio(0)), "max_in_flight must be at least 1, got 0"),
     ],
@@ -226,17 +229,35 @@ def test_a_pool_that_is_shut_by_another_meanwhile_fails_what_it_dropped() -> Non
         assert "CancelledError" in repr(row) or "after shutdown" in repr(row) or row == Success(row.value_or(()))
 
 
-def test_a_future_that_fails_after_the_pool_is_a_typed_answer() -> None:
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ConnectionResetError("scheduler lost"), "scheduler lost"),
+        (TypeError("cannot pickle 'x'"), "the backend and the rendered prompts must pickle: cannot pickle 'x'"),
+        (
+            BrokenExecutor("a double"),
+            "the pool broke while it had this row, as when a worker process is killed or runs out of memory: a double",
+        ),
+    ],
+    ids=repr,
+)
+def test_a_future_that_fails_in_the_pool_is_a_typed_answer(error: Exception, message: str) -> None:
     class Dropping(ThreadPoolExecutor):
         """A double of an engine whose own machinery fails, as a lost connection to a scheduler does."""
 
         def submit(self, fn: object, /, *args: object, **kwargs: object) -> Future[object]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
             future: Future[object] = Future()
-            future.set_exception(ConnectionResetError("scheduler lost"))
+            future.set_exception(error)
             return future
 
-    rows = LLM(PLAIN, default, echo, Pool(partial(Dropping, 1), 2)).generate(["a"])
-    assert rows == [Failure(Raised("ConnectionResetError", "scheduler lost"))]
+    (row,) = LLM(PLAIN, default, echo, Pool(partial(Dropping, 1), 2)).generate(["a"])
+    assert row.failure() == replace(Raised.of(error), message=message)
+
+
+def test_a_pool_of_processes_opens_and_closes_without_a_process() -> None:
+    assert Processes(2).in_flight == 4
+    with Processes(2).session(Inbox().put):
+        pass
 
 
 class Exhausted:
