@@ -1,4 +1,7 @@
-"""The formats of models, one module a maker."""
+"""The formats of models, one module a maker. `ALL` is the list to add to: a module without its line there is not found.
+
+A format that models of many makers share is in `chatml` or `plain`.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,11 @@ from distgen.formats.models import (
     cohere,
     deepseek,
     google,
-    gpt_oss,
     h2o,
     huggingface,
     ibm,
     inclusionai,
     infinigence,
-    internlm,
     laion,
     lg,
     liquid,
@@ -32,6 +33,7 @@ from distgen.formats.models import (
     mlabonne,
     moonshot,
     nvidia,
+    openai,
     openbmb,
     openchat,
     orionstar,
@@ -58,13 +60,11 @@ ALL: Final = (
     *cohere.FORMATS,
     *deepseek.FORMATS,
     *google.FORMATS,
-    *gpt_oss.FORMATS,
     *h2o.FORMATS,
     *huggingface.FORMATS,
     *ibm.FORMATS,
     *inclusionai.FORMATS,
     *infinigence.FORMATS,
-    *internlm.FORMATS,
     *laion.FORMATS,
     *lg.FORMATS,
     *liquid.FORMATS,
@@ -76,6 +76,7 @@ ALL: Final = (
     *mlabonne.FORMATS,
     *moonshot.FORMATS,
     *nvidia.FORMATS,
+    *openai.FORMATS,
     *openbmb.FORMATS,
     *openchat.FORMATS,
     *orionstar.FORMATS,

@@ -150,14 +150,5 @@ codellama_70b: Final = ChatTemplate(
     strip_assistant=str.strip,
 )
 
-# Llama-3.1-Nemotron-70B-Instruct, of NVIDIA. There is always a system turn.
-# Source: huggingface.js, packages/ollama-utils/src/chat-template-automap.ts (the GGUF chat template of nemotron:70b).
-llama3_1_nemotron: Final = replace(
-    llama3,
-    name="llama3.1-nemotron",
-    models=("Llama-3.1-Nemotron-*-Instruct", "nemotron:*"),
-    user_prefix=f"{llama3.before_system}{llama3.after_system}",
-)
 
-
-FORMATS: Final = (llama2, llama3, llama3_1, llama3_2, llama4, codellama_70b, llama3_1_nemotron)
+FORMATS: Final = (llama2, llama3, llama3_1, llama3_2, llama4, codellama_70b)

@@ -6,6 +6,16 @@ from dataclasses import replace
 from typing import Final
 
 from distgen.formats.models.chatml import chatml
+from distgen.formats.models.meta import llama3
+
+# Llama-3.1-Nemotron-70B-Instruct. There is always a system turn.
+# Source: huggingface.js, packages/ollama-utils/src/chat-template-automap.ts (the GGUF chat template of nemotron:70b).
+llama3_1_nemotron: Final = replace(
+    llama3,
+    name="llama3.1-nemotron",
+    models=("Llama-3.1-Nemotron-*-Instruct", "nemotron:*"),
+    user_prefix=f"{llama3.before_system}{llama3.after_system}",
+)
 
 # Nemotron-3 and 3.5. There is always a system turn, and past answers follow an empty thought.
 # Source: ggml-org llama.cpp, models/templates/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16.jinja (verbatim Hub template); huggingface
@@ -31,6 +41,7 @@ nemotron3_nothink: Final = replace(
 
 
 FORMATS: Final = (
+    llama3_1_nemotron,
     nemotron3,
     nemotron3_nothink,
 )
