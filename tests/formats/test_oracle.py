@@ -44,7 +44,6 @@ from tests.support.formats import (
     DATED,
     EDGES,
     ORACLE,
-    TEMPLATES,
     TEXTS,
     Dated,
     Entry,
@@ -64,17 +63,22 @@ def text_of(answer: Result[str | Messages, FormatError]) -> str | Messages | For
     return answer.unwrap() if isinstance(answer, Success) else answer.failure()
 
 
+# Their templates render an empty system text unlike any other text; they refuse it.
+NO_EMPTY_SYSTEM: Final = frozenset({"command-a", "command-a-response", "minimax-m1", "laguna-xs2"})
+
+
 @FORMAT
 def test_each_case_is_rendered_as_the_vendor_renders_it(entry: Entry) -> None:
     name, rendered = entry["format"], 0
     for case in entry["cases"]:
         expected, answer = case["expected"], text_of(format_as(prompt_of(case), name))
         is_dropped = case["system"] is not None and isinstance(expected, str) and case["system"].strip() not in expected
+        is_empty = case["system"] == "" and name in NO_EMPTY_SYSTEM
         if case.get("contested"):
             continue
-        if expected is None or is_dropped:
+        if expected is None or is_dropped or is_empty:
             assert answer == Unsupported(name, "system"), (
-                f"{case['name']}: the template raises, or drops the system text"
+                f"{case['name']}: the template raises, or drops the system text, or it is empty"
             )
         else:
             rendered += 1
@@ -164,13 +168,13 @@ def test_deliberation_is_one_word_of_apertus() -> None:
     [
         pytest.param(entry["format"], prompt_of(case), id=f"{entry['format']}-{case['name']}")
         for entry in EDGES
-        if entry["format"] in TEMPLATES
+        if entry["format"] in TEXTS
         for case in entry["cases"]
     ],
 )
 def test_empty_and_blank_texts_are_read_back(name: str, prompt: Prompt) -> None:
     for law in LAWS:
-        law(TEMPLATES[name], prompt)
+        law(TEXTS[name], prompt)
 
 
 # A second oracle: a template for each format, written from its description, rendered by jinja2.
@@ -257,6 +261,26 @@ SHARED: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "exaone4": ("exaone4", {"thought": "<think>\n\n</think>\n\n"}),
     "exaone4-think": ("exaone4", {"thought": "<think>\n"}),
     "deepseek-v3.1-think": ("deepseek-v3", {"before_past": "</think>", "thought": "<think>"}),
+    "deepseek-v4.1": ("deepseek-v3", {"before_past": "</think>", "thought": "</think>", "tag": "<｜System｜>"}),
+    "deepseek-v4.1-think": (
+        "deepseek-v3",
+        {
+            "before_past": "</think>",
+            "thought": "<think>",
+            "effort": "<｜System｜>Reasoning Effort: 75 "
+            "(range 1-100, the higher the value, the more thorough the reasoning)\n\n",
+        },
+    ),
+    "command-a": ("command-a", {}),
+    "command-a-response": ("command-a", {"gap": "\n", "opening": "<|START_RESPONSE|>"}),
+    "laguna-xs2.1": ("laguna-xs", {}),
+    "laguna-xs2": (
+        "laguna-xs",
+        {
+            "default": "You are a helpful, conversationally-fluent assistant made by Poolside. "
+            "You are here to be helpful to users through natural language conversations."
+        },
+    ),
     "minimax-m2": ("minimax-m2", {"default": "You are a helpful assistant."}),
     "minimax-m2.1": (
         "minimax-m2",

@@ -12,7 +12,7 @@ from distgen.formats.template import ChatTemplate
 #     <|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n
 # Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
 # teknium/OpenHermes-2.5-Mistral-7B; its expected output also agrees); identical to the transformers base default
-# template in huggingface.js e2e (_base).
+# template in huggingface.js e2e (_base). MiniCPM4-8B: sophgo LLM-TPU d581e7b, models/MiniCPM4/config/tokenizer_config.json.
 chatml: Final = ChatTemplate(
     "chatml",
     models=(
@@ -21,6 +21,7 @@ chatml: Final = ChatTemplate(
         "Nous-Hermes-2",
         "Nous-Hermes-2-Mistral-*-DPO",
         "Nous-Hermes-2-Mixtral-*-DPO",
+        "MiniCPM4-8B",
     ),
     user_prefix="<|im_start|>user\n",
     before_system="<|im_start|>system\n",

@@ -138,6 +138,31 @@ deepseek_v3_1_think: Final = replace(
     generation_prompt="<｜Assistant｜><think>",
 )
 
+# DeepSeek-V4.1 (thinking=False): the system text follows a tag.
+#     <｜begin▁of▁sentence｜><｜System｜>{system}<｜User｜>{user}<｜Assistant｜></think>{answer}<｜end▁of▁sentence｜><｜User｜>
+#     {user}<｜Assistant｜></think>
+# Source: DeepSeek's encoder in vllm 0.33.0, vllm/tokenizers/deepseek_v41_encoding.py.
+deepseek_v4_1: Final = replace(
+    deepseek_v3_1,
+    name="deepseek-v4.1",
+    models=("DeepSeek-V4.1",),
+    before_system="<｜System｜>",
+    special_tokens=(*deepseek_v3_1.special_tokens, "<｜System｜>"),
+)
+
+# The same with thinking=True and the default effort.
+_EFFORT: Final = (
+    "<｜System｜>Reasoning Effort: 75 (range 1-100, the higher the value, the more thorough the reasoning)\n\n"
+)
+deepseek_v4_1_think: Final = replace(
+    deepseek_v4_1,
+    name="deepseek-v4.1-think",
+    models=(),
+    user_prefix=f"{_EFFORT}<｜User｜>",
+    before_system=_EFFORT,
+    generation_prompt="<｜Assistant｜><think>",
+)
+
 
 FORMATS: Final = (
     deepseek_coder,
@@ -147,4 +172,6 @@ FORMATS: Final = (
     deepseek_r1_distill,
     deepseek_v3_1,
     deepseek_v3_1_think,
+    deepseek_v4_1,
+    deepseek_v4_1_think,
 )

@@ -8,7 +8,7 @@ from typing import final
 
 from returns.result import Failure, Result, Success
 
-from distgen.errors import FormatError, NotParsed, explain
+from distgen.errors import FormatError, NotParsed, Unsupported, explain
 from distgen.formats.template import ChatTemplate
 from distgen.prompt import Prompt, Segment
 
@@ -59,7 +59,9 @@ class StrictTemplate:
 
     def parse(self, rendered: str, /) -> Result[Prompt, FormatError]:
         """Return the canonical prompt that renders to exactly this text, or `NotParsed`."""
-        return self.template.parse(rendered).bind(self._accept)
+        parsed = self.template.parse(rendered)
+        refusal = self.find_refusal(self.name, parsed.unwrap()) if isinstance(parsed, Success) else None
+        return parsed if refusal is None else Failure(NotParsed(self.name, explain(refusal)))
 
     def canonical(self, prompt: Prompt, /) -> Prompt:
         """Return the prompt as `parse` reads it; a refused one stays."""
@@ -69,6 +71,12 @@ class StrictTemplate:
         """Split a completion into (reasoning, answer)."""
         return self.template.split(text)
 
-    def _accept(self, prompt: Prompt) -> Result[Prompt, FormatError]:
-        refusal = self.find_refusal(self.name, prompt)
-        return Success(prompt) if refusal is None else Failure(NotParsed(self.name, explain(refusal)))
+
+def find_empty_system(name: str, prompt: Prompt) -> Unsupported | None:
+    """Refuse an empty system text, which some templates render unlike any other."""
+    return Unsupported(name, "system") if prompt.system == "" else None
+
+
+def find_blank_system(name: str, prompt: Prompt) -> Unsupported | None:
+    """Refuse a system text of white space alone, which some templates render neither as a text nor as none."""
+    return Unsupported(name, "system") if prompt.system is not None and prompt.system.strip() == "" else None

@@ -134,7 +134,8 @@ glm4_6: Final = ChatTemplate(
 
 # GLM-4.7 and GLM-5.1, which think. No line breaks.
 # Source: ggml-org llama.cpp, models/templates/GLM-4.7-Flash.jinja (verbatim Hub template); huggingface.js,
-# packages/jinja/test/e2e.test.js (verbatim chat_template of zai-org/GLM-5.1) renders the same.
+# packages/jinja/test/e2e.test.js (verbatim chat_template of zai-org/GLM-5.1) renders the same. For GLM-4.7 and GLM-5 no
+# copy was found: ms-swift 4.6.0, swift/model/models/glm.py, gives them the template of GLM-4.7-Flash.
 glm4_7: Final = replace(
     glm4_6,
     name="glm4.7",
