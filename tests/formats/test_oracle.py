@@ -261,6 +261,8 @@ SHARED: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "exaone4": ("exaone4", {"thought": "<think>\n\n</think>\n\n"}),
     "exaone4-think": ("exaone4", {"thought": "<think>\n"}),
     "deepseek-v3.1-think": ("deepseek-v3", {"before_past": "</think>", "thought": "<think>"}),
+    "chatglm4": ("chatglm4", {"end": "\n"}),
+    "glm4": ("chatglm4", {}),
     "deepseek-v4.1": ("deepseek-v3", {"before_past": "</think>", "thought": "</think>", "tag": "<｜System｜>"}),
     "deepseek-v4.1-think": (
         "deepseek-v3",

@@ -20,7 +20,6 @@ chatml: Final = ChatTemplate(
         "OpenHermes-2.5-Mistral-*",
         "Nous-Hermes-2",
         "Nous-Hermes-2-Mistral-*-DPO",
-        "Nous-Hermes-2-Mixtral-*-DPO",
         "MiniCPM4-8B",
     ),
     user_prefix="<|im_start|>user\n",
@@ -35,11 +34,12 @@ chatml: Final = ChatTemplate(
 
 # The same after a BOS: InternLM2-Chat; Zephyr-gemma, with the BOS of its tokenizer.
 # Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
-# internlm/internlm2-chat-7b; its target output also agrees).
+# internlm/internlm2-chat-7b; its target output also agrees). Nous-Hermes-2-Mixtral-8x7B-DPO: openvinotoolkit
+# openvino.genai da1db86, tests/python_tests/data/tokenizer_configs.py.
 chatml_bos: Final = replace(
     chatml,
     name="chatml-bos",
-    models=("InternLM2-Chat", "internlm2-chat-*"),
+    models=("InternLM2-Chat", "internlm2-chat-*", "Nous-Hermes-2-Mixtral-*-DPO"),
     bos="<s>",
     special_tokens=("<s>", "<|im_start|>", "<|im_end|>"),
 )

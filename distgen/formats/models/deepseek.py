@@ -52,10 +52,11 @@ deepseek_v2: Final = ChatTemplate(
 )
 
 # DeepSeek-V2.5, V3.
-# From a copy of the template.
 #     <｜begin▁of▁sentence｜>{system}<｜User｜>{user}<｜Assistant｜>{answer}<｜end▁of▁sentence｜><｜User｜>{user}<｜Assistant｜>
-# Source: axolotl, utils/chat_templates/templates/deepseek_v3.jinja (copy of the deepseek-ai/DeepSeek-V3 Hub
-# template).
+# Source: axolotl, utils/chat_templates/templates/deepseek_v3.jinja (copy of the deepseek-ai/DeepSeek-V3 Hub template);
+# openvinotoolkit openvino.genai da1db86, tests/python_tests/data/tokenizer_configs.py (verbatim tokenizer_config
+# chat_template of deepseek-ai/DeepSeek-V3-Base) renders the same. For V3-0324 no copy was found: ms-swift 4.6.0,
+# swift/model/models/deepseek.py, gives it the template of V3.
 deepseek_v3: Final = ChatTemplate(
     "deepseek-v3",
     models=(
