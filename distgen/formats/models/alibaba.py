@@ -80,6 +80,7 @@ qwen3_2507: Final = replace(
         "Qwen3-*-Instruct-2507",
         "Qwen3-Next-*-Instruct",
         "Qwen3-Coder-*-Instruct",
+        "qwen3-coder",  # Ollama's name
         "Qwen3-VL-*-Instruct",
     ),
     user_prefix="<|im_start|>user\n",

@@ -51,7 +51,7 @@ deepseek_v2: Final = ChatTemplate(
     special_tokens=("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "User: ", "Assistant:"),
 )
 
-# DeepSeek-V2.5, V3.
+# DeepSeek-V3.
 #     <｜begin▁of▁sentence｜>{system}<｜User｜>{user}<｜Assistant｜>{answer}<｜end▁of▁sentence｜><｜User｜>{user}<｜Assistant｜>
 # Source: axolotl, utils/chat_templates/templates/deepseek_v3.jinja (copy of the deepseek-ai/DeepSeek-V3 Hub template);
 # openvinotoolkit openvino.genai da1db86, tests/python_tests/data/tokenizer_configs.py (verbatim tokenizer_config

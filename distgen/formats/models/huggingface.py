@@ -24,7 +24,7 @@ from distgen.prompt import Prompt
 # HuggingFaceH4/zephyr-7b-beta; its target output also agrees).
 zephyr: Final = ChatTemplate(
     "zephyr",
-    models=("zephyr-*-alpha", "zephyr-*-beta", "TinyLlama-*-Chat-v1.0", "notus-*-v1"),
+    models=("zephyr-*-alpha", "zephyr-*-beta", "TinyLlama-*-Chat-v1.0", "tinyllama", "notus-*-v1"),
     user_prefix="<|user|>\n",
     before_system="<|system|>\n",
     after_system="</s>\n<|user|>\n",

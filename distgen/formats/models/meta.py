@@ -53,7 +53,8 @@ llama3: Final = ChatTemplate(
 
 
 # Llama-3.1-*-Instruct, Llama-3.3-70B-Instruct; the template's own default for the date is 26 Jul 2024.
-# Source: ggml-org llama.cpp, models/templates/meta-llama-Llama-3.1-8B-Instruct.jinja (verbatim Hub template).
+# Source: ggml-org llama.cpp, models/templates/meta-llama-Llama-3.1-8B-Instruct.jinja (verbatim Hub template);
+# meta-llama-Llama-3.3-70B-Instruct.jinja renders the same.
 def _llama3_1(today: str) -> ChatTemplate:
     system = (
         f"<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: {today}\n\n"
@@ -67,6 +68,7 @@ def _llama3_1(today: str) -> ChatTemplate:
             "Meta-Llama-3.1-*-Instruct",
             "Llama-3.3",
             "Llama-3.3-*-Instruct",
+            "llama3.3",  # Ollama's name
         ),
         user_prefix=f"{system}<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
         before_system=system,
