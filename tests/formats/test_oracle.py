@@ -90,6 +90,7 @@ def test_each_case_is_rendered_as_the_vendor_renders_it(entry: Entry) -> None:
 
 @FORMAT
 def test_bos_stop_and_special_tokens_are_the_vendors(entry: Source) -> None:
+    assert entry["format"] in FORMATS, "FORMATS has no format of that name"
     found = FORMATS[entry["format"]]
     if isinstance(found, ChatMessages):
         assert entry["special_tokens"] == []
