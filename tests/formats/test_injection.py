@@ -116,6 +116,13 @@ def test_what_nemotron_obeys_in_a_system_or_user_text_is_refused_there() -> None
     assert isinstance(template.parse(written).failure(), NotParsed)
 
 
+@pytest.mark.parametrize("effort", ["Reasoning effort", "REASONING STRENGTH"])
+def test_what_muse_glimmer_changes_in_a_system_text_is_refused_there(effort: str) -> None:
+    template = TEXTS["muse-glimmer"]
+    assert template(Prompt("u", f"My {effort}: low")) == Failure(InjectedToken("muse-glimmer", effort, "system", 3))
+    assert isinstance(template(Prompt(effort, "s", (Exchange(effort, effort),))), Success)
+
+
 @pytest.mark.parametrize(
     ("name", "system"),
     [("command-a", ""), ("command-a-response", ""), ("minimax-m1", ""), ("minimax-m1", " \n"), ("laguna-xs2", "\t")],

@@ -121,6 +121,7 @@ from distgen.formats import FORMATS, lookup
         ("nvidia/NVIDIA-Nemotron-Nano-9B-v2", "nemotron-nano-v2"),
         ("ai21labs/AI21-Jamba-Mini-1.7", "jamba"),
         ("openbmb/MiniCPM4-8B", "chatml"),
+        ("unsloth/Muse-Glimmer-30B-GGUF", "muse-glimmer"),
         ("llama3.3:70b", "llama3.1"),
         ("qwen3-coder:30b", "qwen3-2507"),
         ("tinyllama:1.1b", "zephyr"),

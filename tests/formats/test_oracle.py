@@ -23,7 +23,7 @@ from distgen.formats import (
 )
 from distgen.formats.models.huggingface import smollm3_nothink_with, smollm3_with
 from distgen.formats.models.ibm import granite3_1_with, granite3_3_with
-from distgen.formats.models.meta import llama3_1_with, llama3_2_with
+from distgen.formats.models.meta import llama3_1_with, llama3_2_with, muse_glimmer_with
 from distgen.formats.models.mistral import mistral_v7_tekken_with
 from distgen.formats.models.openai import harmony_with
 from distgen.formats.models.swiss_ai import apertus_with
@@ -124,6 +124,7 @@ def test_the_registry_has_the_dates_that_it_says() -> None:
     assert smollm3_nothink_with(today=date(2025, 7, 10)) == FORMATS["smollm3-nothink"]
     assert solar_open_with(today=date(2025, 12, 31)) == FORMATS["solar-open"]
     assert apertus_with(today=date(2025, 9, 2)) == FORMATS["apertus"]
+    assert muse_glimmer_with(today=date(2026, 8, 10)) == FORMATS["muse-glimmer"]
     assert harmony_with(today=date(2025, 8, 5)) == FORMATS["harmony"]
 
 
@@ -138,6 +139,7 @@ def dated(entry: Dated) -> TextFormat:
         "smollm3-nothink": smollm3_nothink_with,
         "solar-open": solar_open_with,
         "apertus": apertus_with,
+        "muse-glimmer": muse_glimmer_with,
         "mistral-v7-tekken": mistral_v7_tekken_with,
     }
     if entry["format"] == "harmony":
@@ -294,6 +296,7 @@ SHARED: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
         {"default": "You are a helpful assistant. Your name is MiniMax-M2.5 and is built by MiniMax."},
     ),
     "solar-open": ("solar-open", {"today": "2025-12-31"}),
+    "muse-glimmer": ("muse-glimmer", {"today": "2026-08-10"}),
 }
 # How a format prints the date, the day always in two digits.
 PRINTED: Final[Mapping[str, str]] = {
@@ -304,6 +307,7 @@ PRINTED: Final[Mapping[str, str]] = {
     "smollm3": "%d %B %Y",
     "smollm3-nothink": "%d %B %Y",
     "solar-open": "%Y-%m-%d",
+    "muse-glimmer": "%Y-%m-%d",
     "harmony": "%Y-%m-%d",
     "apertus": "%Y-%m-%d",
     "mistral-v7-tekken": "%Y-%m-%d",
