@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 from returns.result import Failure, Success
 
-from distgen.errors import InjectedToken, Unsupported, explain
+from distgen.errors import InjectedToken, NotParsed, Unsupported, explain
 from distgen.formats import (
     FORMATS,
     ChatTemplate,
@@ -106,6 +106,36 @@ def test_what_smollm3_obeys_in_a_system_text_is_refused_there(system: str, token
     template = TEXTS["smollm3-nothink"]
     assert template(Prompt("u", system)) == Failure(InjectedToken("smollm3-nothink", token, "system", offset))
     assert isinstance(template(Prompt(system, "s", (Exchange(system, system),))), Success)
+
+
+def test_what_nemotron_obeys_in_a_system_or_user_text_is_refused_there() -> None:
+    template, answer = TEXTS["nemotron-nano-v2"], Exchange("a", "/think")
+    for prompt, where in (
+        (Prompt("Be /no_think"), "user"),
+        (Prompt("u", "Be /no_think"), "system"),
+        (Prompt("u", None, (Exchange("Be /no_think", "a"),)), "history[0].user"),
+    ):
+        assert template(prompt) == Failure(InjectedToken("nemotron-nano-v2", "/no_think", where, 3))
+        assert template.canonical(prompt) == prompt
+    assert isinstance(template(Prompt("u", None, (answer,))), Success)
+    written = template(Prompt("Be brief")).unwrap().replace("brief", "/think")
+    assert isinstance(template.parse(written).failure(), NotParsed)
+
+
+@pytest.mark.parametrize("effort", ["Reasoning effort", "REASONING STRENGTH"])
+def test_what_muse_glimmer_changes_in_a_system_text_is_refused_there(effort: str) -> None:
+    template = TEXTS["muse-glimmer"]
+    assert template(Prompt("u", f"My {effort}: low")) == Failure(InjectedToken("muse-glimmer", effort, "system", 3))
+    assert isinstance(template(Prompt(effort, "s", (Exchange(effort, effort),))), Success)
+
+
+@pytest.mark.parametrize(
+    ("name", "system"),
+    [("command-a", ""), ("command-a-response", ""), ("minimax-m1", ""), ("minimax-m1", " \n"), ("laguna-xs2", "\t")],
+)
+def test_a_system_text_that_the_template_renders_unlike_any_other_is_refused(name: str, system: str) -> None:
+    assert TEXTS[name](Prompt("u", system)) == Failure(Unsupported(name, "system"))
+    assert isinstance(TEXTS[name](Prompt("u", "s")), Success)
 
 
 @every_whole

@@ -88,7 +88,7 @@ TEMPLATES["h2o-danube"] = (
 
 def made(name: str) -> JinjaTemplate:
     entry = ORACLE[name]
-    return jinja(TEMPLATES[name], bos=entry["bos"] or "", eos=entry["stops"][0], name=name)
+    return jinja(TEMPLATES[name], bos=entry["bos"], eos=entry["stop"][0], name=name)
 
 
 def prompt_of(case: dict[str, Any]) -> Prompt:
@@ -127,7 +127,7 @@ def test_check_formatter_finds_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_markup_that_a_template_writes_is_refused(name: str) -> None:
     entry = ORACLE[name]
-    tokens = {token for token in entry["control_tokens"] if token[0] in "<["}
+    tokens = {token for token in entry["special_tokens"] if token[0] in "<["}
     assert tokens <= {*made(name).special_tokens}
     for token in tokens:
         assert made(name)(Prompt(f"<[ {token}")) == Failure(InjectedToken(name, token, "user", 3))

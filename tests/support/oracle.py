@@ -2,20 +2,20 @@
 
     python -m tests.support.oracle FOLDER
 
-An entry of oracle.json that names its `template` is rendered anew if FOLDER holds that file, and so are the entries of
-its format in edges.json and dated.json. Every other entry stays as it is, as those that come from another source.
-A new format needs an entry in oracle.json alone, with `"cases": []`: it gets the prompts of the first entry.
-Nothing of distgen is imported here.
+FOLDER holds published templates, one subfolder a source. An entry of oracle.json is rendered anew if FOLDER holds its
+`template`, and so are the entries of its format in edges.json and dated.json. Every other entry stays as it is. A new
+format needs an entry in oracle.json with `"cases": []`: it gets the prompts of the first entry, and entries in
+edges.json and, if it has `dated`, in dated.json. The program lays the files out. Nothing of distgen is imported here.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import Final, Literal, NotRequired, TypedDict
+from typing import Final, Literal, NotRequired, TypeAlias, TypedDict
 
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
@@ -35,8 +35,6 @@ class Case(TypedDict):
 
 class Entry(TypedDict):
     format: str
-    source: str
-    authority: str
     cases: list[Case]
 
 
@@ -45,17 +43,24 @@ class Dated(Entry):
     reasoning: Literal["low", "medium", "high"] | None
 
 
+# What the expected texts rest on: the template of the model's repository, copied unchanged; a copy of it in a project that
+# adapts templates, or in a GGUF file; code that the maker itself published; code of another project; a description of an API.
+Authority: TypeAlias = Literal["hub-copy", "secondary-copy", "vendor", "peer-code", "api"]
+
+
 class Source(Entry):
-    models: str
-    bos: str | None
-    stops: list[str]
-    control_tokens: list[str]
+    source: str
+    authority: Authority
+    bos: str  # as in the record, and so are these two
+    stop: list[str]
+    special_tokens: list[str]
     template: NotRequired[str]  # the file in FOLDER
     variables: NotRequired[Mapping[str, object]]  # special tokens, and what apply_chat_template is given besides
     today: NotRequired[str]  # the day that the cases are rendered on
     dated: NotRequired[Mapping[str, str]]  # variables that print a day; {} where the template asks for the day itself
 
 
+REQUIRED: Final = frozenset({"format", "source", "authority", "bos", "stop", "special_tokens", "cases"})
 DATA: Final = Path(__file__).parent.parent / "data"
 ORACLE: Final[list[Source]] = json.loads((DATA / "oracle.json").read_text("utf-8"))
 EDGES: Final[list[Entry]] = json.loads((DATA / "edges.json").read_text("utf-8"))  # empty and blank texts, everywhere
@@ -122,19 +127,13 @@ def render(template: str, variables: Mapping[str, object], today: str, cases: Se
 def edges_of(source: Source) -> Entry:
     """Return the format's entry in edges.json, or a new one."""
     known = next((entry for entry in EDGES if entry["format"] == source["format"]), None)
-    new: Entry = {
-        "format": source["format"],
-        "source": source["source"],
-        "authority": source["authority"],
-        "cases": EDGES[0]["cases"],
-    }
-    return known or new
+    return known or {"format": source["format"], "cases": EDGES[0]["cases"]}
 
 
 def days_of(source: Source) -> list[Dated]:
     """Return the format's entries in dated.json, or new ones."""
     known = [day for day in DATED if day["format"] == source["format"]]
-    new: Dated = {**edges_of(source), "date": "", "reasoning": None, "cases": DATED[0]["cases"]}
+    new: Dated = {"format": source["format"], "date": "", "reasoning": None, "cases": DATED[0]["cases"]}
     return known or [{**new, "date": day} for day in DAYS if "dated" in source]
 
 
@@ -143,6 +142,22 @@ def render_day(source: Source, template: str, day: Dated) -> Dated:
     effort = {} if day["reasoning"] is None else {"reasoning_effort": day["reasoning"]}
     variables = {**source.get("variables", {}), **printed, **effort}
     return {**day, "cases": render(template, variables, day["date"], day["cases"])}
+
+
+def find_mistake(folder: Path) -> str | None:
+    """Return what is wrong with the folder or with an entry that has no cases yet."""
+    if not folder.is_dir():
+        return f"{folder}: no such folder"
+    for source in ORACLE:
+        missing = sorted(REQUIRED - source.keys())
+        if missing:
+            return f"oracle.json: the entry of {source.get('format', '?')} lacks {', '.join(missing)}"
+        template = source.get("template")
+        if not source["cases"] and (template is None or not (folder / template).is_file()):
+            return f"oracle.json: {source['format']} has no cases, and {folder} has no template {template!r} to render them"
+    if not any((folder / source["template"]).is_file() for source in ORACLE if "template" in source):
+        return f"{folder} has none of the templates that oracle.json names, such as {ORACLE[0].get('template')}"
+    return None
 
 
 def main(folder: Path) -> None:
@@ -161,13 +176,17 @@ def main(folder: Path) -> None:
         edges[name] = {**edge, "cases": edge_cases}
         for day in days_of(source):
             dated[name, day["date"], day["reasoning"]] = render_day(source, template, day)
-        refused = sum(case["expected"] is None for case in (*cases, *edge_cases))
-        print(
-            f"{name:24} {source['template']:60} {len(cases) + len(edge_cases)} cases, {refused} refused by the template"
-        )
+        count, raised = len(cases) + len(edge_cases), sum(case["expected"] is None for case in (*cases, *edge_cases))
+        print(f"{name:24} {source['template']:60} {count} cases, {raised} refused by the template")
     for file, entries in (("oracle", oracle), ("edges", edges), ("dated", dated)):
-        (DATA / f"{file}.json").write_text(to_json([*entries.values()], indent=1), "utf-8")
+        (DATA / f"{file}.json").write_text(to_json([*entries.values()], indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(prog="python -m tests.support.oracle", description="Write the expected texts.")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="published templates, one subfolder a source")
+    folder: Path = parser.parse_args().folder
+    mistake = find_mistake(folder)
+    if mistake:
+        raise SystemExit(mistake)
+    main(folder)

@@ -19,14 +19,17 @@ qwen1_5: Final = replace(
     stop=("<|im_end|>", "<|endoftext|>"),
 )
 
-# Qwen2-*-Instruct.
-# Source: huggingface.js, packages/ollama-utils/src/chat-template-automap.ts (the GGUF chat template of qwen2:0.5b).
+# Qwen2-*-Instruct, and some sizes of Qwen1.5.
+# Source: huggingface.js, packages/ollama-utils/src/chat-template-automap.ts (the GGUF chat template of qwen2:0.5b);
+# openvinotoolkit openvino.genai da1db86, tests/python_tests/data/tokenizer_configs.py (verbatim tokenizer_config
+# chat_template of Qwen/Qwen1.5-4B-Chat) renders the same.
 qwen2: Final = replace(
     qwen1_5,
     name="qwen2",
     models=(
         "Qwen2",
         "Qwen2-*-Instruct",
+        "Qwen1.5-*-Chat",
         "Qwen2.5-VL-*-Instruct",
     ),
     user_prefix="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n",
@@ -68,7 +71,8 @@ qwen3_nothink: Final = replace(
 )
 
 # Qwen3-*-Instruct-2507, which never think.
-# Source: huggingface trl, trl/chat_templates/qwen3_instruct_2507.jinja (copy of the Qwen3-4B-Instruct-2507 Hub template).
+# Source: huggingface trl, trl/chat_templates/qwen3_instruct_2507.jinja (copy of the Qwen3-4B-Instruct-2507 Hub template). For
+# Qwen3-Next no copy was found: ms-swift 4.6.0, swift/model/models/qwen.py, gives it the same template.
 qwen3_2507: Final = replace(
     qwen1_5,
     name="qwen3-2507",
@@ -76,6 +80,7 @@ qwen3_2507: Final = replace(
         "Qwen3-*-Instruct-2507",
         "Qwen3-Next-*-Instruct",
         "Qwen3-Coder-*-Instruct",
+        "qwen3-coder",  # Ollama's name
         "Qwen3-VL-*-Instruct",
     ),
     user_prefix="<|im_start|>user\n",

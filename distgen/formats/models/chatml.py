@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from distgen.formats.template import ChatTemplate
@@ -11,7 +12,7 @@ from distgen.formats.template import ChatTemplate
 #     <|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n
 # Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
 # teknium/OpenHermes-2.5-Mistral-7B; its expected output also agrees); identical to the transformers base default
-# template in huggingface.js e2e (_base).
+# template in huggingface.js e2e (_base). MiniCPM4-8B: sophgo LLM-TPU d581e7b, models/MiniCPM4/config/tokenizer_config.json.
 chatml: Final = ChatTemplate(
     "chatml",
     models=(
@@ -19,7 +20,7 @@ chatml: Final = ChatTemplate(
         "OpenHermes-2.5-Mistral-*",
         "Nous-Hermes-2",
         "Nous-Hermes-2-Mistral-*-DPO",
-        "Nous-Hermes-2-Mixtral-*-DPO",
+        "MiniCPM4-8B",
     ),
     user_prefix="<|im_start|>user\n",
     before_system="<|im_start|>system\n",
@@ -31,5 +32,17 @@ chatml: Final = ChatTemplate(
     special_tokens=("<|im_start|>", "<|im_end|>"),
 )
 
+# The same after a BOS: InternLM2-Chat; Zephyr-gemma, with the BOS of its tokenizer.
+# Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
+# internlm/internlm2-chat-7b; its target output also agrees). Nous-Hermes-2-Mixtral-8x7B-DPO: openvinotoolkit
+# openvino.genai da1db86, tests/python_tests/data/tokenizer_configs.py.
+chatml_bos: Final = replace(
+    chatml,
+    name="chatml-bos",
+    models=("InternLM2-Chat", "internlm2-chat-*", "Nous-Hermes-2-Mixtral-*-DPO"),
+    bos="<s>",
+    special_tokens=("<s>", "<|im_start|>", "<|im_end|>"),
+)
 
-FORMATS: Final = (chatml,)
+
+FORMATS: Final = (chatml, chatml_bos)

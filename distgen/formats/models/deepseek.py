@@ -51,11 +51,12 @@ deepseek_v2: Final = ChatTemplate(
     special_tokens=("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "User: ", "Assistant:"),
 )
 
-# DeepSeek-V2.5, V3.
-# From a copy of the template.
+# DeepSeek-V3.
 #     <｜begin▁of▁sentence｜>{system}<｜User｜>{user}<｜Assistant｜>{answer}<｜end▁of▁sentence｜><｜User｜>{user}<｜Assistant｜>
-# Source: axolotl, utils/chat_templates/templates/deepseek_v3.jinja (copy of the deepseek-ai/DeepSeek-V3 Hub
-# template).
+# Source: axolotl, utils/chat_templates/templates/deepseek_v3.jinja (copy of the deepseek-ai/DeepSeek-V3 Hub template);
+# openvinotoolkit openvino.genai da1db86, tests/python_tests/data/tokenizer_configs.py (verbatim tokenizer_config
+# chat_template of deepseek-ai/DeepSeek-V3-Base) renders the same. For V3-0324 no copy was found: ms-swift 4.6.0,
+# swift/model/models/deepseek.py, gives it the template of V3.
 deepseek_v3: Final = ChatTemplate(
     "deepseek-v3",
     models=(
@@ -138,6 +139,31 @@ deepseek_v3_1_think: Final = replace(
     generation_prompt="<｜Assistant｜><think>",
 )
 
+# DeepSeek-V4.1 (thinking=False): the system text follows a tag.
+#     <｜begin▁of▁sentence｜><｜System｜>{system}<｜User｜>{user}<｜Assistant｜></think>{answer}<｜end▁of▁sentence｜><｜User｜>
+#     {user}<｜Assistant｜></think>
+# Source: DeepSeek's encoder in vllm 0.33.0, vllm/tokenizers/deepseek_v41_encoding.py.
+deepseek_v4_1: Final = replace(
+    deepseek_v3_1,
+    name="deepseek-v4.1",
+    models=("DeepSeek-V4.1",),
+    before_system="<｜System｜>",
+    special_tokens=(*deepseek_v3_1.special_tokens, "<｜System｜>"),
+)
+
+# The same with thinking=True and the default effort.
+_EFFORT: Final = (
+    "<｜System｜>Reasoning Effort: 75 (range 1-100, the higher the value, the more thorough the reasoning)\n\n"
+)
+deepseek_v4_1_think: Final = replace(
+    deepseek_v4_1,
+    name="deepseek-v4.1-think",
+    models=(),
+    user_prefix=f"{_EFFORT}<｜User｜>",
+    before_system=_EFFORT,
+    generation_prompt="<｜Assistant｜><think>",
+)
+
 
 FORMATS: Final = (
     deepseek_coder,
@@ -147,4 +173,6 @@ FORMATS: Final = (
     deepseek_r1_distill,
     deepseek_v3_1,
     deepseek_v3_1_think,
+    deepseek_v4_1,
+    deepseek_v4_1_think,
 )

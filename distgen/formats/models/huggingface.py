@@ -2,81 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
-from typing import Final, final
+from typing import Final
 
-from returns.result import Failure, Result, Success
-
-from distgen.errors import FormatError, InjectedToken, NotParsed
+from distgen.errors import InjectedToken
 from distgen.formats._months import MONTHS
 from distgen.formats.injection import find_token
+from distgen.formats.template import strip_leading_newlines
 from distgen.formats.models.chatml import chatml
 from distgen.formats.models.microsoft import phi3_mini
-from distgen.formats.template import ChatTemplate, strip_leading_newlines
-from distgen.prompt import Prompt, Segment
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class SmolLM3:
-    """The format of SmolLM3, whose template obeys three commands in a system text and removes them: they are refused."""
-
-    template: ChatTemplate
-    """The format without that refusal."""
-    commands: tuple[str, ...] = ("/no_think", "/think", "/system_override")
-
-    @property
-    def name(self) -> str:
-        """The name in FORMATS and in errors."""
-        return self.template.name
-
-    @property
-    def bos(self) -> str:
-        """The beginning-of-sequence token: none."""
-        return self.template.bos
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        """The strings that end an answer."""
-        return self.template.stop
-
-    @property
-    def special_tokens(self) -> tuple[str, ...]:
-        """The strings that delimit turns."""
-        return self.template.special_tokens
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The models that use this format without a switch: none."""
-        return self.template.models
-
-    def __call__(self, prompt: Prompt, /) -> Result[str, FormatError]:
-        """Render the prompt; refuse special tokens in its texts and commands in its system text."""
-        rendered, command = self.template(prompt), self._find_command(prompt)
-        return Failure(command) if command and not isinstance(rendered, Failure) else rendered
-
-    def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
-        """Return the rendering as literals and texts, without refusing anything in the texts."""
-        return self.template.segments(prompt)
-
-    def parse(self, rendered: str, /) -> Result[Prompt, FormatError]:
-        """Return the canonical prompt that renders to exactly this text, or `NotParsed`."""
-        parsed = self.template.parse(rendered)
-        command = self._find_command(parsed.unwrap()) if isinstance(parsed, Success) else None
-        return Failure(NotParsed(self.name, f"its system would hold {command.token!r}")) if command else parsed
-
-    def canonical(self, prompt: Prompt, /) -> Prompt:
-        """Return the prompt as `parse` reads it; a refused one stays."""
-        return prompt if self._find_command(prompt) else self.template.canonical(prompt)
-
-    def split(self, text: str, /) -> tuple[str | None, str]:
-        """Split a completion into (reasoning, answer)."""
-        return self.template.split(text)
-
-    def _find_command(self, prompt: Prompt) -> InjectedToken | None:
-        return None if prompt.system is None else find_token(self.name, Prompt("", prompt.system), self.commands)
-
+from distgen.formats.models.strict import StrictTemplate
+from distgen.formats.template import ChatTemplate
+from distgen.prompt import Prompt
 
 # HuggingFaceH4/zephyr-7b-alpha/beta, TinyLlama-1.1B-Chat, notus-7b.
 #     <|system|>\n{system}</s>\n<|user|>\n{user}</s>\n<|assistant|>\n{answer}</s>\n<|user|>\n{user}</s>\n<|assistant|>
@@ -86,7 +24,7 @@ class SmolLM3:
 # HuggingFaceH4/zephyr-7b-beta; its target output also agrees).
 zephyr: Final = ChatTemplate(
     "zephyr",
-    models=("zephyr-*-alpha", "zephyr-*-beta", "TinyLlama-*-Chat-v1.0", "notus-*-v1"),
+    models=("zephyr-*-alpha", "zephyr-*-beta", "TinyLlama-*-Chat-v1.0", "tinyllama", "notus-*-v1"),
     user_prefix="<|user|>\n",
     before_system="<|system|>\n",
     after_system="</s>\n<|user|>\n",
@@ -144,7 +82,12 @@ _THINKING: Final = (
 )
 
 
-def _smollm3(today: str) -> SmolLM3:
+def _find_command(name: str, prompt: Prompt) -> InjectedToken | None:
+    system = prompt.system or ""
+    return find_token(name, Prompt("", system), ("/no_think", "/think", "/system_override"))
+
+
+def _smollm3(today: str) -> StrictTemplate:
     metadata = f"## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: {today}\nReasoning Mode: /think"
     system = f"<|im_start|>system\n{metadata}\n\n## Custom Instructions\n\n"
     template = replace(
@@ -159,10 +102,10 @@ def _smollm3(today: str) -> SmolLM3:
         strip_system=str.rstrip,
         strip_assistant=strip_leading_newlines,
     )
-    return SmolLM3(template)
+    return StrictTemplate(template, _find_command)
 
 
-def _without_thinking(thinking: SmolLM3) -> SmolLM3:
+def _without_thinking(thinking: StrictTemplate) -> StrictTemplate:
     """Return SmolLM3's format with enable_thinking=False."""
     answer = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n"
     template = replace(
@@ -174,14 +117,14 @@ def _without_thinking(thinking: SmolLM3) -> SmolLM3:
         before_assistant=answer,
         generation_prompt=answer,
     )
-    return SmolLM3(template)
+    return StrictTemplate(template, _find_command)
 
 
 smollm3: Final = _smollm3("10 July 2025")
 smollm3_nothink: Final = _without_thinking(smollm3)
 
 
-def smollm3_with(*, today: date) -> SmolLM3:
+def smollm3_with(*, today: date) -> StrictTemplate:
     """SmolLM3's format with the date that its template prints; the registry's has 10 July 2025.
 
     >>> from datetime import date
@@ -191,7 +134,7 @@ def smollm3_with(*, today: date) -> SmolLM3:
     return _smollm3(f"{today.day:02} {MONTHS[today.month - 1]} {today.year}")
 
 
-def smollm3_nothink_with(*, today: date) -> SmolLM3:
+def smollm3_nothink_with(*, today: date) -> StrictTemplate:
     """The same without thinking.
 
     >>> from datetime import date

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import date
 from typing import Final
 
+from distgen.errors import InjectedToken
 from distgen.formats._months import MONTHS
+from distgen.formats.models.strict import StrictTemplate
 from distgen.formats.template import ChatTemplate
+from distgen.prompt import Prompt
 
 # Llama-2-*-chat.
 #     <s>[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{user} [/INST] {answer} </s><s>[INST] {user} [/INST]
@@ -53,7 +57,8 @@ llama3: Final = ChatTemplate(
 
 
 # Llama-3.1-*-Instruct, Llama-3.3-70B-Instruct; the template's own default for the date is 26 Jul 2024.
-# Source: ggml-org llama.cpp, models/templates/meta-llama-Llama-3.1-8B-Instruct.jinja (verbatim Hub template).
+# Source: ggml-org llama.cpp, models/templates/meta-llama-Llama-3.1-8B-Instruct.jinja (verbatim Hub template);
+# meta-llama-Llama-3.3-70B-Instruct.jinja renders the same.
 def _llama3_1(today: str) -> ChatTemplate:
     system = (
         f"<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: {today}\n\n"
@@ -67,6 +72,7 @@ def _llama3_1(today: str) -> ChatTemplate:
             "Meta-Llama-3.1-*-Instruct",
             "Llama-3.3",
             "Llama-3.3-*-Instruct",
+            "llama3.3",  # Ollama's name
         ),
         user_prefix=f"{system}<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
         before_system=system,
@@ -150,14 +156,52 @@ codellama_70b: Final = ChatTemplate(
     strip_assistant=str.strip,
 )
 
-# Llama-3.1-Nemotron-70B-Instruct, of NVIDIA. There is always a system turn.
-# Source: huggingface.js, packages/ollama-utils/src/chat-template-automap.ts (the GGUF chat template of nemotron:70b).
-llama3_1_nemotron: Final = replace(
-    llama3,
-    name="llama3.1-nemotron",
-    models=("Llama-3.1-Nemotron-*-Instruct", "nemotron:*"),
-    user_prefix=f"{llama3.before_system}{llama3.after_system}",
-)
+
+def _find_effort(name: str, prompt: Prompt) -> InjectedToken | None:
+    found = re.search("reasoning (?:strength|effort)", prompt.system or "", re.IGNORECASE)
+    return InjectedToken(name, found[0], "system", found.start()) if found else None
 
 
-FORMATS: Final = (llama2, llama3, llama3_1, llama3_2, llama4, codellama_70b, llama3_1_nemotron)
+# Muse-Glimmer-30B, with its default effort. A system text that speaks of the effort of reasoning is changed by the template, so
+# that it is refused. In the registry on 2026-08-10.
+#     <|begin_of_text|><|start|>system<|message|>{system}\n\nReasoning strength: high.\n\n# Valid recipients: "self", "user".
+#     <|eot|><|start|>user<|message|>{user}<|eot|><|start|>assistant to=user<|message|>{answer}<|eot|><|start|>user<|message|>
+#     {user}<|eot|><|start|>assistant
+# Source: ggml-org llama.cpp, models/templates/muse-glimmer.jinja; huggingface trl, trl/chat_templates/muse_glimmer.jinja
+# renders the same.
+def _muse_glimmer(today: str) -> StrictTemplate:
+    default = f"You are a helpful AI assistant.\nKnowledge cutoff: 2026-01-04.\nCurrent date: {today}."
+    user = "<|start|>user<|message|>"
+    after_system = f'\n\nReasoning strength: high.\n\n# Valid recipients: "self", "user".<|eot|>{user}'
+    template = ChatTemplate(
+        "muse-glimmer",
+        models=("Muse-Glimmer-*",),
+        bos="<|begin_of_text|>",
+        user_prefix=f"<|start|>system<|message|>{default}{after_system}",
+        before_system="<|start|>system<|message|>",
+        after_system=after_system,
+        before_assistant="<|eot|><|start|>assistant to=user<|message|>",
+        after_assistant=f"<|eot|>{user}",
+        generation_prompt="<|eot|><|start|>assistant",
+        stop=("<|eot|>",),
+        special_tokens=("<|begin_of_text|>", "<|start|>", "<|message|>", "<|eot|>", "<|eom|>"),
+    )
+    return StrictTemplate(template, _find_effort)
+
+
+muse_glimmer: Final = _muse_glimmer("2026-08-10")
+
+
+def muse_glimmer_with(*, today: date) -> StrictTemplate:
+    """Muse Glimmer's format with the date that its template prints where there is no system text.
+
+    The registry's has 2026-08-10.
+
+    >>> from datetime import date
+    >>> "Current date: 2026-01-05." in muse_glimmer_with(today=date(2026, 1, 5)).template.user_prefix
+    True
+    """
+    return _muse_glimmer(today.isoformat())
+
+
+FORMATS: Final = (llama2, llama3, llama3_1, llama3_2, llama4, codellama_70b, muse_glimmer)

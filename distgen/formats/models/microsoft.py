@@ -91,7 +91,8 @@ phi4: Final = ChatTemplate(
 )
 
 # Phi-4-reasoning, whose template renders no other system text than its own.
-# Source: huggingface.js, packages/ollama-utils/src/chat-template-automap.ts (the GGUF chat template of phi4-reasoning:14b).
+# Source: openvinotoolkit openvino.genai da1db86, tests/python_tests/data/tokenizer_configs.py (verbatim tokenizer_config
+# chat_template of microsoft/Phi-4-reasoning). No copy of that of -reasoning-plus was found.
 _PHI4_REASONING: Final = (
     "You are Phi, a language model trained by Microsoft to help users. Your role as an assistant involves"
     " thoroughly exploring questions through a systematic thinking process before providing the final "

@@ -5,7 +5,38 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from distgen.formats.models.strict import StrictTemplate, find_blank_system
 from distgen.formats.template import ChatTemplate
+
+# MiniMax-M1. A blank system text leaves the system turn out, so that it is refused.
+#     <begin_of_document><beginning_of_sentence>system ai_setting=assistant\n{system}<end_of_sentence>\n
+#     <beginning_of_sentence>user name=user\n{user}<end_of_sentence>\n<beginning_of_sentence>ai name=assistant\n{answer}
+#     <end_of_sentence>\n<beginning_of_sentence>user name=user\n{user}<end_of_sentence>\n<beginning_of_sentence>
+#     ai name=assistant\n
+# Source: ggml-org llama.cpp, models/templates/MiniMax-M1.jinja (verbatim Hub template).
+_M1_SYSTEM: Final = "<beginning_of_sentence>system ai_setting=assistant\n"
+_M1_USER: Final = "<beginning_of_sentence>user name=user\n"
+minimax_m1: Final = StrictTemplate(
+    ChatTemplate(
+        "minimax-m1",
+        models=("MiniMax-M1-40k", "MiniMax-M1-80k"),
+        bos="<begin_of_document>",
+        user_prefix=(
+            f"{_M1_SYSTEM}You are a helpful assistant created by Minimax based on MiniMax-M1 model.<end_of_sentence>\n{_M1_USER}"
+        ),
+        before_system=_M1_SYSTEM,
+        after_system=f"<end_of_sentence>\n{_M1_USER}",
+        before_assistant="<end_of_sentence>\n<beginning_of_sentence>ai name=assistant\n",
+        after_assistant=f"<end_of_sentence>\n{_M1_USER}",
+        generation_prompt="<end_of_sentence>\n<beginning_of_sentence>ai name=assistant\n",
+        stop=("<end_of_sentence>",),
+        special_tokens=("<begin_of_document>", "<beginning_of_sentence>", "<end_of_sentence>"),
+        strip_system=str.strip,
+        strip_user=str.strip,
+        strip_assistant=str.strip,
+    ),
+    find_blank_system,
+)
 
 # MiniMax-M2.
 #     ]~!b[]~b]system\n{system}[e~[\n]~b]user\n{user}[e~[\n]~b]ai\n{answer}[e~[\n]~b]user\n{user}[e~[\n]~b]ai\n<think>
@@ -68,4 +99,4 @@ minimax_m2_5: Final = replace(
 )
 
 
-FORMATS: Final = (minimax_m2, minimax_m3, minimax_m2_1, minimax_m2_5)
+FORMATS: Final = (minimax_m1, minimax_m2, minimax_m3, minimax_m2_1, minimax_m2_5)

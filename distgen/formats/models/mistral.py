@@ -57,6 +57,7 @@ mistral_v0_2_hf_sys: Final = replace(
 
 # Mistral-7B-Instruct-v0.3, Mixtral-8x22B, Codestral, Mistral-Large-2407 (system folded into LAST user).
 # Source: mistral-common 1.13.1, InstructTokenizerV3 .text (U+2581 decoded to space).
+# The Hub's own template of Mistral-7B-Instruct-v0.3 differs from it in empty texts and in white space around answers.
 mistral_v3: Final = replace(
     mistral_v0_2_hf,
     name="mistral-v3",

@@ -5,7 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from distgen.errors import InjectedToken
+from distgen.formats.injection import find_token
 from distgen.formats.models.chatml import chatml
+from distgen.formats.models.meta import llama3
+from distgen.formats.models.strict import StrictTemplate
+from distgen.formats.template import ChatTemplate
+from distgen.prompt import Exchange, Prompt
+
+# Llama-3.1-Nemotron-70B-Instruct. There is always a system turn.
+# Source: huggingface.js, packages/ollama-utils/src/chat-template-automap.ts (the GGUF chat template of nemotron:70b).
+llama3_1_nemotron: Final = replace(
+    llama3,
+    name="llama3.1-nemotron",
+    models=("Llama-3.1-Nemotron-*-Instruct", "nemotron:*"),
+    user_prefix=f"{llama3.before_system}{llama3.after_system}",
+)
 
 # Nemotron-3 and 3.5. There is always a system turn, and past answers follow an empty thought.
 # Source: ggml-org llama.cpp, models/templates/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16.jinja (verbatim Hub template); huggingface
@@ -30,7 +45,39 @@ nemotron3_nothink: Final = replace(
 )
 
 
+def _find_command(name: str, prompt: Prompt) -> InjectedToken | None:
+    history = tuple(Exchange(each.user, "") for each in prompt.history)
+    return find_token(name, replace(prompt, history=history), ("/think", "/no_think"))
+
+
+# NVIDIA-Nemotron-Nano-9B-v2, -12B-v2, which think. In system and user texts its template obeys two commands and takes them
+# out. There is always a system turn.
+#     <SPECIAL_10>System\n{system}\n\n<SPECIAL_11>User\n{user}\n<SPECIAL_11>Assistant\n{answer}\n<SPECIAL_12>\n
+#     <SPECIAL_11>User\n{user}\n<SPECIAL_11>Assistant\n<think>\n
+# Source: ggml-org llama.cpp, models/templates/NVIDIA-Nemotron-Nano-v2.jinja (verbatim Hub template).
+nemotron_nano_v2: Final = StrictTemplate(
+    ChatTemplate(
+        "nemotron-nano-v2",
+        models=("NVIDIA-Nemotron-Nano-*-v2",),
+        user_prefix="<SPECIAL_10>System\n\n\n<SPECIAL_11>User\n",
+        before_system="<SPECIAL_10>System\n",
+        after_system="\n\n<SPECIAL_11>User\n",
+        before_assistant="\n<SPECIAL_11>Assistant\n",
+        after_assistant="\n<SPECIAL_12>\n<SPECIAL_11>User\n",
+        generation_prompt="\n<SPECIAL_11>Assistant\n<think>\n",
+        stop=("<SPECIAL_12>",),
+        special_tokens=("<SPECIAL_10>", "<SPECIAL_11>", "<SPECIAL_12>", "<think>", "</think>"),
+        strip_system=str.strip,
+        strip_user=str.strip,
+        strip_assistant=str.strip,
+    ),
+    _find_command,
+)
+
+
 FORMATS: Final = (
+    llama3_1_nemotron,
+    nemotron_nano_v2,
     nemotron3,
     nemotron3_nothink,
 )

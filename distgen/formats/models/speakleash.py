@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from distgen.formats.models.internlm import chatml_bos
+from distgen.formats.models.chatml import chatml_bos
 
 # Bielik-11B-v3.
 # Source: ggml-org llama.cpp, models/templates/Bielik-11B-v3.0-Instruct.jinja (verbatim Hub template).

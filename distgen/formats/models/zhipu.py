@@ -28,6 +28,7 @@ class ChatGLM4:
     stop: tuple[str, ...]
     special_tokens: tuple[str, ...]
     models: tuple[str, ...]
+    generation_prompt: str
     bos: str = ""
 
     def __call__(self, prompt: Prompt, /) -> Result[str, FormatError]:
@@ -63,14 +64,14 @@ class ChatGLM4:
             if text:
                 yield Segment(f"<|{where.rpartition('.')[2]}|>\n", True)
                 yield Segment(text, False)
-        yield Segment("<|assistant|>\n", True)
+        yield Segment(self.generation_prompt, True)
 
     def _render(self, prompt: Prompt) -> str:
         return "".join(part.text for part in self._parts(prompt))
 
     def _read(self, rendered: str) -> Prompt:
         """Return the prompt of a rendering; of any other text, some prompt."""
-        _, *turns = _ROLE.split(rendered.removeprefix(_PREFIX).removesuffix("<|assistant|>\n"))
+        _, *turns = _ROLE.split(rendered.removeprefix(_PREFIX).removesuffix(self.generation_prompt))
         system: str | None = None
         asked, history = "", list[Exchange]()
         for role, text in zip(turns[::2], turns[1::2], strict=True):
@@ -105,13 +106,20 @@ chatglm3: Final = ChatTemplate(
 # glm-4-9b-chat: a turn whose text is empty is not written at all.
 #     [gMASK]<sop><|system|>\n{system}<|user|>\n{user}<|assistant|>\n{answer}<|user|>\n{user}<|assistant|>\n
 # Source: ggml-org llama.cpp, tests/test-chat-template.cpp (verbatim tokenizer_config chat_template of
-# THUDM/glm-4-9b-chat; its expected output also agrees). Its first revision ended in "<|assistant|>".
+# THUDM/glm-4-9b-chat; its expected output also agrees).
 chatglm4: Final = ChatGLM4(
     "chatglm4",
     stop=("<|endoftext|>", "<|user|>", "<|observation|>"),
     special_tokens=("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"),
     models=("glm-4-*-chat",),
+    generation_prompt="<|assistant|>\n",
 )
+
+# The same of another revision, without a line break at the end.
+# Source: openvinotoolkit openvino.genai da1db86, tests/python_tests/data/tokenizer_configs.py (verbatim tokenizer_config
+# chat_template of THUDM/glm-4-9b-chat); huggingface.js, packages/ollama-utils/src/chat-template-automap.ts (the GGUF chat
+# template of glm4:9b) renders the same.
+glm4: Final = replace(chatglm4, name="glm4", generation_prompt="<|assistant|>")
 
 # GLM-4.5/4.6 (thinking allowed).
 #     [gMASK]<sop><|system|>\n{system}<|user|>\n{user}<|assistant|>\n<think></think>\n{answer}<|user|>\n{user}
@@ -134,7 +142,8 @@ glm4_6: Final = ChatTemplate(
 
 # GLM-4.7 and GLM-5.1, which think. No line breaks.
 # Source: ggml-org llama.cpp, models/templates/GLM-4.7-Flash.jinja (verbatim Hub template); huggingface.js,
-# packages/jinja/test/e2e.test.js (verbatim chat_template of zai-org/GLM-5.1) renders the same.
+# packages/jinja/test/e2e.test.js (verbatim chat_template of zai-org/GLM-5.1) renders the same. For GLM-4.7 and GLM-5 no
+# copy was found: ms-swift 4.6.0, swift/model/models/glm.py, gives them the template of GLM-4.7-Flash.
 glm4_7: Final = replace(
     glm4_6,
     name="glm4.7",
@@ -157,4 +166,4 @@ glm4_7_nothink: Final = replace(
 )
 
 
-FORMATS: Final = (chatglm3, chatglm4, glm4_6, glm4_7, glm4_7_nothink)
+FORMATS: Final = (chatglm3, chatglm4, glm4, glm4_6, glm4_7, glm4_7_nothink)
