@@ -41,7 +41,7 @@ def lookup(name: str) -> Result[AnyFormat, UnknownFormat]:
     """Return the format of that name or of that model, or the names that may be meant.
 
     Case, "-" and "_" do not matter in a name of a format, nor its maker ("x/zephyr"). A name of a model may have a maker
-    and a packaging ("unsloth/...", "...-GGUF"), or be one of Ollama ("llama3.1:8b"). If a model has several formats, such
+    and a packaging ("unsloth/...", "Qwen_...", "...-GGUF"), or be one of Ollama ("llama3.1:8b"). If a model has several formats, such
     as one for each revision, the error names them all.
 
     >>> lookup("chatml").map(lambda found: found.name)
@@ -54,7 +54,8 @@ def lookup(name: str) -> Result[AnyFormat, UnknownFormat]:
     exact = FORMATS.get(name)
     if exact is not None:
         return Success(exact)
-    names = _candidates(name[-_MAX_NAME:].rpartition("/")[2].lower().replace("_", "-"))
+    base = name[-_MAX_NAME:].rpartition("/")[2].lower()
+    names = (*_candidates(base), *_candidates(base.partition("_")[2]))  # "Qwen_Qwen3-8B-GGUF"
     found = [format for format in FORMATS.values() if any(_has_name(format, each) for each in names)]
     if len(found) == 1:
         return Success(found[0])
@@ -82,7 +83,7 @@ def _candidates(name: str) -> tuple[str, ...]:
     >>> _candidates("qwen3-8b-ud-q4-k-xl.gguf"), _candidates("gemma3:4b-it-qat"), _candidates("llama3.1:8b-text")
     (('qwen3-8b',), ('gemma3', 'gemma3:4b-it', 'gemma3-4b-it'), ('llama3.1:8b-text', 'llama3.1-8b-text'))
     """
-    package, colon, tag = name.partition(":")
+    package, colon, tag = name.replace("_", "-").partition(":")
     model = _PACKAGING.sub("", package)
     if not colon:
         return (model,)

@@ -93,6 +93,7 @@ from distgen.formats import FORMATS, lookup
         ("unsloth/gemma-3-4b-it-GGUF", "gemma3"),
         ("bartowski/Meta-Llama-3.1-8B-Instruct-GGUF", "llama3.1"),
         ("Qwen3-8B-UD-Q4_K_XL.gguf", "qwen3"),
+        ("bartowski/Qwen_Qwen3-8B-GGUF", "qwen3"),
         ("RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w4a16", "llama3.1"),
         ("RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic", "llama3.1"),
         ("Qwen/Qwen3-32B-AWQ", "qwen3"),

@@ -9,11 +9,10 @@ from typing import Final
 from distgen.errors import InjectedToken
 from distgen.formats._months import MONTHS
 from distgen.formats.injection import find_token
-from distgen.formats.template import strip_leading_newlines
 from distgen.formats.models.chatml import chatml
 from distgen.formats.models.microsoft import phi3_mini
 from distgen.formats.models.strict import StrictTemplate
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, strip_leading_newlines
 from distgen.prompt import Prompt
 
 # HuggingFaceH4/zephyr-7b-alpha/beta, TinyLlama-1.1B-Chat, notus-7b.
