@@ -47,7 +47,8 @@ def write_batch(options: Options) -> int:
             print(f"distgen: wrote {path}", file=sys.stderr)
     if not number:
         raise UsageError("no row has a request; `distgen render` says why.")
-    again = f"distgen batch read {options.input} RESULTS.jsonl -o ANSWERS.jsonl --requests {first}"
+    to = f"{options.unanswered_in} --resume" if options.unanswered_in else "ANSWERS.jsonl"
+    again = f"distgen batch read {options.input} RESULTS.jsonl --requests {first} -o {to}"
     print(f"distgen: once the service has answered: {again}", file=sys.stderr)
     return OK
 
