@@ -36,7 +36,7 @@ Fields: TypeAlias = Mapping[str, object]
 Mode: TypeAlias = Literal["new", "resume", "overwrite"]
 """The treatment of a file that has answered rows: refuse it, keep them and ask the rest, or start anew.
 
-"overwrite" renames a file that is there to `<path>.bak`.
+"overwrite" renames a file that has answered rows to `<path>.bak`.
 """
 
 JournalReason: TypeAlias = Literal[
@@ -273,11 +273,9 @@ def _open(
                 _check(path, mode, {}, now)
             sidecar.touch()
             lock = files.enter_context(sidecar.open("r+b", buffering=0))
-            try:
-                _lock(lock)
-            except (BlockingIOError, PermissionError):
-                raise _Refused("in_use", f"another run writes {path}; wait until it ends, or {_ELSE}") from None
-            if mode == "overwrite" and path.exists():
+            if not _lock(lock):
+                raise _Refused("in_use", f"another run writes {path}; wait until it ends, or {_ELSE}")
+            if mode == "overwrite" and path.exists() and _has_answers(path, decode):
                 os.replace(path, f"{path}.bak")
             writer = files.enter_context(path.open("ab", buffering=0))
             reader = files.enter_context(path.open("rb"))
@@ -291,6 +289,14 @@ def _open(
             writer.truncate(file.size)
             _write_sidecar(lock, now, past if now_params in past[-1:] else [*past, now_params])
         yield file, past
+
+
+def _has_answers(path: Path, decode: Decode[_In]) -> bool:
+    try:
+        with path.open("rb") as lines:
+            return any(_parse(line, decode)[2] for line in lines)
+    except Exception:  # a file of someone else
+        return True
 
 
 def _scan(file: _File[_In]) -> None:
@@ -331,13 +337,13 @@ def _ask(
     """Yield each row, its input and its answer, as they are answered."""
     asked: dict[int, tuple[int, _In]] = {}  # by index, as `as_completed` counts its inputs
 
-    def missing() -> Iterator[_In]:
+    def pending() -> Iterator[_In]:
         for index, (row, value) in enumerate(_missing(file, inputs)):
             asked[index] = row, value
             yield value
 
     with ExitStack() as stack:
-        answers = llm.as_completed(missing(), num_generations)
+        answers = llm.as_completed(pending(), num_generations)
         stack.callback(getattr(answers, "close", lambda: None))  # a Stream or a generator
         for index, answer in answers:
             row, value = asked.pop(index)
@@ -401,16 +407,19 @@ def _write_sidecar(file: BinaryIO, settings: Fields, params: list[object]) -> No
     os.fsync(file.fileno())
 
 
-if sys.platform == "win32":
-    import msvcrt
+def _lock(file: BinaryIO) -> bool:
+    """Return False if another process has locked the file."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
 
-    def _lock(file: BinaryIO) -> None:
-        file.seek(2**30)  # a locked byte cannot be read; this one does not exist
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        file.seek(0)
+            file.seek(2**30)  # a locked byte cannot be read; this one does not exist
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            file.seek(0)
+        else:
+            import fcntl
 
-else:
-    import fcntl
-
-    def _lock(file: BinaryIO) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True

@@ -283,6 +283,17 @@ def test_overwriting_deletes_the_rows(path: Path) -> None:
     ]
 
 
+def test_overwriting_keeps_answered_rows_and_foreign_files_as_a_backup(path: Path) -> None:
+    backup = path.with_name("out.jsonl.bak")
+    path.write_text("mine\n")
+    record(path, "abc", "overwrite", llm=answering(lambda _: ""))
+    assert backup.read_text() == "mine\n"
+    record(path, "abc", "overwrite")
+    assert backup.read_text() == "mine\n"  # a try that answered nothing is no backup
+    record(path, "x", "overwrite")
+    assert [word for _, word, _ in rows_of(backup)] == ["a", "b", "c"]
+
+
 def test_rows_without_a_text_stay_until_they_are_answered(path: Path) -> None:
     record(path, "ab", llm=answering(lambda _: ""))
     events = run(answering(upper), "ab", path, encode, decode, "resume")

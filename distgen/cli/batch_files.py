@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, tee
 from pathlib import Path
-from typing import Final, Generic, TypeVar, final
+from typing import Final, Generic, TypeAlias, TypeVar, final
 
 from returns.result import Failure
 
@@ -19,6 +19,7 @@ from distgen.cli.run import OK, Asks, ServerLLM, run, settings_of, usage_errors,
 from distgen.llm import RowResult
 
 _P = TypeVar("_P")
+_Row: TypeAlias = RowResult[str]
 
 _GAP: Final = BadRow("invalid_row", "it is answered already")
 _STORED: Final = (
@@ -46,7 +47,8 @@ def write_batch(options: Options) -> int:
             print(f"distgen: wrote {path}", file=sys.stderr)
     if not number:
         raise UsageError("no row has a request; `distgen render` says why.")
-    again = f"distgen batch read {options.input} RESULTS.jsonl -o ANSWERS.jsonl --requests {first}"
+    to = f"{options.unanswered_in} --resume" if options.unanswered_in else "ANSWERS.jsonl"
+    again = f"distgen batch read {options.input} RESULTS.jsonl --requests {first} -o {to}"
     print(f"distgen: once the service has answered: {again}", file=sys.stderr)
     return OK
 
@@ -98,19 +100,15 @@ class _Answers(Generic[_P]):
     llm: ServerLLM[_P]
     options: Options
 
-    def generate(
-        self, inputs: Iterable[Record], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
-    ) -> Sequence[RowResult[str]]:
+    def generate(self, inputs: Iterable[Record], num_generations: int = 1, on_progress: object = None) -> list[_Row]:
         return [*self.stream(inputs, num_generations)]
 
     def as_completed(
-        self, inputs: Iterable[Record], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
-    ) -> Iterator[tuple[int, RowResult[str]]]:
+        self, inputs: Iterable[Record], num_generations: int = 1, on_progress: object = None
+    ) -> Iterator[tuple[int, _Row]]:
         return enumerate(self.stream(inputs, num_generations))
 
-    def stream(
-        self, inputs: Iterable[Record], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
-    ) -> Iterator[RowResult[str]]:
+    def stream(self, inputs: Iterable[Record], num_generations: int = 1, on_progress: object = None) -> Iterator[_Row]:
         records, kept = tee(_fill_gaps(inputs))
         takes_n = not self.options.no_n
         answers = batch.read(self.llm, records, _open_all(self.options.results), num_generations, takes_n=takes_n)

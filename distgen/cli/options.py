@@ -219,6 +219,7 @@ _FLAGS: Final = {
     "status 404": "--model, --base-url",
     "status 429": "--concurrency",
     "unknown_format": "`distgen formats`",
+    "no_line": "`batch write --unanswered-in`",
     "exists": "--resume, --overwrite, --output",
 }
 

@@ -89,7 +89,7 @@ def test_the_requests_are_split_and_their_files_are_named(server: Server, capsys
     assert [len(rows_of(name)) for name in names] == [3, 3, 1]
     said = capsys.readouterr().err
     assert [f"distgen: wrote {name}\n" in said for name in names] == [True] * 3
-    command = "distgen batch read rows.jsonl RESULTS.jsonl -o ANSWERS.jsonl --requests requests.jsonl"
+    command = "distgen batch read rows.jsonl RESULTS.jsonl --requests requests.jsonl -o ANSWERS.jsonl"
     assert said.endswith(f"{command}\n")
     serve(server, *names)
     assert read() == 0
@@ -126,6 +126,7 @@ def test_rows_that_failed_go_into_a_next_batch(server: Server, capsys: pytest.Ca
     failed = [row["user"] for row in rows_of() if row["error"] == "no_line"]
     assert write("--unanswered-in", "answers.jsonl", output="next.jsonl") == 0
     assert [row["body"]["messages"][0]["content"] for row in rows_of("next.jsonl")] == failed
+    assert capsys.readouterr().err.endswith("--requests next.jsonl -o answers.jsonl --resume\n")
     serve(server, "next.jsonl")
     assert read("--resume", "--requests", "next.jsonl") == 0
     assert texts(rows_of()) == [[f"u{number}"] for number in range(9)]
