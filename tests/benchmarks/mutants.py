@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.mutants --number 300 --seed 1 --jobs 2 --only distgen/llm.py distgen/formats
 
-Each mutant is tried in a copy of the project: by the fast tests of its module, and if they all pass, by the slow ones. The
-seed, each survivor as a diff, and the share that was killed are printed; exits with 1 if less than 95 % were killed. A mutant
-that changes no result survives rightly: read the survivors.
+Each mutant is tried in a copy of the project by the fast tests of its module, and with --slow by the slow tests, if it has
+survived. The seed, each survivor as a diff, and the share that was killed are printed; exits with 1 if less than 95 % were
+killed. A mutant that changes no result survives rightly: read the survivors.
 """
 
 from __future__ import annotations
@@ -113,13 +113,13 @@ def mutate(node: ast.AST) -> None:
             pass
 
 
-def is_killed(mutant: Mutant, copy: Path) -> bool:
+def is_killed(mutant: Mutant, copy: Path, markers: list[str]) -> bool:
     """Run the tests of the module in a copy of the project that has the mutant."""
     path = copy / mutant.path
     before = path.read_text("utf-8")
     path.write_text(mutant.source, "utf-8")
     try:
-        return any(fails(tests_of(mutant.path), marker, copy) for marker in ("not slow", "slow"))
+        return any(fails(tests_of(mutant.path), marker, copy) for marker in markers)
     finally:
         path.write_text(before, "utf-8")
 
@@ -152,7 +152,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=["distgen/"], help="prefixes of the paths of modules")
+    parser.add_argument("--slow", action="store_true", help="try the survivors by the slow tests too")
     options = parser.parse_args()
+    markers = ["not slow", "slow"] if options.slow else ["not slow"]
     paths = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "distgen").rglob("*.py"))]
     mutants = [
         one for path in paths if tests_of(path) and path.startswith(tuple(options.only)) for one in mutants_of(path)
@@ -164,7 +166,7 @@ def main() -> int:
     def survives(mutant: Mutant) -> bool:
         copy = copies.get()
         try:
-            return not is_killed(mutant, copy)
+            return not is_killed(mutant, copy, markers)
         finally:
             copies.put(copy)
 
@@ -173,9 +175,9 @@ def main() -> int:
             copies.put(shutil.copytree(ROOT, Path(folder, str(job)), ignore=shutil.ignore_patterns(".git", ".*_cache")))
         survivors = 0
         for mutant, survived in zip(drawn, pool.map(survives, drawn), strict=True):
-            if survived:
-                survivors += 1
-                print(f"\nsurvived: {mutant.path}:{mutant.line}\n{diff(mutant)}", flush=True)
+            survivors += survived
+            shown = f"survived, {diff(mutant)}" if survived else "killed"
+            print(f"{mutant.path}:{mutant.line} {shown}", flush=True)
     killed = 1 - survivors / len(drawn)
     print(f"\nkilled {killed:.1%} (bound {BOUND:.0%})")
     return int(killed < BOUND)

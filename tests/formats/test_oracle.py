@@ -363,6 +363,7 @@ def test_the_written_templates_render_the_oracle() -> None:
 
 @pytest.mark.parametrize("name", [name for name in TEXTS if name != "default"])
 @pytest.mark.slow
+@pytest.mark.no_cover
 def test_the_registry_renders_as_the_template_does(name: str) -> None:
     format, answered = TEXTS[name], Counter[bool]()
 
