@@ -175,10 +175,8 @@ def _read_error(value: object) -> RequestFailed | None:
     if not is_object(value) or not any(value.values()):
         return None
     message = next((value[key] for key in ("message", "detail", "msg", "error") if value.get(key)), "")
-    code = next(
-        (str(value[key]) for key in ("code", "type") if isinstance(value.get(key), str | int) and value[key]), None
-    )
-    return RequestFailed("error_object", message if isinstance(message, str) else repr(message), code=code)
+    codes = [str(value[key]) for key in ("code", "type") if isinstance(value.get(key), str | int) and value[key]]
+    return RequestFailed("error_object", str(message), code=codes[0] if codes else None)
 
 
 def _read_error_status(status: int, root: object) -> RequestFailed:

@@ -436,7 +436,7 @@ def test_a_header_that_cannot_be_sent_is_a_reason(server: Server) -> None:
         ({"api_key": "sk 1"}, "strip"),
         ({"base_url": "ftp://127.0.0.1"}, "no base URL"),
         ({"base_url": "http://[::1/v1"}, "no base URL"),
-        ({"base_url": "http://user:pass@host/v1"}, "holds a user name"),
+        ({"base_url": "http://user:pass@host/v1"}, "without a user name"),
         ({"params": {"temprature": 1}}, "did you mean 'temperature'"),
         ({"params": {"zzz": 1}}, "extra_body"),
         ({"params": {"seed": {1}}}, "no JSON value"),
