@@ -57,10 +57,7 @@ def _call_each(fn: Callable[[P], str | Completion], prompts: Sequence[P], num_ge
                 rows[-1] = Failure(Raised.of(error, completions=tuple(completions)))
                 break
             if is_async(answer):
-                raise TypeError(
-                    "the function is async, and `each` calls a plain one; "
-                    "write the backend itself as `async def backend(prompts, num_generations)`, for Asyncio"
-                )
+                raise TypeError("the function is async: write `async def backend(prompts, num_generations)` instead")
             completions.append(Completion(answer) if isinstance(answer, str) else answer)
     return rows
 

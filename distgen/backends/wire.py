@@ -371,7 +371,7 @@ def _reset(name: str, headers: Mapping[str, str], now: float) -> float | None:
     remaining, seconds = headers.get(name.replace("reset", "remaining"), "0"), _duration(headers[name])
     if seconds is None or _duration(remaining) != 0:
         return None
-    return seconds if seconds < _EPOCH else max(0.0, seconds - now)
+    return seconds if seconds < 1e9 else max(0.0, seconds - now)  # a time that long is a date
 
 
 def _duration(text: str) -> float | None:
@@ -382,6 +382,5 @@ def _duration(text: str) -> float | None:
     return sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
 
 
-_EPOCH: Final = 1e9  # seconds; a time that is longer is a date
 _DURATION: Final = re.compile(r"(\d{1,15}(?:\.\d{0,15})?)\s?(ms|s|m|h|d|$)", re.ASCII)
 _UNITS: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600, "d": 86400}

@@ -129,6 +129,9 @@ def test_the_waits_of_a_run_end_and_it_begins_no_more(is_stop: bool) -> None:
         number = limiter.run
         await fill(limiter, 1)
         waits = [asyncio.ensure_future(limiter.enter(number, delay)) for delay in (0.0, 1000.0)]
+        cancelled = asyncio.ensure_future(limiter.enter(number, 1000.0))
+        await asyncio.sleep(0)
+        cancelled.cancel()
         await asyncio.sleep(0)
         stop.set() if is_stop else limiter.end_run()
         assert [await wait for wait in waits] == [0, 0]

@@ -433,6 +433,7 @@ def test_a_header_that_cannot_be_sent_is_a_reason(server: Server) -> None:
         ({"model": ""}, "model is empty"),
         ({"timeout": 0}, "positive number of seconds"),
         ({"max_connections": 0}, "at least 1"),
+        ({"proxy": "127.0.0.1:3128"}, "begins with http"),
         ({"api_key": "sk 1"}, "strip"),
         ({"base_url": "ftp://127.0.0.1"}, "no base URL"),
         ({"base_url": "http://[::1/v1"}, "no base URL"),
