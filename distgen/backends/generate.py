@@ -46,23 +46,20 @@ def each(fn: Callable[[P], str | Completion]) -> Generate[P, Batch]:
 
 
 def _call_each(fn: Callable[[P], str | Completion], prompts: Sequence[P], num_generations: int) -> Batch:
-    return [_call_one(fn, prompt, num_generations) for prompt in prompts]
-
-
-def _call_one(fn: Callable[[P], str | Completion], prompt: P, num_generations: int) -> Row:
-    completions: list[Completion] = []
-    for _ in range(num_generations):
-        try:
-            answer = fn(prompt)
-        except Exception as error:
-            return Failure(Raised.of(error, completions=tuple(completions)))
-        if is_async(answer):
-            raise TypeError(
-                "the function is async, and `each` calls a plain one; "
-                "write the backend itself as `async def backend(prompts, num_generations)`, for Asyncio"
-            )
-        completions.append(Completion(answer) if isinstance(answer, str) else answer)
-    return completions
+    rows: list[Row] = []
+    for prompt in prompts:
+        completions: list[Completion] = []
+        rows.append(completions)
+        for _ in range(num_generations):
+            try:
+                answer = fn(prompt)
+            except Exception as error:
+                rows[-1] = Failure(Raised.of(error, completions=tuple(completions)))
+                break
+            if is_async(answer):
+                raise TypeError("the function is async: write `async def backend(prompts, num_generations)` instead")
+            completions.append(Completion(answer) if isinstance(answer, str) else answer)
+    return rows
 
 
 def is_async(answer: object) -> bool:

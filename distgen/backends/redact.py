@@ -10,7 +10,7 @@ _CREDENTIAL_NAMES: Final = ("auth", "key", "token", "secret", "cookie", "passwor
 
 
 class Secrets(NamedTuple):
-    """What must not be shown. `lines` are all secrets, `words` those that a model's text may not hold either."""
+    """Texts that must not be shown: `lines` are all of them, `words` those that a model's text may not hold either."""
 
     lines: str = ""
     words: tuple[str, ...] = ()

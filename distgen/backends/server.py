@@ -261,14 +261,12 @@ def _read_key(api_key: str | None) -> str:
 
 def _split_url(base_url: str, path: str) -> tuple[str, str]:
     """Return the URL without its query string, and the query string with its question mark."""
-    if "@" in base_url:  # not shown: a password may stand before it
-        raise ValueError("base_url holds a user name; leave it out, and give the key as api_key=....")
     base, mark, query = base_url.partition("?")
     try:
         parts = urlsplit(base_url)
         is_good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         is_good = False
-    if not is_good or any(character <= " " or character == "#" for character in base_url):
-        raise ValueError(f"base_url={base!r} is no base URL; it looks like 'http://127.0.0.1:8000/v1'.")
+    if not is_good or any(character <= " " or character in "@#" for character in base_url):
+        raise ValueError("base_url is no base URL such as 'http://127.0.0.1:8000/v1', without a user name.")
     return base.rstrip("/") + path, mark + query

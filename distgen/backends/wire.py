@@ -175,10 +175,8 @@ def _read_error(value: object) -> RequestFailed | None:
     if not is_object(value) or not any(value.values()):
         return None
     message = next((value[key] for key in ("message", "detail", "msg", "error") if value.get(key)), "")
-    code = next(
-        (str(value[key]) for key in ("code", "type") if isinstance(value.get(key), str | int) and value[key]), None
-    )
-    return RequestFailed("error_object", message if isinstance(message, str) else repr(message), code=code)
+    codes = [str(value[key]) for key in ("code", "type") if isinstance(value.get(key), str | int) and value[key]]
+    return RequestFailed("error_object", str(message), code=codes[0] if codes else None)
 
 
 def _read_error_status(status: int, root: object) -> RequestFailed:
@@ -373,7 +371,7 @@ def _reset(name: str, headers: Mapping[str, str], now: float) -> float | None:
     remaining, seconds = headers.get(name.replace("reset", "remaining"), "0"), _duration(headers[name])
     if seconds is None or _duration(remaining) != 0:
         return None
-    return seconds if seconds < _EPOCH else max(0.0, seconds - now)
+    return seconds if seconds < 1e9 else max(0.0, seconds - now)  # a time that long is a date
 
 
 def _duration(text: str) -> float | None:
@@ -384,6 +382,5 @@ def _duration(text: str) -> float | None:
     return sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
 
 
-_EPOCH: Final = 1e9  # seconds; a time that is longer is a date
 _DURATION: Final = re.compile(r"(\d{1,15}(?:\.\d{0,15})?)\s?(ms|s|m|h|d|$)", re.ASCII)
 _UNITS: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600, "d": 86400}

@@ -133,7 +133,7 @@ def test_all_else_is_kept() -> None:
 
 
 def test_reasoning_in_two_places_is_kept_twice() -> None:
-    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "one"}]}, {"type": "text", "text": "4"}]
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "one"}]}, {"type": "text", "text": "4"}, 5]
     (completion,) = read({"choices": [{"message": {"content": parts, "reasoning": "two"}}]})
     assert (completion.text, completion.reasoning, completion.extra) == (
         "4",

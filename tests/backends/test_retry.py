@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import pytest
 
-from distgen.backends.limiter import Limiter
 from distgen.backends.retry import Fault, Outcome, Retry, fault_of
 from distgen.backends.wire import retry_hint
 from distgen.errors import RequestFailed
@@ -20,6 +18,7 @@ DECISIONS: dict[str, tuple[Retry, Sequence[Outcome], Outcome, float, float | Non
     "the fifth is the last wait": (Retry(), [Outcome("transient")] * 4, Outcome("overload"), 9, 0.5),
     "no seventh request": (Retry(), [Outcome("transient")] * 5, Outcome("overload"), 9, None),
     "a hint": (Retry(), [], Outcome("rate_limit", 7.3), 0, 7.3),
+    "a hint of no wait": (Retry(), [RATE], Outcome("rate_limit", 0.0), 1, 1.0),
     "a hint beyond the longest wait": (Retry(longest_wait=10), [], Outcome("rate_limit", 3600), 0, 10),
     "rate limits are no attempts": (Retry(attempts=2), [RATE] * 9, RATE, 20, 16),
     "patience ends a wait early": (Retry(), [RATE] * 9, RATE, 80, 10),
@@ -101,16 +100,3 @@ HINTS: dict[str, tuple[dict[str, str], str, float | None]] = {
 def test_the_hints(name: str) -> None:
     headers, message, seconds = HINTS[name]
     assert retry_hint(headers, message, now=100) == seconds
-
-
-def test_a_waiting_request_that_is_cancelled_takes_no_place() -> None:
-    async def ask() -> int:
-        limiter = Limiter(1)
-        assert await limiter.enter(limiter.run)
-        first, second = (asyncio.ensure_future(limiter.enter(limiter.run)) for _ in range(2))
-        await asyncio.sleep(0)
-        first.cancel()
-        limiter.leave()
-        return await second
-
-    assert asyncio.run(ask())

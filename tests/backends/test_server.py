@@ -25,12 +25,12 @@ from distgen.backends.retry import Retry
 from distgen.backends.server import Completions, blocking, chat, completions
 from distgen.completion import Completion, Usage
 from distgen.errors import FormatError, NoText, ParseFailed, RequestFailed
-from distgen.executors import Asyncio, Call, CallResult, Threads
+from distgen.executors import Asyncio, Call, CallResult, Executor, Pool, Processes, Threads
 from distgen.formats import openai
-from distgen.llm import LLM, single
+from distgen.llm import LLM, RowResult, single
 from distgen.prompt import Prompt
 from distgen.task import Task
-from tests.support.faults import BROKEN, ECHOES, KEY, LONG, LONG_HEADS, NO_HTTP, SLOW
+from tests.support.faults import BROKEN, ECHOES, FAULTS, KEY, LONG, LONG_HEADS, NO_HTTP, SLOW
 from tests.support.servers import Act, Server, response, serving, text_body
 
 ONCE = Retry(attempts=1)
@@ -62,7 +62,7 @@ def shown(row: Row) -> list[str] | str:
     return [completion.text for completion in row]
 
 
-def failure(row: Row) -> RequestFailed:
+def failure(row: Row | RowResult[object]) -> RequestFailed:
     assert isinstance(row, Failure)
     error = row.failure()
     assert isinstance(error, RequestFailed)
@@ -433,10 +433,11 @@ def test_a_header_that_cannot_be_sent_is_a_reason(server: Server) -> None:
         ({"model": ""}, "model is empty"),
         ({"timeout": 0}, "positive number of seconds"),
         ({"max_connections": 0}, "at least 1"),
+        ({"proxy": "127.0.0.1:3128"}, "begins with http"),
         ({"api_key": "sk 1"}, "strip"),
         ({"base_url": "ftp://127.0.0.1"}, "no base URL"),
         ({"base_url": "http://[::1/v1"}, "no base URL"),
-        ({"base_url": "http://user:pass@host/v1"}, "holds a user name"),
+        ({"base_url": "http://user:pass@host/v1"}, "without a user name"),
         ({"params": {"temprature": 1}}, "did you mean 'temperature'"),
         ({"params": {"zzz": 1}}, "extra_body"),
         ({"params": {"seed": {1}}}, "no JSON value"),
@@ -516,20 +517,34 @@ def answer_in_process(url: str, word: str) -> list[str] | str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["spawn", "fork"])
-def test_processes_have_loops_of_their_own(server: Server, method: str) -> None:
+def test_a_forked_process_has_a_loop_of_its_own(server: Server) -> None:
     server.script(to={"b": [FAILED]})
     assert answer_in_process(server.url, "here") == ["here"]
-    with ProcessPoolExecutor(2, get_context(method)) as pool:
+    with ProcessPoolExecutor(2, get_context("fork")) as pool:
         rows = list(pool.map(answer_in_process, [server.url] * 3, "abc"))
     assert rows == [["a"], "status", ["c"]]
 
 
 @pytest.mark.slow
-def test_a_dask_worker_answers(server: Server, dask: Any) -> None:
-    server.script(to={"b": [FAILED]})
-    futures = dask.map(answer_in_process, [server.url] * 3, list("abc"), pure=False)
-    assert dask.gather(futures) == [["a"], "status", ["c"]]
+@pytest.mark.parametrize("executor", [Threads(8), Processes(2)], ids=["threads", "processes"])
+def test_every_fault_has_its_reason_through_blocking(server: Server, executor: Executor[Batch]) -> None:
+    assert reasons_of_faults(server, executor) == {name: reason for name, (_, reason) in FAULTS.items()}
+
+
+@pytest.mark.slow
+def test_every_fault_has_its_reason_on_dask(server: Server, dask: Any) -> None:
+    if dask is None:
+        pytest.skip("needs Dask: pip install dask distributed")
+    reasons = reasons_of_faults(server, Pool(dask.get_executor, 8))
+    assert reasons == {name: reason for name, (_, reason) in FAULTS.items()}
+
+
+def reasons_of_faults(server: Server, executor: Executor[Batch]) -> dict[str, str]:
+    server.script(to={name: [act] for name, (act, _) in FAULTS.items()})
+    backend = blocking(completions(server.url, model="m", retry=ONCE, timeout=3))
+    rows = LLM(Task(Prompt, parse_text), render_user, backend, executor).generate([*FAULTS, "answered"])
+    assert single(rows.pop()) == Success("answered")
+    return {name: failure(row).reason for name, row in zip(FAULTS, rows, strict=True)}
 
 
 def test_the_background_loop_leaves_nothing_open(server: Server) -> None:
@@ -549,37 +564,29 @@ def test_the_background_loop_leaves_nothing_open(server: Server) -> None:
 @pytest.mark.slow
 def test_a_server_that_is_killed_and_back_costs_no_row() -> None:
     words = [f"row {number}" for number in range(10_000)]
-    with serving() as first:
+    with serving() as first, ThreadPoolExecutor(1) as pool:
         first.script()
         backend = completions(first.url, model="m", max_connections=64)
-
-        async def main() -> Batch:
-            rows = asyncio.ensure_future(backend(words, 1))
-            while first.done() < 2_000:
-                await asyncio.sleep(0.01)
-            first.process.kill()
-            await asyncio.to_thread(first.process.wait)
-            await asyncio.sleep(2)
-            with serving(first.port):
-                return await rows
-
-        assert [shown(row) for row in asyncio.run(main())] == [[word] for word in words]
+        llm = LLM(Task(Prompt, parse_text), render_user, backend, Asyncio(64))
+        rows = pool.submit(llm.generate, words)
+        while first.done() < 2_000:
+            time.sleep(0.1)
+        first.process.kill()
+        first.process.wait()
+        time.sleep(2)
+        with serving(first.port) as second:
+            assert [single(row) for row in rows.result()] == [Success(word) for word in words]
+            assert second.done() > 1_000
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("hint", [{}, {"Retry-After": "1"}], ids=["no hint", "Retry-After"])
 @pytest.mark.parametrize("places", [5, 20])
-def test_a_server_of_few_places_loses_no_row(server: Server, places: int) -> None:
-    server.script(delay=0.05, places=places)
+def test_a_server_of_few_places_loses_no_row_and_rejects_few(
+    server: Server, places: int, hint: Mapping[str, str]
+) -> None:
+    server.script(delay=0.05, places=places, busy=Act(response(429, b"busy", hint)))
     words = [f"row {number}" for number in range(600)]
-    backend = completions(server.url, model="m")
-
-    async def main() -> Batch:
-        places = asyncio.Semaphore(512)
-
-        async def one(word: str) -> Row:
-            async with places:
-                return (await backend([word], 1))[0]
-
-        return await asyncio.gather(*map(one, words))
-
-    assert [shown(row) for row in asyncio.run(main())] == [[word] for word in words]
+    llm = LLM(Task(Prompt, parse_text), render_user, completions(server.url, model="m"), Asyncio(512))
+    assert [single(row) for row in llm.generate(words)] == [Success(word) for word in words]
+    assert len(server.seen()) < 600 + 400  # asked at once, 512 would be too many at first

@@ -8,23 +8,6 @@ from collections.abc import Mapping, Sequence
 from tests.support.servers import Act, response, text_body
 
 KEY = "sk-abcdef/0123456789"
-OK = Act(response(200, text_body("ok", tokens=None)))
-
-# By the kind of the Raised that it is.
-MALFORMED: Mapping[bytes, str] = {
-    b"<html>proxy</html>": "NotJSON",
-    b"": "NotJSON",
-    text_body("ok")[:-9]: "NotJSON",
-    b"{}": "NoChoices",
-    b"[]": "NoChoices",
-    b'{"choices": null}': "NoChoices",
-    b'{"choices": []}': "NoChoices",
-    b'{"choices": [{"text": 1}]}': "BadChoice",
-    b'{"choices": [{"text": null, "finish_reason": "content_filter"}]}': "NoText",
-    b'{"error": {"message": "upstream died"}}': "ServerError",
-}
-FINAL = (400, 401, 403, 404, 410, 413, 418, 422, 204, 304)  # statuses that are asked once
-PASSING = (408, 409, 429, 500, 501, 502, 503, 504, 529, 599)
 
 BODY = response(200, text_body("ok"))
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -66,6 +49,20 @@ LONG: Mapping[str, Act] = {
 LONG_HEADS: Mapping[str, Act] = {
     "in the headers": Act(b"HTTP/1.1 200 OK\r\n" + (b"A: " + b"b" * 1024 + b"\r\n") * 20, then="hang"),
     "before the headers": Act(b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000, then="hang"),
+}
+
+HUGE: Act = Act(b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 2**20, times=66, then="hang")  # longer than MAX_ANSWER
+# The reason that each fault is told by.
+FAULTS: Mapping[str, tuple[Act, str]] = {
+    **{name: (act, "connection") for name, act in BROKEN.items()},
+    **{name: (act, "timeout") for name, act in SLOW.items()},
+    "a length that is a lie": (
+        Act(response(200, text_body("ok"), {"Content-Length": "9999"}), then="close"),
+        "connection",
+    ),
+    "a type that is a lie": (Act(response(200, b"<html>", {"Content-Type": "application/json"})), "not_json"),
+    "a redirect": (Act(response(307, b"", {"Location": "http://127.0.0.1:1"})), "redirect"),
+    "huge": (HUGE, "too_long"),
 }
 
 ECHOES: Sequence[Act] = [

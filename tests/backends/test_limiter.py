@@ -1,0 +1,142 @@
+"""The bound on requests under way: what it learns from rejections, how it grows, and how waits end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from distgen.backends.limiter import Limiter
+
+
+def run(scene: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await scene()
+
+    asyncio.run(main())
+
+
+async def fill(limiter: Limiter, count: int) -> list[int]:
+    """The periods of so many requests."""
+    return [await limiter.enter(limiter.run) for _ in range(count)]
+
+
+def reject(limiter: Limiter, period: int, pause: float = 0.0) -> None:
+    limiter.reject(period, pause, 0.0)
+    limiter.leave()
+
+
+async def is_given(place: asyncio.Future[int]) -> bool:
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return place.done()
+
+
+def test_the_requests_that_a_server_did_not_reject_are_its_bound() -> None:
+    async def scene() -> None:
+        limiter = Limiter(100)
+        periods = await fill(limiter, 12)
+        for period in periods[:4]:
+            reject(limiter, period)
+        limiter.answered()
+        limiter.leave()  # a place is free on the server, too: the bound stays
+        for period in periods[4:7]:
+            reject(limiter, period)
+        assert limiter.limit == 5
+        (period,) = await fill(limiter, 1)
+        limiter.answered()
+        limiter.leave()
+        reject(limiter, period)  # by a server that has fewer places than before
+        assert limiter.limit == 3
+
+    run(scene)
+
+
+def test_no_more_are_tried_soon_after_a_rejection_and_twice_as_many_each_time_later() -> None:
+    async def scene() -> None:
+        limiter, limits = Limiter(10), list[int]()
+        first, _ = await fill(limiter, 2)
+        reject(limiter, first, pause=1000.0)
+        for _ in range(9):
+            limiter.answered()
+        assert limiter.limit == 1
+        limiter.leave()
+        limiter.end_run()
+        (only,) = await fill(limiter, 1)
+        reject(limiter, only)  # every request was rejected, so this is no bound of the server
+        for _ in range(19):
+            limiter.answered()
+            limits.append(limiter.limit)
+        assert limits == [2, 2, 4, 4, 4, 4, 8, 8, 8, 8, 8, 8, 8, 8, 10, 10, 10, 10, 10]
+
+    run(scene)
+
+
+@pytest.mark.timeout(30)
+def test_all_places_are_open_soon_where_nothing_is_rejected() -> None:
+    async def scene() -> None:
+        limiter = Limiter(100)
+        await fill(limiter, limiter.limit)
+        assert limiter.limit < 100
+        await asyncio.gather(*(limiter.enter(limiter.run) for _ in range(100 - limiter.limit)))
+        assert limiter.limit == 100
+
+    run(scene)
+
+
+def test_a_pause_is_for_all_and_for_a_server_that_rejects_all_it_is_the_back_off() -> None:
+    async def scene() -> None:
+        for pause, backoff, is_alone in ((1000.0, 0.0, False), (0.0, 1000.0, True), (0.0, 1000.0, False)):
+            limiter = Limiter(10)
+            periods = await fill(limiter, 1 if is_alone else 3)
+            limiter.reject(periods[0], pause, backoff)
+            limiter.leave()
+            limiter.leave() if not is_alone else None
+            place = asyncio.ensure_future(limiter.enter(limiter.run))
+            assert await is_given(place) == (not pause and not is_alone)
+            place.cancel()
+
+    run(scene)
+
+
+@pytest.mark.parametrize("is_given_first", [False, True])
+def test_a_request_that_is_cancelled_keeps_no_place(is_given_first: bool) -> None:
+    async def scene() -> None:
+        limiter = Limiter(1)
+        await fill(limiter, 1)
+        first, second = (asyncio.ensure_future(limiter.enter(limiter.run)) for _ in range(2))
+        await asyncio.sleep(0)
+        if is_given_first:
+            limiter.leave()
+            first.cancel()
+        else:
+            first.cancel()
+            await asyncio.sleep(0)
+            limiter.leave()
+        assert await is_given(second)
+
+    run(scene)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("is_stop", [False, True])
+def test_the_waits_of_a_run_end_and_it_begins_no_more(is_stop: bool) -> None:
+    async def scene() -> None:
+        stop = threading.Event()
+        limiter = Limiter(1, stop)
+        number = limiter.run
+        await fill(limiter, 1)
+        waits = [asyncio.ensure_future(limiter.enter(number, delay)) for delay in (0.0, 1000.0)]
+        cancelled = asyncio.ensure_future(limiter.enter(number, 1000.0))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.sleep(0)
+        stop.set() if is_stop else limiter.end_run()
+        assert [await wait for wait in waits] == [0, 0]
+        limiter.leave()
+        assert await limiter.enter(number) == 0
+        assert bool(await limiter.enter(limiter.run)) != is_stop
+
+    run(scene)
