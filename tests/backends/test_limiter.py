@@ -86,6 +86,32 @@ def test_all_places_are_open_soon_where_nothing_is_rejected() -> None:
     run(scene)
 
 
+def test_a_rejection_ends_the_opening() -> None:
+    async def scene() -> None:
+        limiter = Limiter(100)
+        first, *_ = await fill(limiter, 12)
+        reject(limiter, first)
+        await asyncio.sleep(0.25)
+        assert limiter.limit == 11
+
+    run(scene)
+
+
+@pytest.mark.timeout(30)
+def test_a_delayed_request_waits_and_lets_others_go_first() -> None:
+    async def scene() -> None:
+        limiter = Limiter(3)
+        late = asyncio.ensure_future(limiter.enter(limiter.run, 1000.0))
+        soon = asyncio.ensure_future(limiter.enter(limiter.run, 0.01))
+        assert not await is_given(late)
+        assert await limiter.enter(limiter.run)
+        assert await soon
+        assert not late.done()
+        limiter.end_run()
+
+    run(scene)
+
+
 def test_a_pause_is_for_all_and_for_a_server_that_rejects_all_it_is_the_back_off() -> None:
     async def scene() -> None:
         for pause, backoff, is_alone in ((1000.0, 0.0, False), (0.0, 1000.0, True), (0.0, 1000.0, False)):
