@@ -5,6 +5,7 @@ All prompts of a call are generated as one batch. A prompt is tokenized as it is
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -24,12 +25,13 @@ from distgen.prompt import Rendered, Segment
 
 _LOCK: Final = RLock()  # torch's random generators and the state of tokenizers are not thread-safe
 _UNBOUNDED: Final = 2**31 - 1  # tokens
+_INTERVAL: Final = 8  # steps from one search for stop strings to the next; a search may take as long as a step
 _MARGIN: Final = 8  # special tokens, which are no text, among the tokens that are searched for stop strings
 _PARAMS: Final = {"temperature", "top_p", "max_tokens", "stop", "seed"}
 # max_length, max_time and stop_strings of a model's own configuration would end answers, and not say which.
 _OFF: Final = {"max_length": None, "max_time": None, "stop_strings": None}
-_FIXED: Final = {"num_beams": 1, "num_return_sequences": 1, "return_dict_in_generate": False, **_OFF}
-_OWN: Final = {*_FIXED, "temperature", "top_p", "do_sample", "max_new_tokens", "eos_token_id", "pad_token_id"}
+_FIXED: Final = {"pad_token_id": 0, "num_beams": 1, "num_return_sequences": 1, "return_dict_in_generate": False, **_OFF}
+_OWN: Final = {*_FIXED, "temperature", "top_p", "do_sample", "max_new_tokens", "eos_token_id"}
 
 
 class Tokenizer(Protocol):
@@ -197,7 +199,6 @@ class LocalModel:
             max_new_tokens=min(self._max_tokens, self._context - width),
             stopping_criteria=[partial(self._find_stops, width)] if self._stops[0] else None,
             eos_token_id=self._stops[1] or None,
-            pad_token_id=[*self._stops[1], 0][0],  # after a stop string too, so that `_read` finds where an answer ends
             **_FIXED,
             **{**_sampling(self.params), **self.options},
         )
@@ -207,19 +208,28 @@ class LocalModel:
 
     def _find_stops(self, width: int, input_ids: Any, _scores: object, **_: object) -> object:
         """Tell `generate` which rows hold a stop string. This only saves steps: `_read` finds where an answer ends."""
-        longest = max(len(stop.encode()) for stop in self._stops[0])  # a token that is not special has a byte or more
-        texts = [self._decode(row) for row in input_ids[:, width:][:, -longest - _MARGIN :].tolist()]
-        found = [any(stop in text for stop in self._stops[0]) for text in texts]
-        return import_module("torch").tensor(found, device=input_ids.device)
+        rows, length = input_ids.shape
+        texts = [""] * rows
+        if (length - width) % _INTERVAL == 0:
+            # A token that is not special has a byte or more.
+            longest = max(len(stop.encode()) for stop in self._stops[0])
+            newest = input_ids[:, max(width, length - longest - _INTERVAL - _MARGIN) :].tolist()
+            texts = [self._decode(tokens) for tokens in newest]
+        return import_module("torch").tensor([self._find_stop(text) >= 0 for text in texts], device=input_ids.device)
 
     def _read(self, tokens: list[int]) -> tuple[Completion, int]:
         """Return an answer, and its number of tokens."""
         said = [*takewhile(lambda token: token not in self._stops[1], tokens)]
         text = self._decode(said)
-        ends = [text.index(stop) for stop in self._stops[0] if stop in text]
-        if ends:
-            return Completion(text[: min(ends)], "stop"), len(said)
+        if self._find_stop(text) >= 0:
+            count = bisect_left(range(len(said)), 0, key=lambda count: self._find_stop(self._decode(said[:count])))
+            text = self._decode(said[:count])
+            return Completion(text[: self._find_stop(text)], "stop"), count
         return Completion(text, "stop" if len(said) < len(tokens) else "length"), min(len(said) + 1, len(tokens))
+
+    def _find_stop(self, text: str) -> int:
+        """Return where the first stop string begins; -1 if there is none."""
+        return min((text.index(stop) for stop in self._stops[0] if stop in text), default=-1)
 
     def _decode(self, tokens: list[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
