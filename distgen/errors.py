@@ -86,10 +86,6 @@ class Raised:
                     cause = cause.__cause__
         return Raised(_kind(error), message, stage, trace, completions)
 
-    def __str__(self) -> str:
-        """Return the kind and, if there is one, the message."""
-        return f"{self.kind}: {self.message}" if self.message else self.kind
-
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -258,7 +254,7 @@ def explain(error: GenerateError | ParseFailed | NoText) -> str:
     """
     match error:
         case Raised(stage=stage):
-            return _sentence(f"the {_FUNCTIONS.get(stage, stage)} raised {error}")
+            return _sentence(f"the {_FUNCTIONS.get(stage, stage)} raised {_describe(error)}")
         case RequestFailed(message=message):
             kind = error_kind(error)
             fix = f"; {_FIXES[kind]}." if kind in _FIXES else "."
@@ -282,11 +278,17 @@ def explain(error: GenerateError | ParseFailed | NoText) -> str:
         case InvalidArgument(name, value, reason):
             return f"{name}={value!r}: {_sentence(reason)}"
         case ParseFailed(inner):
-            return f"the answer does not parse: {_sentence(str(inner))}"
+            return f"the answer does not parse: {_sentence(_describe(inner))}"
         case NoText(_, message):
             return _sentence(message)
         case _:
             assert_never(error)
+
+
+def _describe(error: object) -> str:
+    if isinstance(error, Raised):
+        return f"{error.kind}: {error.message}" if error.message else error.kind
+    return str(error)
 
 
 def _sentence(text: str) -> str:

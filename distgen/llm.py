@@ -228,7 +228,8 @@ class LLM(Generic[In, Out, P, R]):
             split: Callable[[str], tuple[str | None, str]] | None = getattr(self.format, "split", None)
             if split is not None and completion.reasoning is None:
                 reasoning, text = split(completion.text)
-                completion = replace(completion, reasoning=reasoning, text=text)
+                if text != completion.text:
+                    completion = replace(completion, reasoning=reasoning, text=text)
             stage = "parser"
             parsed = self._parse(completion)
         except Exception as error:
