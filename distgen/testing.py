@@ -24,7 +24,7 @@ from returns.result import Failure, Result, Success
 
 from distgen.errors import FormatError, InjectedToken, Unsupported
 from distgen.formats import FORMATS, Format, Formatter, openai
-from distgen.formats.layout import find_markup, is_markup
+from distgen.formats.injection import find_markup, is_markup
 from distgen.prompt import Exchange, Messages, Prompt, Segment
 
 P = TypeVar("P")

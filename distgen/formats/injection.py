@@ -1,64 +1,92 @@
-"""Refusal: the first token in a prompt's texts that would forge a turn."""
+"""Special tokens: what they look like, and where a prompt's texts hold or form one."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from distgen.errors import InjectedToken
-from distgen.formats.layout import Layout, is_markup
-from distgen.formats.parse import normalize, read
-from distgen.formats.render import text_places
 from distgen.prompt import Prompt
 
+_MARKUP: Final = frozenset("<>[]|")  # each special token that a tokenizer maps to one id has one of them
+# <|im_end|>, </s>, <<SYS>>, <｜User｜>, [INST], [|user|], but not an address or a comparison.
+_TOKEN: Final = re.compile(r"<{1,2}[^\s<>]{1,80}>{1,2}|\[/?[A-Z][A-Z0-9_]+\]|\[\|[^\s\[\]|]{1,80}\|\]")
 
-def find_injection(layout: Layout, prompt: Prompt, parts: Sequence[str]) -> InjectedToken | None:
-    """Return the first token that would forge a turn; None if the rendering reads back as the prompt.
 
-    Markup is refused in any text, and so is an opening of plain words. Other words are refused only if they make the
-    rendering read back as another prompt. `parts` are those of `render_parts`.
+def is_markup(token: str) -> bool:
+    """Tell special tokens from plain words, which a tokenizer reads as prose.
+
+    >>> is_markup("</s>"), is_markup("USER: ")
+    (True, False)
     """
-    if not layout.is_ambiguous:
-        texts = "".join(parts[1::2])
-        for guard in layout.guards:
-            if guard in texts:
-                break
-        else:
-            return None
-    name, markup = layout.name, layout.markup
-    found = find_token(name, prompt, markup) or find_token(name, prompt, layout.openings)
-    if found is not None or not layout.is_ambiguous:
-        return found
-    found = _find_straddling(layout, prompt, parts, markup)
-    if found is not None or read(layout, "".join(parts)) == normalize(layout, prompt):
-        return found
-    words = tuple(token for token in layout.tokens if token and not is_markup(token))
-    return (
-        find_token(name, prompt, words)
-        or find_token(name, prompt, layout.delimiters)
-        or _find_straddling(layout, prompt, parts, words + layout.delimiters)
-        or InjectedToken(name, layout.generation_prompt, "user", 0)
-    )
+    return not _MARKUP.isdisjoint(token)
 
 
-def find_token(format: str, prompt: Prompt, tokens: Iterable[str]) -> InjectedToken | None:
+def find_markup(literal: str) -> list[str]:
+    """Return what looks like a special token in a literal of a template.
+
+    >>> find_markup("<|im_end|>\\n<s>[INST] Hi [1]")
+    ['<|im_end|>', '<s>', '[INST]']
+    """
+    return [found[0] for found in _TOKEN.finditer(literal)]
+
+
+def longest_first(tokens: Iterable[str]) -> tuple[str, ...]:
+    """Return the tokens in the order in which they are looked for: of two at one place, the longer is found."""
+    return tuple(sorted(tokens, key=lambda token: (-len(token), token)))
+
+
+def find_token(format: str, prompt: Prompt, tokens: Sequence[str]) -> InjectedToken | None:
     """Return the first of the tokens in the prompt's texts, in reading order; of two at one place, the first given."""
     for where, text in prompt.texts():
-        held = [token for token in tokens if token in text]
+        held = [token for token in tokens if token and token in text]
         if held:
             token = min(held, key=text.find)
             return InjectedToken(format, token, where, text.find(token))
     return None
 
 
-def _find_straddling(
-    layout: Layout, prompt: Prompt, parts: Sequence[str], tokens: tuple[str, ...]
+def find_straddling(
+    format: str, places: Sequence[str], parts: Sequence[str], tokens: Sequence[str]
 ) -> InjectedToken | None:
-    """Return a token that a text forms with the literals beside it; its offset is 0 if it begins before the text."""
-    texts = zip(text_places(layout, prompt), parts[::2], parts[1::2], parts[2::2], strict=False)
-    for where, before, text, after in texts:
-        for token in tokens:
+    """Return a token that a text forms with the literals beside it; its offset is 0 if it begins before the text.
+
+    `parts` are literals at even places and texts at odd places; `places` name the texts.
+    """
+    for where, before, text, after in zip(places, parts[::2], parts[1::2], parts[2::2], strict=False):
+        for token in filter(None, tokens):
             ahead = before[max(0, len(before) - len(token) + 1) :]
             start = f"{ahead}{text}{after[: len(token) - 1]}".find(token)
             if start >= 0:
-                return InjectedToken(layout.name, token, where, max(0, start - len(ahead)))
+                return InjectedToken(format, token, where, max(0, start - len(ahead)))
     return None
+
+
+def find_parts(tokens: Iterable[str], befores: Sequence[str], afters: Sequence[str]) -> set[str]:
+    """Return the parts of tokens that a text needs to hold to form one, alone or with the literals before and after it.
+
+    >>> sorted(find_parts(["<s>"], ["a<"], ["b"]))
+    ['<s>', 's>']
+    """
+    return {
+        token[start:end]
+        for token in tokens
+        for start in range(len(token))
+        if start == 0 or any(before.endswith(token[:start]) for before in befores)
+        for end in range(start + 1, len(token) + 1)
+        if end == len(token) or any(after.startswith(token[end:]) for after in afters)
+    }
+
+
+def choose_guards(parts: Iterable[str]) -> tuple[str, ...]:
+    """Return characters, few and rare in prose, of which each part holds one.
+
+    >>> choose_guards(["<s>", "</s>", "USER: "])
+    ('<', ':')
+    """
+    guards: list[str] = []
+    for part in sorted(parts):
+        if not any(guard in part for guard in guards):
+            guards.append(min(part, key=lambda char: (char.isspace(), char.isalnum(), char not in _MARKUP)))
+    return tuple(guards)

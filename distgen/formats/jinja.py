@@ -23,8 +23,7 @@ from returns.result import Failure, Result, Success
 
 from distgen.errors import FormatError, Raised, Unsupported
 from distgen.formats.formatter import split_completion
-from distgen.formats.injection import find_token
-from distgen.formats.layout import find_markup, is_markup
+from distgen.formats.injection import find_markup, find_token, is_markup
 from distgen.prompt import Exchange, Prompt
 
 try:

@@ -1,4 +1,4 @@
-"""`ChatTemplate`: the record of data behind nearly every text format.
+"""`ChatTemplate`: the record of data behind nearly every text format, and the pure functions that render and read it.
 
 A rendering is byte for byte the one of the model's own template, with the generation prompt last. A text that holds
 the format's special tokens is refused, since it would forge a turn. Nothing here tokenizes or runs Jinja.
@@ -6,19 +6,33 @@ the format's special tokens is refused, since it would forge a turn. Nothing her
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, final
+from typing import Literal, TypeAlias, final
 
 from returns.result import Failure, Result, Success
 
-from distgen.errors import FormatError, NotParsed
+from distgen.errors import FormatError, InjectedToken, NotParsed, Unsupported
 from distgen.formats.formatter import split_completion
-from distgen.formats.injection import find_injection
-from distgen.formats.layout import Layout, Strip, SystemPosition, complete
-from distgen.formats.parse import normalize, read
-from distgen.formats.render import find_unsupported, render_parts
-from distgen.prompt import Prompt, Segment
+from distgen.formats.injection import choose_guards, find_parts, find_straddling, find_token, is_markup, longest_first
+from distgen.prompt import Exchange, Prompt, Segment
+
+Strip: TypeAlias = Callable[[str], str]
+"""A function that strips the ends of a text: `str.strip`, `str.lstrip` ...; `str` strips nothing."""
+
+SystemPosition: TypeAlias = Literal["first", "first_user", "last_user", "refused", "required"]
+
+
+def strip_trailing_spaces(text: str) -> str:
+    """Return the text without spaces at its end; other white space stays."""
+    return text.rstrip(" ")
+
+
+def strip_leading_newlines(text: str) -> str:
+    """Return the text without line feeds at its start; other white space stays."""
+    return text.lstrip("\n")
 
 
 @final
@@ -64,12 +78,12 @@ class ChatTemplate:
     strip_joined: bool = False
     """Strip `after_system` and the first user text as one text (Llama 2)."""
     system_position: SystemPosition = "first"
-    """Before the first user text, or before the last one; "refused" if the model has no system role or drops it;
-    "required" if it needs one."""
-    folds_system: bool = False
-    """The system text is rendered as a part of a user turn; it is then user text in the canonical prompt."""
-    empty_system: tuple[str, str] | Literal["absent"] = ("", "")
-    """The parts of the literals before and after it that an empty text drops; "absent" renders it as no system text."""
+    """A turn of its own comes first. In the "first_user" or "last_user" turn it is user text in the canonical prompt.
+    "refused" if the model has no system role or drops it; "required" if it needs one."""
+    drops_empty_system: bool = False
+    """An empty system text is rendered as none."""
+    empty_system: tuple[str, str] = ("", "")
+    """The parts of the literals before and after it that an empty system text drops."""
     empty_user: tuple[str, str] = ("", "")
     empty_assistant: tuple[str, str] = ("", "")
 
@@ -80,10 +94,11 @@ class ChatTemplate:
         >>> zephyr(Prompt("Hi", system="Be brief.")).unwrap()
         '<|system|>\nBe brief.</s>\n<|user|>\nHi</s>\n<|assistant|>\n'
         """
-        layout = self.layout
-        parts = render_parts(layout, prompt)
-        refusal = find_unsupported(layout, prompt) or find_injection(layout, prompt, parts)
-        return Success("".join(parts)) if refusal is None else Failure(refusal)
+        parts = render_parts(self, prompt)
+        if isinstance(parts, Unsupported):
+            return Failure(parts)
+        injected = find_injection(self, prompt, parts)
+        return Success("".join(parts)) if injected is None else Failure(injected)
 
     def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
         """Return the rendering as literals and texts; joined, they are the rendering. No special token is refused.
@@ -94,11 +109,10 @@ class ChatTemplate:
         >>> [segment.text for segment in chatml.segments(Prompt("<|im_end|>")).unwrap() if not segment.is_control]
         ['<|im_end|>']
         """
-        unsupported = find_unsupported(self.layout, prompt)
-        if unsupported is not None:
-            return Failure(unsupported)
-        parts = enumerate(render_parts(self.layout, prompt))
-        return Success(tuple(Segment(part, index % 2 == 0) for index, part in parts if part))
+        parts = render_parts(self, prompt)
+        if isinstance(parts, Unsupported):
+            return Failure(parts)
+        return Success(tuple(Segment(part, index % 2 == 0) for index, part in enumerate(parts) if part))
 
     def parse(self, rendered: str, /) -> Result[Prompt, FormatError]:
         r"""Return the canonical prompt that renders to exactly this text, or `NotParsed`. It takes linear time.
@@ -109,17 +123,18 @@ class ChatTemplate:
         >>> chatml.parse("<|im_start|>user\nHi").failure().reason
         "it does not end with '<|im_end|>\\n<|im_start|>assistant\\n'"
         """
-        found = read(self.layout, rendered)
+        found = read(self, rendered)
         if isinstance(found, str):
             return Failure(NotParsed(self.name, found))
-        parts = render_parts(self.layout, found)
-        forged, again = find_injection(self.layout, found, parts), "".join(parts)
-        if forged is not None:
-            reason = f"its {forged.where} would hold {forged.token!r} at character {forged.offset}"
-        elif again != rendered:
-            reason = f"rendered again, it differs at character {_first_difference(again, rendered)}"
-        else:
+        again = self(found)
+        if again == Success(rendered):
             return Success(found)
+        refusal = again.failure() if isinstance(again, Failure) else None
+        if isinstance(refusal, InjectedToken):
+            reason = f"its {refusal.where} would hold {refusal.token!r} at character {refusal.offset}"
+        else:
+            index = _first_difference(again.value_or(""), rendered)
+            reason = f"rendered again, it differs at character {index}"
         return Failure(NotParsed(self.name, reason))
 
     def canonical(self, prompt: Prompt, /) -> Prompt:
@@ -129,45 +144,279 @@ class ChatTemplate:
         >>> llama3.canonical(Prompt("  Hi\n"))
         Prompt(user='Hi', system=None, history=())
         """
-        return normalize(self.layout, prompt) if isinstance(self(prompt), Success) else prompt
+        parts = render_parts(self, prompt)
+        if isinstance(parts, Unsupported) or find_injection(self, prompt, parts):
+            return prompt
+        return normalize(self, prompt, parts)
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer); all is answer unless the format or the model opens `<think>`."""
         return split_completion(self.generation_prompt, text)
 
     @cached_property
-    def layout(self) -> Layout:
-        """The same data as rendering and parsing read it."""
-        is_absent = self.empty_system == "absent"
+    def default_system(self) -> str | None:
+        """The system text in `user_prefix`, if there is one: giving it is the same as giving none."""
         before, default, after = self.before_system, self.user_prefix, self.after_system
         has_default = default.startswith(before) and default.endswith(after) and len(before + after) <= len(default)
-        layout = Layout(
-            name=self.name,
-            opening=self.bos + self.user_prefix,
-            system_opening=self.bos + self.before_system,
-            before_system=self.before_system,
-            after_system=self.after_system,
-            before_assistant=self.before_assistant,
-            after_assistant=self.after_assistant,
-            generation_prompt=self.generation_prompt,
-            tokens=(*self.special_tokens, *self.stop),
-            strip_system=self.strip_system,
-            strip_user=self.strip_user,
-            strip_assistant=self.strip_assistant,
-            drop={
-                "system": ("", "") if self.empty_system == "absent" else self.empty_system,
-                "user": self.empty_user,
-                "assistant": self.empty_assistant,
-            },
-            empty_is_absent=is_absent,
-            strip_joined=self.strip_joined,
-            system_position=self.system_position,
-            folds_system=self.folds_system,
-            default_system=default[len(before) : len(default) - len(after)] if has_default else None,
-        )
-        return complete(layout)
+        return default[len(before) : len(default) - len(after)] if has_default else None
+
+    @cached_property
+    def junctions(self) -> tuple[Junction, ...]:
+        """The places of empty texts that drop a part of a literal."""
+        return find_junctions(self)
+
+    @cached_property
+    def markup(self) -> tuple[str, ...]:
+        """The special tokens and stop strings that are no plain words, longest first; refused in any text."""
+        return longest_first({token for token in (*self.special_tokens, *self.stop) if is_markup(token)})
+
+    @cached_property
+    def openings(self) -> tuple[str, ...]:
+        """The literals of plain words that open an answer or a system text; refused in any text."""
+        words = {each for each in (self.before_assistant, self.generation_prompt) if _is_plain(self, each)}
+        system = {self.before_system} if words and _is_plain(self, self.before_system) else set[str]()
+        return longest_first(words | system)
+
+    @cached_property
+    def guards(self) -> tuple[str, ...]:
+        """Characters, few and rare in prose: a text without them forges nothing."""
+        return find_guards(self)
+
+
+def _is_plain(template: ChatTemplate, literal: str) -> bool:
+    return literal.strip() != "" and not any(token in literal for token in template.markup)
 
 
 def _first_difference(one: str, other: str) -> int:
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (left, right) in pairs if left != right), min(len(one), len(other)))
+
+
+# Rendering.
+
+
+def render_parts(template: ChatTemplate, prompt: Prompt) -> list[str] | Unsupported:
+    """Return the rendering in parts, literals at even places and texts at odd places, or the first unsupported feature."""
+    position = template.system_position
+    system = None if prompt.system is None else template.strip_system(prompt.system)
+    if system == "" and template.drops_empty_system:
+        system = None
+    if system is not None and position == "refused":
+        return Unsupported(template.name, "system")
+    if system is None and position == "required":
+        return Unsupported(template.name, "no system")
+    if prompt.history and template.before_assistant + template.after_assistant == "":
+        return Unsupported(template.name, "history")
+    if system is None or position == "last_user":
+        parts = [template.bos + template.user_prefix]
+    else:
+        parts = [template.bos + template.before_system, system, template.after_system]
+    for exchange in prompt.history:
+        parts += (template.strip_user(exchange.user), template.before_assistant)
+        parts += (template.strip_assistant(exchange.assistant), template.after_assistant)
+    if system is not None and position == "last_user":
+        parts += (system, template.after_system)
+    parts += (template.strip_user(prompt.user), template.generation_prompt)
+    if system is not None and template.strip_joined:
+        literal, user = template.after_system, prompt.history[0].user if prompt.history else prompt.user
+        joined = strip_joined(template, user)
+        parts[2:4] = joined[: len(literal)], joined[len(literal) :]
+    return drop_around_empty(template, prompt, parts) if template.junctions else parts
+
+
+def strip_joined(template: ChatTemplate, user: str) -> str:
+    """Return the literal after the system text and the first user text, stripped as one text.
+
+    The literal before them begins with markup, so that only the end and the inside of them can be stripped.
+    """
+    return template.strip_user(f"|{template.after_system}{user}")[1:]
+
+
+def name_texts(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> list[str]:
+    """Return the place in the prompt of each text of the rendering, in the rendering's order."""
+    places = [where for where, _ in prompt.texts() if where != "system"]
+    if len(places) < len(parts) // 2:
+        places.insert(len(places) - 1 if template.system_position == "last_user" else 0, "system")
+    return places
+
+
+def drop_around_empty(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> list[str]:
+    """Return the parts without what empty texts drop of the literals beside them."""
+    drop = {"system": template.empty_system, "user": template.empty_user, "assistant": template.empty_assistant}
+    left = list(parts)
+    for index, place in zip(range(1, len(left), 2), name_texts(template, prompt, parts), strict=True):
+        if left[index] == "":
+            before, after = drop[place.rpartition(".")[2]]
+            left[index - 1] = left[index - 1].removesuffix(before)
+            left[index + 1] = left[index + 1].removeprefix(after)
+    return left
+
+
+# Reading back.
+
+
+def normalize(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> Prompt:
+    """Return the prompt as rendered in parts: its texts stripped, a default system text left out, a folded one folded."""
+    texts = list(parts[1::2])
+    if len(texts) % 2 == 1:  # no system text
+        return make_prompt(template, None, texts)
+    index = len(texts) - 2 if template.system_position == "last_user" else 0
+    system = texts.pop(index)
+    if template.system_position in ("first", "required"):
+        return make_prompt(template, system, texts)
+    texts[index] = system + template.after_system + texts[index]
+    return make_prompt(template, None, texts)
+
+
+def make_prompt(template: ChatTemplate, system: str | None, texts: list[str]) -> Prompt:
+    """Return the canonical prompt of a system text, if it has a turn of its own, and the texts of users and answers."""
+    *past, user = texts
+    if template.system_position == "last_user" or (template.system_position == "first_user" and not past):
+        system, user = unfold(template, user)
+    elif template.system_position == "first_user":
+        system, past[0] = unfold(template, past[0])
+    if system == template.default_system:
+        system = None
+    return Prompt(user, system, tuple(map(Exchange, past[::2], past[1::2])))
+
+
+def unfold(template: ChatTemplate, text: str) -> tuple[str | None, str]:
+    """Return the system and the user text that stand for a user turn that holds both.
+
+    All of it is user text, unless stripping would change it: then the first cut that stripping leaves as it is counts.
+    """
+    strip, end = template.strip_user, template.after_system
+    if strip(text) == text:
+        return None, text
+    if strip(text[-1:]) == "":  # no user text ends with this character, so the user text is empty
+        return (text.removesuffix(end), "") if text.endswith(end) else (None, text)
+    cut = text.find(end)
+    while cut >= 0 and strip(text[cut + len(end) : cut + len(end) + 1]) == "":
+        cut = text.find(end, cut + 1)
+    return (text[:cut], text[cut + len(end) :]) if cut >= 0 else (None, text)
+
+
+def read(template: ChatTemplate, rendered: str) -> Prompt | str:
+    """Return the only prompt that can have rendered to this text, if any has; else the reason why none has.
+
+    It takes linear time.
+    """
+    for junction in template.junctions:
+        rendered = junction.restore(rendered)
+    opened = read_system(template, rendered)
+    if isinstance(opened, str):
+        return opened
+    system, body = opened
+    if not body.endswith(template.generation_prompt):
+        return f"it does not end with {template.generation_prompt!r}"
+    *past, user = split(body.removesuffix(template.generation_prompt), template.after_assistant)
+    texts: list[str] = []
+    for index, turn in enumerate(past):
+        exchange = split(turn, template.before_assistant, 1)
+        if len(exchange) == 1:
+            return f"its exchange {index} has no {template.before_assistant!r}"
+        texts += exchange
+    return make_prompt(template, system, [*texts, user])
+
+
+def read_system(template: ChatTemplate, rendered: str) -> tuple[str | None, str] | str:
+    """Return the system text and the rest of a rendering, or the reason why there is neither opening."""
+    opening, system_opening = template.bos + template.user_prefix, template.bos + template.before_system
+    has_opening = rendered.startswith(opening) and template.system_position != "required"
+    has_turn = rendered.startswith(system_opening) and template.system_position in ("first", "required")
+    # Of two openings that both fit, the longer one is meant: it is the other one with a default text or a tag.
+    if not has_turn or (has_opening and len(opening) >= len(system_opening)):
+        return (None, rendered[len(opening) :]) if has_opening else f"it does not begin with {opening!r}"
+    # A joined strip may have cut the end of `after_system`, so its cut form is looked for.
+    end = strip_joined(template, "") if template.strip_joined else template.after_system
+    system, *rest = split(rendered[len(system_opening) :], end, 1)
+    if not rest:
+        return f"no {end!r} follows its system text"
+    return system, rest[0].removeprefix(template.after_system[len(end) :])
+
+
+def split(text: str, delimiter: str, times: int = -1) -> list[str]:
+    """Split at a delimiter; an empty one is found nowhere."""
+    return text.split(delimiter, times) if delimiter else [text]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Junction:
+    """The place of an empty text: the literals on both sides of it, and the part of them that was dropped there."""
+
+    before: str
+    dropped: str
+    after: str
+
+    def restore(self, rendered: str) -> str:
+        """Return the rendering with what is dropped."""
+        place = f"(?<={re.escape(self.before)})(?={re.escape(self.after)})"
+        return re.sub(place, lambda _: self.dropped, rendered)
+
+
+def find_junctions(template: ChatTemplate) -> tuple[Junction, ...]:
+    """Return each pair of literals that may have an empty text between them which drops a part of them."""
+    (user, after_user), (answer, after_answer) = template.empty_user, template.empty_assistant
+    system, after_system = template.empty_system
+    to_assistant = template.before_assistant.removeprefix(after_user).removesuffix(answer)
+    to_end = template.generation_prompt.removeprefix(after_user)
+    next_user = template.after_assistant.removeprefix(after_answer).removesuffix(user)
+    first_user = template.after_system.removesuffix(user)
+    to_user = {(template.bos + template.user_prefix).removesuffix(user), next_user}
+    if template.system_position in ("first", "required"):
+        to_user.add(first_user)
+    to_system = (template.bos + template.before_system).removesuffix(system)
+    found = (
+        Junction(to_system, system + after_system, first_user),
+        *(Junction(before, user + after_user, after) for before in to_user for after in (to_assistant, to_end)),
+        Junction(to_assistant, answer + after_answer, next_user),
+    )
+    return tuple(junction for junction in found if junction.dropped)
+
+
+# Refusing.
+
+
+def find_injection(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> InjectedToken | None:
+    """Return the first token that would forge a turn; None if the rendering reads back as the prompt.
+
+    Markup is refused in any text, and so is an opening of plain words. Other words are refused only if they make the
+    rendering read back as another prompt. `parts` are those of `render_parts`.
+    """
+    texts = "".join(parts[1::2])
+    for guard in template.guards:
+        if guard in texts:
+            return find_forgery(template, prompt, parts)
+    return None
+
+
+def find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> InjectedToken | None:
+    """Return the same, found by reading the rendering back."""
+    name, places = template.name, name_texts(template, prompt, parts)
+    found = find_token(name, prompt, template.markup) or find_token(name, prompt, template.openings)
+    found = found or find_straddling(name, places, parts, template.markup)
+    if found is not None or read(template, "".join(parts)) == normalize(template, prompt, parts):
+        return found
+    words = (*template.special_tokens, *template.stop)
+    left = (junction.before + junction.after for junction in template.junctions)
+    delimiters = (template.before_assistant, template.after_assistant, template.after_system, *left)
+    return (
+        find_token(name, prompt, words)
+        or find_token(name, prompt, delimiters)
+        or find_straddling(name, places, parts, words + delimiters)
+        or InjectedToken(name, template.generation_prompt, "user", 0)
+    )
+
+
+def find_guards(template: ChatTemplate) -> tuple[str, ...]:
+    """Return characters of which each text holds one that forms a token or delimiter, alone or with the literals beside it."""
+    system_opening, end = template.bos + template.before_system, template.after_system
+    literals = (template.before_assistant, template.after_assistant, end)
+    befores = (template.bos + template.user_prefix, system_opening, *literals)
+    turns = set(literals[:2]) if template.before_assistant + template.after_assistant else set[str]()
+    ends = {end} if template.system_position in ("first", "required") else set[str]()
+    if "" in turns | ends:  # nothing separates two texts, so that any text may forge a turn
+        return ("",)
+    parts = find_parts({*template.markup, *template.openings, *turns}, befores, (*literals, template.generation_prompt))
+    return choose_guards(parts | find_parts(ends, (system_opening,), (end,)))

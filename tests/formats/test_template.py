@@ -193,7 +193,6 @@ def test_formats_are_values() -> None:
         assert len({each, copy}) == 1
     with pytest.raises(AttributeError):
         setattr(chatml, "name", "other")  # noqa: B010
-    assert "layout" not in repr(chatml)
 
 
 def test_the_registry_cannot_change() -> None:

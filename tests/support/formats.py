@@ -41,7 +41,9 @@ KINDS: Final[dict[str, TextFormat]] = {
 WHOLE: Final = {
     name: each
     for name, each in (KINDS | VARIANTS).items()
-    if isinstance(each, ChatTemplate) and each.system_position in ("first", "last") and each.layout.takes_history
+    if isinstance(each, ChatTemplate)
+    and each.system_position in ("first", "first_user", "last_user")
+    and each.before_assistant
 }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from distgen.formats.layout import strip_leading_newlines
 from distgen.formats.models.chatml import chatml
+from distgen.formats.template import strip_leading_newlines
 
 # Qwen1.5-*-Chat.
 # Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
@@ -142,7 +142,7 @@ qwen3_8: Final = replace(
     user_prefix=f"{_EFFORT}<|im_end|>\n<|im_start|>user\n",
     before_system=f"{_EFFORT}\n\n",
     before_assistant="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
-    empty_system="absent",
+    drops_empty_system=True,
 )
 
 

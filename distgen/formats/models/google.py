@@ -48,8 +48,7 @@ gemma3: Final = replace(
     ),
     before_system="<start_of_turn>user\n",
     after_system="\n\n",
-    system_position="first",
-    folds_system=True,
+    system_position="first_user",
 )
 
 # gemma-4-31B-it, which is told that it has nothing to think about.

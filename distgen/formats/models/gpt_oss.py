@@ -42,7 +42,7 @@ def _harmony(today: str, reasoning_effort: str) -> ChatTemplate:
             "<|call|>",
             "<|constrain|>",
         ),
-        empty_system="absent",
+        drops_empty_system=True,
     )
 
 

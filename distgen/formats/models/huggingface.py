@@ -11,10 +11,9 @@ from returns.result import Failure, Result, Success
 from distgen.errors import FormatError, InjectedToken, NotParsed
 from distgen.formats._months import MONTHS
 from distgen.formats.injection import find_token
-from distgen.formats.layout import strip_leading_newlines
 from distgen.formats.models.chatml import chatml
 from distgen.formats.models.microsoft import phi3_mini
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, strip_leading_newlines
 from distgen.prompt import Prompt, Segment
 
 
@@ -156,7 +155,7 @@ def _smollm3(today: str) -> SmolLM3:
         before_system=system,
         after_system="\n\n<|im_start|>user\n",
         special_tokens=("<|im_start|>", "<|im_end|>", "<think>", "</think>"),
-        empty_system="absent",
+        drops_empty_system=True,
         strip_system=str.rstrip,
         strip_assistant=strip_leading_newlines,
     )

@@ -93,7 +93,7 @@ granite4: Final = replace(
         "granite-4.0-h-1b",
     ),
     user_prefix="<|start_of_role|>system<|end_of_role|>You are a helpful assistant. Please ensure responses are professional, accurate, and safe.<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>",
-    empty_system="absent",
+    drops_empty_system=True,
 )
 
 # granite-4.1.
@@ -113,7 +113,7 @@ granite4_1: Final = replace(
             "granite-4.0-h-small",
         ),
     ),
-    empty_system="absent",
+    drops_empty_system=True,
 )
 
 

@@ -20,7 +20,7 @@ lfm2: Final = replace(
     ),
     bos="<|startoftext|>",
     special_tokens=("<|startoftext|>", "<|im_start|>", "<|im_end|>"),
-    empty_system="absent",
+    drops_empty_system=True,
 )
 
 # LFM2.5-8B-A1B, whose template takes thoughts out of past answers.

@@ -46,7 +46,7 @@ phi3_medium: Final = replace(
     after_system="",
     special_tokens=("<|user|>", "<|assistant|>", "<|end|>"),
     system_position="refused",
-    empty_system="absent",
+    drops_empty_system=True,
 )
 
 # Phi-3.5-mini-instruct.
@@ -55,7 +55,7 @@ phi3_5: Final = replace(
     phi3_mini,
     name="phi3.5",
     models=("Phi-3.5-mini-instruct",),
-    empty_system="absent",
+    drops_empty_system=True,
 )
 
 # Phi-4-mini-instruct.
@@ -114,7 +114,7 @@ phi4_reasoning: Final = replace(
     user_prefix=f"<|im_start|>system<|im_sep|>{_PHI4_REASONING}<|im_end|><|im_start|>user<|im_sep|>",
     special_tokens=(*phi4.special_tokens, "<think>", "</think>"),
     system_position="refused",
-    empty_system="absent",
+    drops_empty_system=True,
 )
 
 

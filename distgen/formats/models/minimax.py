@@ -23,7 +23,7 @@ minimax_m2: Final = ChatTemplate(
     generation_prompt="[e~[\n]~b]ai\n<think>\n",
     stop=("[e~[",),
     special_tokens=("]~!b[", "]~b]", "[e~[", "<think>", "</think>"),
-    empty_system="absent",
+    drops_empty_system=True,
 )
 
 # MiniMax-M3, which decides by itself whether it thinks.

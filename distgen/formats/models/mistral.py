@@ -6,8 +6,7 @@ from dataclasses import replace
 from datetime import date
 from typing import Final
 
-from distgen.formats.layout import strip_trailing_spaces
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, strip_trailing_spaces
 
 # Mistral-7B-Instruct-v0.1/v0.2, Mixtral-8x7B-Instruct (mistral-common v1; system folded into FIRST user).
 #     <s> [INST] {system}\n\n{user} [/INST] {answer}</s> [INST] {user} [/INST]
@@ -24,8 +23,8 @@ mistral_v1: Final = ChatTemplate(
     generation_prompt=" [/INST]",
     stop=("</s>",),
     special_tokens=("<s>", "</s>", "[INST]", "[/INST]"),
-    empty_system="absent",
-    folds_system=True,
+    drops_empty_system=True,
+    system_position="first_user",
 )
 
 # Mistral-7B-Instruct-v0.1/v0.2 original Hub template (no system role: raises).
@@ -53,7 +52,7 @@ mistral_v0_2_hf_sys: Final = replace(
     mistral_v1,
     name="mistral-v0.2-hf-sys",
     models=("Mistral-*-Instruct-v0.2",),
-    empty_system=("", ""),
+    drops_empty_system=False,
 )
 
 # Mistral-7B-Instruct-v0.3, Mixtral-8x22B, Codestral, Mistral-Large-2407 (system folded into LAST user).
@@ -70,10 +69,9 @@ mistral_v3: Final = replace(
     after_system="\n\n",
     before_assistant="[/INST] ",
     generation_prompt="[/INST]",
-    system_position="last",
-    empty_system="absent",
+    system_position="last_user",
+    drops_empty_system=True,
     strip_assistant=strip_trailing_spaces,
-    folds_system=True,
     empty_user=(" ", ""),
     empty_assistant=(" ", ""),
 )
@@ -100,8 +98,8 @@ mistral_v7: Final = replace(
     before_system="[SYSTEM_PROMPT] ",
     after_system="[/SYSTEM_PROMPT][INST] ",
     special_tokens=("<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
-    folds_system=False,
     system_position="first",
+    drops_empty_system=False,
     empty_system=(" ", ""),
 )
 

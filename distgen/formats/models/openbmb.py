@@ -35,7 +35,7 @@ minicpm3: Final = replace(
     chatml,
     name="minicpm3",
     models=("MiniCPM3", "MiniCPM3-*"),
-    empty_system="absent",
+    drops_empty_system=True,
 )
 
 # MiniCPM5.

@@ -23,7 +23,7 @@ orion: Final = ChatTemplate(
     stop=("</s>",),
     special_tokens=("<s>", "</s>", "Human: ", "Assistant: "),
     system_position="refused",
-    empty_system="absent",
+    drops_empty_system=True,
 )
 
 

@@ -14,7 +14,7 @@ bielik: Final = replace(
     name="bielik",
     models=("Bielik-*-v3.0-Instruct",),
     special_tokens=("<s>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"),
-    empty_system="absent",
+    drops_empty_system=True,
     strip_assistant=str.lstrip,
 )
 

@@ -22,7 +22,7 @@ solar: Final = ChatTemplate(
     generation_prompt="\n\n### Assistant:\n",
     stop=("</s>",),
     special_tokens=("### System:", "### User:", "### Assistant:"),
-    empty_system="absent",
+    drops_empty_system=True,
 )
 
 
