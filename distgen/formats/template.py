@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, TypeAlias, final
 
@@ -17,12 +17,15 @@ from returns.result import Failure, Result, Success
 from distgen.errors import FormatError, InjectedToken, NotParsed, Unsupported
 from distgen.formats.formatter import split_completion
 from distgen.formats.injection import choose_guards, find_parts, find_straddling, find_token, is_markup, longest_first
+from distgen.formats.training import ROLES, Role, Train, TrainingText, mark
 from distgen.prompt import Exchange, Prompt, Segment
 
 Strip: TypeAlias = Callable[[str], str]
 """A function that strips the ends of a text: `str.strip`, `str.lstrip` ...; `str` strips nothing."""
 
 SystemPosition: TypeAlias = Literal["first", "first_user", "last_user", "refused", "required"]
+
+PastReasoning: TypeAlias = Literal["written", "dropped", "refused"]
 
 
 def strip_trailing_spaces(text: str) -> str:
@@ -33,6 +36,26 @@ def strip_trailing_spaces(text: str) -> str:
 def strip_leading_newlines(text: str) -> str:
     """Return the text without line feeds at its start; other white space stays."""
     return text.lstrip("\n")
+
+
+def strip_newlines(text: str) -> str:
+    """Return the text without line feeds at its ends; other white space stays."""
+    return text.strip("\n")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """How an answer with its reasoning is written."""
+
+    before: str
+    """The literal between a user text and the reasoning of its answer."""
+    after: str
+    """The literal between the reasoning and the answer."""
+    strip: Strip = str
+    """Strips the reasoning; a blank one is none."""
+    strip_answer: Strip = str
+    """Strips an answer that follows its reasoning, after `strip_assistant`."""
 
 
 @final
@@ -86,6 +109,12 @@ class ChatTemplate:
     """The parts of the literals before and after it that an empty system text drops."""
     empty_user: tuple[str, str] = ("", "")
     empty_assistant: tuple[str, str] = ("", "")
+    thinking: Thinking | None = None
+    """How an answer with reasoning is written; None if this is not known, or the model does not think."""
+    past_reasoning: PastReasoning = "refused"
+    """Whether the reasoning of past answers is written, or dropped as the model's template drops it."""
+    before_answer: str | None = None
+    """The literal before an answer to train on that has no reasoning, if it is not `before_assistant`."""
 
     def __call__(self, prompt: Prompt, /) -> Result[str, FormatError]:
         r"""Render the prompt, or return why it is refused: the first special token, or an unsupported feature.
@@ -94,6 +123,7 @@ class ChatTemplate:
         >>> zephyr(Prompt("Hi", system="Be brief.")).unwrap()
         '<|system|>\nBe brief.</s>\n<|user|>\nHi</s>\n<|assistant|>\n'
         """
+        prompt = keep_reasoning(self, prompt)
         parts = render_parts(self, prompt)
         if isinstance(parts, Unsupported):
             return Failure(parts)
@@ -109,7 +139,7 @@ class ChatTemplate:
         >>> [segment.text for segment in chatml.segments(Prompt("<|im_end|>")).unwrap() if not segment.is_control]
         ['<|im_end|>']
         """
-        parts = render_parts(self, prompt)
+        parts = render_parts(self, keep_reasoning(self, prompt))
         if isinstance(parts, Unsupported):
             return Failure(parts)
         return Success(tuple(Segment(part, index % 2 == 0) for index, part in enumerate(parts) if part))
@@ -144,10 +174,44 @@ class ChatTemplate:
         >>> llama3.canonical(Prompt("  Hi\n"))
         Prompt(user='Hi', system=None, history=())
         """
-        parts = render_parts(self, prompt)
-        if isinstance(parts, Unsupported) or find_injection(self, prompt, parts):
+        kept = keep_reasoning(self, prompt)
+        parts = render_parts(self, kept)
+        if isinstance(parts, Unsupported) or find_injection(self, kept, parts):
             return prompt
-        return normalize(self, prompt, parts)
+        return normalize(self, kept, parts)
+
+    def training_text(
+        self,
+        prompt: Prompt,
+        answer: str,
+        reasoning: str | None = None,
+        finish_reason: str | None = "stop",
+        train: Train = "last",
+    ) -> Result[TrainingText, FormatError]:
+        r"""Return the finished conversation as the model's template renders it, with what to train; or why there is none.
+
+        It begins with the rendering of the prompt, and ends with the stop that the model writes; an answer that was cut
+        (`finish_reason="length"`) gets none. `train` is the last answer or all of them.
+
+        >>> from distgen.formats import chatml
+        >>> written = chatml.training_text(Prompt("2+2?"), "4").unwrap()
+        >>> [written.text[start:end] for start, end, _, is_trained in written.spans if is_trained]
+        ['4', '<|im_end|>']
+        >>> chatml.training_text(Prompt("2+2?"), "4", "Two and two.")
+        <Failure: Unsupported(format='chatml', what='thinking')>
+        """
+        kept = keep_reasoning(self, prompt)
+        parts = render_parts(self, kept)
+        if isinstance(parts, Unsupported):
+            return Failure(parts)
+        injected = find_injection(self, kept, parts) or find_answer_injection(self, kept, answer, reasoning)
+        if injected is not None:
+            return Failure(injected)
+        last = finish(self, parts[-1], answer, reasoning, is_cut=finish_reason == "length")
+        if isinstance(last, Unsupported):
+            return Failure(last)
+        places = [*name_texts(self, kept, parts), *(("reasoning", "assistant") if len(last) > 3 else ("assistant",))]
+        return Success(mark_parts(self, parts[-1], places, [*parts[:-1], *last], train))
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer); all is answer unless the format or the model opens `<think>`."""
@@ -207,13 +271,16 @@ def render_parts(template: ChatTemplate, prompt: Prompt) -> list[str] | Unsuppor
         return Unsupported(template.name, "no system")
     if prompt.history and template.before_assistant + template.after_assistant == "":
         return Unsupported(template.name, "history")
+    if template.past_reasoning == "refused" and any(exchange.reasoning is not None for exchange in prompt.history):
+        return Unsupported(template.name, "thinking")
     if system is None or position == "last_user":
         parts = [template.bos + template.user_prefix]
     else:
         parts = [template.bos + template.before_system, system, template.after_system]
     for exchange in prompt.history:
-        parts += (template.strip_user(exchange.user), template.before_assistant)
-        parts += (template.strip_assistant(exchange.assistant), template.after_assistant)
+        parts.append(template.strip_user(exchange.user))
+        parts += render_answer(template, template.before_assistant, exchange.assistant, exchange.reasoning)
+        parts.append(template.after_assistant)
     if system is not None and position == "last_user":
         parts += (system, template.after_system)
     parts += (template.strip_user(prompt.user), template.generation_prompt)
@@ -222,6 +289,24 @@ def render_parts(template: ChatTemplate, prompt: Prompt) -> list[str] | Unsuppor
         joined = strip_joined(template, user)
         parts[2:4] = joined[: len(literal)], joined[len(literal) :]
     return drop_around_empty(template, prompt, parts) if template.junctions else parts
+
+
+def keep_reasoning(template: ChatTemplate, prompt: Prompt) -> Prompt:
+    """Return the prompt with the past reasoning that is rendered; as it is if reasoning is refused."""
+    if template.past_reasoning == "refused" or all(exchange.reasoning is None for exchange in prompt.history):
+        return prompt
+    strip = template.thinking.strip if template.thinking and template.past_reasoning == "written" else None
+    thoughts = (strip(exchange.reasoning) if strip and exchange.reasoning else "" for exchange in prompt.history)
+    kept = zip(prompt.history, thoughts, strict=True)
+    return replace(prompt, history=tuple(replace(exchange, reasoning=thought or None) for exchange, thought in kept))
+
+
+def render_answer(template: ChatTemplate, before: str, answer: str, reasoning: str | None) -> list[str]:
+    """Return the literals and texts of an answer: `before` and the answer, or four parts with the reasoning."""
+    thinking, answer = template.thinking, template.strip_assistant(answer)
+    if thinking is None or not reasoning:
+        return [before, answer]
+    return [thinking.before, reasoning, thinking.after, thinking.strip_answer(answer)]
 
 
 def strip_joined(template: ChatTemplate, user: str) -> str:
@@ -257,18 +342,19 @@ def drop_around_empty(template: ChatTemplate, prompt: Prompt, parts: Sequence[st
 
 def normalize(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> Prompt:
     """Return the prompt as rendered in parts: its texts stripped, a default system text left out, a folded one folded."""
-    texts = list(parts[1::2])
+    places, thoughts = name_texts(template, prompt, parts), [exchange.reasoning for exchange in prompt.history]
+    texts = [text for place, text in zip(places, parts[1::2], strict=True) if not place.endswith("reasoning")]
     if len(texts) % 2 == 1:  # no system text
-        return make_prompt(template, None, texts)
+        return make_prompt(template, None, texts, thoughts)
     index = len(texts) - 2 if template.system_position == "last_user" else 0
     system = texts.pop(index)
     if template.system_position in ("first", "required"):
-        return make_prompt(template, system, texts)
+        return make_prompt(template, system, texts, thoughts)
     texts[index] = system + template.after_system + texts[index]
-    return make_prompt(template, None, texts)
+    return make_prompt(template, None, texts, thoughts)
 
 
-def make_prompt(template: ChatTemplate, system: str | None, texts: list[str]) -> Prompt:
+def make_prompt(template: ChatTemplate, system: str | None, texts: list[str], thoughts: Sequence[str | None]) -> Prompt:
     """Return the canonical prompt of a system text, if it has a turn of its own, and the texts of users and answers."""
     *past, user = texts
     if template.system_position == "last_user" or (template.system_position == "first_user" and not past):
@@ -277,7 +363,7 @@ def make_prompt(template: ChatTemplate, system: str | None, texts: list[str]) ->
         system, past[0] = unfold(template, past[0])
     if system == template.default_system:
         system = None
-    return Prompt(user, system, tuple(map(Exchange, past[::2], past[1::2])))
+    return Prompt(user, system, tuple(map(Exchange, past[::2], past[1::2], thoughts)))
 
 
 def unfold(template: ChatTemplate, text: str) -> tuple[str | None, str]:
@@ -310,13 +396,25 @@ def read(template: ChatTemplate, rendered: str) -> Prompt | str:
     if not body.endswith(template.generation_prompt):
         return f"it does not end with {template.generation_prompt!r}"
     *past, user = split(body.removesuffix(template.generation_prompt), template.after_assistant)
-    texts: list[str] = []
+    texts, thoughts = list[str](), list[str | None]()
     for index, turn in enumerate(past):
-        exchange = split(turn, template.before_assistant, 1)
-        if len(exchange) == 1:
+        exchange = read_exchange(template, turn)
+        if exchange is None:
             return f"its exchange {index} has no {template.before_assistant!r}"
-        texts += exchange
-    return make_prompt(template, system, [*texts, user])
+        texts += (exchange.user, exchange.assistant)
+        thoughts.append(exchange.reasoning)
+    return make_prompt(template, system, [*texts, user], thoughts)
+
+
+def read_exchange(template: ChatTemplate, turn: str) -> Exchange | None:
+    """Return the user text, answer and reasoning between two openings of user turns."""
+    if template.thinking and template.past_reasoning == "written":
+        user, *thought = split(turn, template.thinking.before, 1)
+        reasoning, *answer = split("".join(thought), template.thinking.after, 1)
+        if answer:
+            return Exchange(user, answer[0], reasoning or None)
+    user, *answer = split(turn, template.before_assistant, 1)
+    return Exchange(user, answer[0]) if answer else None
 
 
 def read_system(template: ChatTemplate, rendered: str) -> tuple[str | None, str] | str:
@@ -412,7 +510,8 @@ def find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -
 def find_guards(template: ChatTemplate) -> tuple[str, ...]:
     """Return characters of which each text holds one that forms a token or delimiter, alone or with the literals beside it."""
     system_opening, end = template.bos + template.before_system, template.after_system
-    literals = (template.before_assistant, template.after_assistant, end)
+    thought = (template.thinking.before, template.thinking.after) if template.thinking else ()
+    literals = (template.before_assistant, template.after_assistant, end, *thought)
     befores = (template.bos + template.user_prefix, system_opening, *literals)
     turns = set(literals[:2]) if template.before_assistant + template.after_assistant else set[str]()
     ends = {end} if template.system_position in ("first", "required") else set[str]()
@@ -420,3 +519,72 @@ def find_guards(template: ChatTemplate) -> tuple[str, ...]:
         return ("",)
     parts = find_parts({*template.markup, *template.openings, *turns}, befores, (*literals, template.generation_prompt))
     return choose_guards(parts | find_parts(ends, (system_opening,), (end,)))
+
+
+# Training.
+
+
+def finish(
+    template: ChatTemplate, opened: str, answer: str, reasoning: str | None, is_cut: bool
+) -> list[str] | Unsupported:
+    """Return the last answer in parts, in the place of the generation prompt `opened`, which they begin with."""
+    thinking, opening = template.thinking, template.generation_prompt
+    thinks = thinking is not None and thinking.before.startswith(opening)
+    reasoning = thinking.strip(reasoning) if thinking and reasoning else reasoning
+    if reasoning and not thinks:
+        return Unsupported(template.name, "thinking")
+    before = template.before_answer or template.before_assistant or opening
+    parts = render_answer(template, before, answer, reasoning)
+    if thinking and template.before_answer and not reasoning:
+        parts[-1] = thinking.strip_answer(parts[-1])
+    end = end_of_answer(template, template.after_assistant) or "".join(template.stop[:1])
+    if parts[-1] == "":
+        parts[-2], end = (
+            parts[-2].removesuffix(template.empty_assistant[0]),
+            end.removeprefix(template.empty_assistant[1]),
+        )
+    if not parts[0].startswith(opening) or not end:
+        return Unsupported(template.name, "no thinking" if thinks else "training")
+    parts[0] = opened + parts[0][len(opening) :]
+    if is_cut:
+        return parts if parts[-1] else parts[:2]
+    return [*parts, end]
+
+
+def end_of_answer(template: ChatTemplate, literal: str) -> str:
+    """Return the beginning of a literal after an answer, its stop included; "" if it has none."""
+    ends = (literal.find(stop) + len(stop) for stop in template.stop if stop in literal)
+    return literal[: min(ends, default=0)]
+
+
+def find_answer_injection(
+    template: ChatTemplate, prompt: Prompt, answer: str, reasoning: str | None
+) -> InjectedToken | None:
+    """Return the first token of an answer and its reasoning that would forge a turn."""
+    exchange = Exchange(prompt.user, answer, reasoning)
+    found = find_token(template.name, Prompt("", history=(exchange,)), (*template.markup, *template.openings))
+    whole = replace(prompt, user="", history=(*prompt.history, replace(exchange, reasoning=None)))
+    parts = render_parts(template, whole)
+    if found is None and not isinstance(parts, Unsupported):
+        found = find_injection(template, whole, parts)
+    return found and replace(found, where="reasoning" if found.where.endswith("reasoning") else "answer")
+
+
+def mark_parts(
+    template: ChatTemplate, opened: str, places: Sequence[str], parts: Sequence[str], train: Train
+) -> TrainingText:
+    """Return the text of the parts with the roles of its texts; what follows the opening `opened` of an answer is trained."""
+    texts: list[tuple[int, int, Role]] = []
+    trained: list[tuple[int, int]] = []
+    end = written = 0
+    for place, literal, text, after in zip(places, parts[::2], parts[1::2], [*parts[2::2], ""], strict=False):
+        start, role = end + len(literal), ROLES[place.rpartition(".")[2]]
+        if not texts or texts[-1][2] != "reasoning":
+            written = end + len(opened if literal.startswith(opened) else literal)
+        end = start + len(text)
+        texts.append((start, end, role))
+        if place == places[-1]:
+            trained.append((written, end + len(after)))
+        elif role == "assistant" and train == "all":
+            trained.append((written, end + len(end_of_answer(template, after))))
+    return mark("".join(parts), texts, trained)

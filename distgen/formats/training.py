@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Literal, NamedTuple, TypeAlias, final
 
 IGNORED: Final = -100
@@ -11,6 +12,14 @@ IGNORED: Final = -100
 
 Role: TypeAlias = Literal["system", "user", "reasoning", "assistant", "markup"]
 """Who wrote a piece of a training text; "markup" is a literal of the format."""
+
+ROLES: Final[Mapping[str, Role]] = {
+    "system": "system",
+    "user": "user",
+    "reasoning": "reasoning",
+    "assistant": "assistant",
+}
+"""The role of a text by the last name of its place in a prompt."""
 
 Train: TypeAlias = Literal["last", "all"]
 """Train the last answer of a conversation, or all of them."""
@@ -43,16 +52,13 @@ def mark(text: str, texts: Iterable[tuple[int, int, Role]], trained: Sequence[tu
     roles = {start: (end, role) for start, end, role in texts if start < end}
     cuts = {0, len(text), *roles, *(end for end, _ in roles.values()), *(cut for pair in trained for cut in pair)}
     spans: list[Span] = []
-    borders = sorted(cuts)
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in pairwise(sorted(cuts)):
         _, role = roles.get(start, (end, "markup"))
         spans.append(Span(start, end, role, any(first <= start < last for first, last in trained)))
     return TrainingText(text, tuple(spans))
 
 
-def label_tokens(
-    training: TrainingText, token_ids: Sequence[int], offsets: Sequence[tuple[int, int]]
-) -> list[int]:
+def label_tokens(training: TrainingText, token_ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> list[int]:
     """Return the label of each token: its id if the model is to learn to write all of its characters, else -100.
 
     `token_ids` and `offsets` are those of a fast tokenizer. The text already begins with the BOS token:

@@ -47,7 +47,9 @@ class Source(NamedTuple):
     format: str
     template: str
     variables: Mapping[str, object] = {}
-    style: str = "fields"  # how an answer holds its reasoning: in "fields", "blocks" of content, or "marks" in the content
+    style: str = (
+        "fields"  # how an answer holds its reasoning: in "fields", "blocks" of content, or "marks" in the content
+    )
 
 
 FINISHED: Final[list[Finished]] = json.loads((DATA / "training.json").read_text("utf-8"))
@@ -58,9 +60,23 @@ CASES: Final[tuple[Conversation, ...]] = (
     {"name": "one turn", "system": None, "history": [], "user": "2+2?", "answer": "4", "reasoning": None},
     {"name": "history", "system": "Add.", "history": _HISTORY, "user": "2+2?", "answer": "4", "reasoning": None},
     {"name": "reasoning", "system": None, "history": [], "user": "2+2?", "answer": "4", "reasoning": "Two and two."},
-    {"name": "thoughts", "system": "Add.", "history": _THOUGHT, "user": "2+2?", "answer": "4", "reasoning": "Two, two."},
+    {
+        "name": "thoughts",
+        "system": "Add.",
+        "history": _THOUGHT,
+        "user": "2+2?",
+        "answer": "4",
+        "reasoning": "Two, two.",
+    },
     {"name": "kept answer", "system": None, "history": _THOUGHT, "user": "2+2?", "answer": "4", "reasoning": None},
-    {"name": "white space", "system": None, "history": [], "user": " a\n", "answer": "\n\n b\nc \n", "reasoning": "\n d \n"},
+    {
+        "name": "white space",
+        "system": None,
+        "history": [],
+        "user": " a\n",
+        "answer": "\n\n b\nc \n",
+        "reasoning": "\n d \n",
+    },
     {"name": "white space only", "system": None, "history": [], "user": "a", "answer": "\n b \n", "reasoning": None},
 )
 SOURCES: Final = (
@@ -76,13 +92,13 @@ SOURCES: Final = (
     Source("glm4.6", "trl/glm4moe_training.jinja"),
     Source("harmony", "trl/gptoss_training.jinja"),
     Source("lfm2", "trl/lfm2_training.jinja"),
-    Source("lfm2.5", "trl/lfm2_v2_training.jinja"),
+    Source("lfm2", "trl/lfm2_v2_training.jinja"),
     Source("llama3", "trl/llama3_training.jinja"),
     Source("ministral3-reasoning", "llama.cpp/mistralai-Ministral-3-14B-Reasoning-2512.jinja", style="blocks"),
     Source("nemotron3", "trl/nemotron_3_nano_training.jinja"),
     Source("nemotron3", "trl/nemotron_3_super_training.jinja"),
-    Source("nemotron3", "trl/nemotron_3_ultra_training.jinja"),
-    Source("nemotron3", "trl/nemotron_3_5_lightning_training.jinja"),
+    Source("nemotron3-ultra", "trl/nemotron_3_ultra_training.jinja"),
+    Source("nemotron3-ultra", "trl/nemotron_3_5_lightning_training.jinja"),
     Source("phi3-mini", "trl/phi3_training.jinja", {"eos_token": "<|endoftext|>"}),
     Source("phi3.5", "trl/phi3_5_training.jinja", {"eos_token": "<|endoftext|>"}),
     Source("qwen2", "trl/qwen2_5_vl_training.jinja"),
@@ -140,7 +156,9 @@ def answer_of(style: str, text: str, reasoning: str | None) -> dict[str, object]
 
 def messages_of(case: Conversation, style: str) -> list[dict[str, object]]:
     """Return the prompt of a case as the messages that a chat template takes."""
-    messages: list[dict[str, object]] = [] if case["system"] is None else [{"role": "system", "content": case["system"]}]
+    messages: list[dict[str, object]] = (
+        [] if case["system"] is None else [{"role": "system", "content": case["system"]}]
+    )
     for user, text, reasoning in case["history"]:
         messages += [{"role": "user", "content": user}, answer_of(style, text or "", reasoning)]
     return [*messages, {"role": "user", "content": case["user"]}]

@@ -14,6 +14,7 @@ from distgen.formats.injection import find_token
 from distgen.formats.models.chatml import chatml
 from distgen.formats.models.microsoft import phi3_mini
 from distgen.formats.template import ChatTemplate, strip_leading_newlines
+from distgen.formats.training import Train, TrainingText
 from distgen.prompt import Prompt, Segment
 
 
@@ -69,6 +70,22 @@ class SmolLM3:
     def canonical(self, prompt: Prompt, /) -> Prompt:
         """Return the prompt as `parse` reads it; a refused one stays."""
         return prompt if self._find_command(prompt) else self.template.canonical(prompt)
+
+    def training_text(
+        self,
+        prompt: Prompt,
+        answer: str,
+        reasoning: str | None = None,
+        finish_reason: str | None = "stop",
+        train: Train = "last",
+    ) -> Result[TrainingText, FormatError]:
+        """Return the finished conversation, with what to train."""
+        command = self._find_command(prompt)
+        return (
+            Failure(command)
+            if command
+            else self.template.training_text(prompt, answer, reasoning, finish_reason, train)
+        )
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking
 
 # MiniMax-M2.
 #     ]~!b[]~b]system\n{system}[e~[\n]~b]user\n{user}[e~[\n]~b]ai\n{answer}[e~[\n]~b]user\n{user}[e~[\n]~b]ai\n<think>
@@ -24,6 +24,8 @@ minimax_m2: Final = ChatTemplate(
     stop=("[e~[",),
     special_tokens=("]~!b[", "]~b]", "[e~[", "<think>", "</think>"),
     drops_empty_system=True,
+    thinking=Thinking("[e~[\n]~b]ai\n<think>\n", "\n</think>\n\n"),
+    past_reasoning="dropped",
 )
 
 # MiniMax-M3, which decides by itself whether it thinks.
@@ -49,6 +51,8 @@ minimax_m3: Final = replace(
         *("]~!b[", "]~b]", "[e~[", "<mm:think>", "</mm:think>"),
         *("<thinking_instructions>", "</thinking_instructions>"),
     ),
+    thinking=Thinking("[e~[\n]~b]ai\n<mm:think>", "</mm:think>"),
+    past_reasoning="written",
 )
 
 # MiniMax-M2.1 and M2.5, which differ in the default system text.
