@@ -15,9 +15,9 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import lru_cache, partial
-from itertools import count
 from pathlib import Path
-from typing import Final, TypeGuard, final
+from traceback import walk_tb
+from typing import Final, TypeAlias, TypeGuard, final
 
 from returns.result import Failure, Result, Success
 
@@ -27,12 +27,14 @@ from distgen.formats.injection import find_markup, find_token, is_markup
 from distgen.prompt import Exchange, Prompt
 
 try:
-    from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
+    from jinja2 import Template, TemplateError, nodes
     from jinja2.ext import Extension
     from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 except ImportError as _missing:
     raise ImportError("chat templates need jinja2: pip install jinja2") from _missing
+
+_Texts: TypeAlias = tuple[tuple[str, str], ...]  # of a prompt, each with its place
 
 # Private characters of Unicode, which no template treats in a way of its own.
 _PLACEHOLDER: Final = re.compile("\ue000\\d+\ue001")
@@ -81,12 +83,13 @@ class JinjaTemplate:
         injected = find_token(self.name, prompt, self.special_tokens)
         if injected is not None:
             return Failure(injected)
-        rendered = _render(self, prompt)
-        return _check_texts(self, prompt, rendered.unwrap()) if isinstance(rendered, Success) else rendered
+        texts = tuple(prompt.texts())
+        rendered = _render(self, texts)
+        return _check_texts(self, texts, rendered.unwrap()) if isinstance(rendered, Success) else rendered
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer); all is answer unless the template or the model opens `<think>`."""
-        return split_completion(_render(self, Prompt("x")).value_or(""), text)
+        return split_completion(_render(self, (("user", "x"),)).value_or(""), text)
 
 
 def jinja(
@@ -132,18 +135,15 @@ class _Generation(Extension):
         return caller()
 
 
+_ENVIRONMENT: Final = ImmutableSandboxedEnvironment(
+    trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+)
+_ENVIRONMENT.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
+_compile: Final[Callable[[str], Template]] = lru_cache(maxsize=256)(_ENVIRONMENT.from_string)
+
+
 def _raise_exception(message: str) -> None:
     raise TemplateError(message)
-
-
-def _to_json(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | str | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _format_date(today: date | None, format: str) -> str:
@@ -152,23 +152,7 @@ def _format_date(today: date | None, format: str) -> str:
     return today.strftime(format)
 
 
-def _make_environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = _to_json
-    return environment
-
-
-_ENVIRONMENT: Final = _make_environment()
-
-
-@lru_cache(maxsize=256)
-def _compile(source: str) -> Template:
-    return _ENVIRONMENT.from_string(source)
-
-
-def _render(template: JinjaTemplate, prompt: Prompt) -> Result[str, FormatError]:
+def _render(template: JinjaTemplate, texts: _Texts) -> Result[str, FormatError]:
     variables: dict[str, object] = {
         "tools": None,
         "documents": None,
@@ -178,79 +162,56 @@ def _render(template: JinjaTemplate, prompt: Prompt) -> Result[str, FormatError]
         "raise_exception": _raise_exception,
         "strftime_now": partial(_format_date, template.today),
         **dict(template.variables),
-        "messages": [{"role": where.rpartition(".")[2], "content": text} for where, text in prompt.texts()],
+        "messages": [{"role": where.rpartition(".")[2], "content": text} for where, text in texts],
     }
     try:
         return Success(_compile(template.source).render(variables))
     except Exception as error:
-        raised, line = Raised.of(error, "format"), _line_of(error)
+        raised = Raised.of(error, "format")
         reason = raised.message.partition("\n  line ")[0]  # jinja2 appends the source line to a syntax error
-        return Failure(replace(raised, message=reason if line is None else f"line {line}: {reason}"))
-
-
-def _line_of(error: Exception) -> int | None:
-    """Return the line of the template that raised, counted from 1."""
-    if isinstance(error, TemplateSyntaxError):
-        return error.lineno
-    line, step = None, error.__traceback__
-    while step is not None:
-        line = step.tb_lineno if step.tb_frame.f_code.co_filename == "<template>" else line
-        step = step.tb_next
-    return line
+        # jinja2 adds the template's lines to the traceback; a template that does not compile has the file "<unknown>".
+        steps = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+        lines = [line for file, line in steps if file in ("<template>", "<unknown>")]
+        return Failure(replace(raised, message=f"line {lines[-1]}: {reason}" if lines else reason))
 
 
 # Texts that the template drops or changes.
 
 
-def _check_texts(template: JinjaTemplate, prompt: Prompt, rendered: str) -> Result[str, FormatError]:
+def _check_texts(template: JinjaTemplate, texts: _Texts, rendered: str) -> Result[str, FormatError]:
     """Return the rendering if each text is in it, its ends aside, in a place of its own."""
-    texts, order = list(prompt.texts()), _find_order(template, _replace_texts(prompt))
-    written = range(len(texts)) if order is None else order
-    for index in sorted({*range(len(texts))}.difference(written)):
-        where, text = texts[index]
-        if text.strip():
-            return Failure(_dropped(template.name, where))
+    order = _find_order(template, _replace_texts(texts))
+    missing = sorted({*range(len(texts))}.difference(order))
+    dropped = [texts[index][0] for index in missing if texts[index][1].strip()]
+    if "user" in dropped[:1]:
+        return Failure(Raised("TextChanged", "the template drops the text of user", "format"))
+    if dropped:
+        return Failure(Unsupported(template.name, "system" if dropped[0] == "system" else "history"))
     end = 0
     # Not compared with the placeholders' rendering: some templates rightly write more for a text with a switch of theirs.
-    for index in written:
+    for index in order:
         where, text = texts[index]
         start = rendered.find(text.strip(), end)
         if start < 0:
             return Failure(Raised("TextChanged", f"the template changes the text of {where}", "format"))
-        end = 0 if order is None else start + len(text.strip())
+        end = start + len(text.strip())
     return Success(rendered)
 
 
-def _dropped(name: str, where: str) -> FormatError:
-    if where == "system":
-        return Unsupported(name, "system")
-    if where.startswith("history"):
-        return Unsupported(name, "history")
-    return Raised("TextChanged", f"the template drops the text of {where}", "format")
-
-
-def _replace_texts(prompt: Prompt) -> Prompt:
-    """Return the prompt with a placeholder for each text that is not blank: one prompt for all of the same shape."""
-    numbers = count()
-
-    def placeholder(text: str) -> str:
-        number = next(numbers)
-        return f"\ue000{number}\ue001" if text.strip() else ""
-
-    system = None if prompt.system is None else placeholder(prompt.system)
-    history = tuple(Exchange(placeholder(each.user), placeholder(each.assistant)) for each in prompt.history)
-    return Prompt(placeholder(prompt.user), system, history)
+def _replace_texts(texts: _Texts) -> _Texts:
+    """Return a placeholder for each text that is not blank: the same for all prompts of one shape."""
+    numbered = enumerate(texts)
+    return tuple((where, f"\ue000{index}\ue001" if text.strip() else "") for index, (where, text) in numbered)
 
 
 @lru_cache(maxsize=256)
-def _find_order(template: JinjaTemplate, placeholders: Prompt) -> tuple[int, ...] | None:
-    """Return the indexes of the texts that the template writes, in its order; None if it raises on placeholders."""
+def _find_order(template: JinjaTemplate, placeholders: _Texts) -> tuple[int, ...]:
+    """Return the indexes of the texts that the template writes, in its order; all if it raises on placeholders."""
     rendered = _render(template, placeholders).value_or(None)
     if rendered is None:
-        return None
-    indexes = {text: index for index, (_, text) in enumerate(placeholders.texts()) if text}
-    found = (indexes[each[0]] for each in _PLACEHOLDER.finditer(rendered) if each[0] in indexes)
-    return tuple(dict.fromkeys(found))
+        return tuple(range(len(placeholders)))
+    indexes = {text: index for index, (_, text) in enumerate(placeholders)}
+    return tuple(dict.fromkeys(indexes[text] for text in _PLACEHOLDER.findall(rendered) if text in indexes))
 
 
 # Markup.
@@ -265,7 +226,8 @@ def _find_markup(template: JinjaTemplate) -> Iterator[str]:
     """Yield the markup around the texts in renderings of each shape of conversation."""
     past = (Exchange("x", "x"), Exchange("x", "x"))
     for shape in (Prompt("x"), Prompt("x", "x"), Prompt("x", None, past), Prompt("x", "x", past)):
-        for literal in _PLACEHOLDER.split(_render(template, _replace_texts(shape)).value_or("")):
+        rendered = _render(template, _replace_texts(tuple(shape.texts()))).value_or("")
+        for literal in _PLACEHOLDER.split(rendered):
             yield from find_markup(literal)
 
 
@@ -297,11 +259,11 @@ def from_tokenizer_config(
     """
     try:
         read = config if isinstance(config, Mapping) else _read_files(Path(config), chat_template)
-        source, tokens = _read_source(read, chat_template), _read_named_tokens(read)
-        special = tuple(filter(_is_special, (*tokens.values(), *_read_special_tokens(read))))
+        source, (named, others) = _read_source(read, chat_template), _read_tokens(read)
     except Exception as error:
         return Failure(Raised.of(error, "format"))
-    bos, eos, given = tokens.pop("bos_token", ""), tokens.pop("eos_token", ""), {**tokens, **variables}
+    special = tuple(filter(_is_special, (*named.values(), *others)))
+    bos, eos, given = named.pop("bos_token", ""), named.pop("eos_token", ""), {**named, **variables}
     return Success(jinja(source, bos=bos, eos=eos, name=name, special_tokens=special, variables=given, today=today))
 
 
@@ -341,34 +303,30 @@ def _read_source(config: Mapping[str, object], chat_template: str) -> str:
     return _read_text(found, "chat_template")
 
 
-def _read_named_tokens(config: Mapping[str, object]) -> dict[str, str]:
-    """Return the tokens that a template knows by name."""
-    named = {name: config.get(name) for name in _TOKENS}
-    for field_name in ("extra_special_tokens", "model_specific_special_tokens"):
-        found = config.get(field_name)
-        named |= {str(name): token for name, token in found.items()} if _is_object(found) else {}
-    return {name: _read_text(token, name) for name, token in named.items() if token is not None}
-
-
-def _read_special_tokens(config: Mapping[str, object]) -> Iterator[str]:
-    for name in ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"):
-        for token in _read_values(config, name):
-            yield _read_text(token, name)
-    for name in ("added_tokens_decoder", "added_tokens"):
-        for token in _read_values(config, name):
+def _read_tokens(config: Mapping[str, object]) -> tuple[dict[str, str], list[str]]:
+    """Return the tokens that a template knows by name, and other special tokens."""
+    named = {name: _read_text(config[name], name) for name in _TOKENS if config.get(name) is not None}
+    others: list[str] = []
+    for field_name in ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"):
+        for key, token in _read_items(config, field_name):
+            others.append(_read_text(token, field_name))
+            if isinstance(key, str):
+                named[key] = others[-1]
+    for field_name in ("added_tokens_decoder", "added_tokens"):
+        for _, token in _read_items(config, field_name):
             if _is_object(token) and token.get("special") is True:
-                yield _read_text(token, name)
+                others.append(_read_text(token, field_name))
+    return named, others
 
 
-def _read_values(config: Mapping[str, object], name: str) -> Iterable[object]:
+def _read_items(config: Mapping[str, object], name: str) -> Iterable[tuple[object, object]]:
+    """Return the items of a field that is a list or an object; none if there is no such field."""
     found = config.get(name)
-    if found is None:
-        return ()
-    if _is_object(found):
-        return found.values()
-    if not _is_list(found):
+    if _is_list(found):
+        return enumerate(found)
+    if found is not None and not _is_object(found):
         raise TypeError(f"{name!r} of the tokenizer config must be a list, got {type(found).__name__}")
-    return found
+    return found.items() if found is not None else ()
 
 
 def _read_text(value: object, name: str) -> str:
