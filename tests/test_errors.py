@@ -44,7 +44,7 @@ ERRORS: list[tuple[AnyError, list[str], str]] = [
     ),
     (Unsupported("gemma", "system"), ["gemma", "user text"], "unsupported"),
     (Unsupported("mistral-v7-tekken", "no system"), ["mistral-v7-tekken", "needs a system text"], "unsupported"),
-    (Unsupported("qwen3-nothink", "thinking"), ["qwen3-nothink", "leave the thinking out"], "unsupported"),
+    (Unsupported("qwen3-nothink", "thinking"), ["qwen3-nothink", "leave it out"], "unsupported"),
     (Unsupported("glm4.7", "no thinking"), ["glm4.7", "its reasoning"], "unsupported"),
     (Unsupported("codellama-70b", "training"), ["codellama-70b", "generation prompt"], "unsupported"),
     (Unsupported("alpaca", "history"), ["alpaca", "without history"], "unsupported"),

@@ -24,6 +24,7 @@ from returns.result import Failure, Result, Success
 from distgen.errors import FormatError, Raised, Unsupported
 from distgen.formats.formatter import split_completion
 from distgen.formats.injection import find_markup, find_token, is_markup
+from distgen.formats.training import ROLES, Role, Train, TrainingText, mark
 from distgen.prompt import Exchange, Prompt
 
 try:
@@ -38,6 +39,7 @@ _Texts: TypeAlias = tuple[tuple[str, str], ...]  # of a prompt, each with its pl
 
 # Private characters of Unicode, which no template treats in a way of its own.
 _PLACEHOLDER: Final = re.compile("\ue000\\d+\ue001")
+_KNOWS_REASONING: Final = re.compile("reasoning|thinking|</think>")
 _NO_VARIABLES: Final[Mapping[str, object]] = {}
 
 
@@ -86,6 +88,32 @@ class JinjaTemplate:
         texts = tuple(prompt.texts())
         rendered = _render(self, texts)
         return _check_texts(self, texts, rendered.unwrap()) if isinstance(rendered, Success) else rendered
+
+    def training_text(
+        self,
+        prompt: Prompt,
+        answer: str,
+        reasoning: str | None = None,
+        finish_reason: str | None = "stop",
+        train: Train = "last",
+    ) -> Result[TrainingText, FormatError]:
+        """Return the finished conversation, with what follows each generation prompt up to `eos` as trained.
+
+        It is `Unsupported` if the template, given the answer, does not continue its rendering of the prompt, leaves the
+        reasoning out, or writes no `eos`.
+        """
+        opened = self(prompt)
+        if isinstance(opened, Failure):
+            return opened
+        last = (("assistant", answer),) if reasoning is None else (("reasoning", reasoning), ("assistant", answer))
+        injected = find_token(self.name, Prompt("", history=(Exchange("", answer, reasoning),)), self.special_tokens)
+        if injected is not None:
+            return Failure(replace(injected, where=injected.where.rpartition(".")[2]))
+        texts = (*prompt.texts(), *last)
+        finished = _render(self, texts)
+        if isinstance(finished, Failure):
+            return finished
+        return _mark_answers(self, texts, finished.unwrap(), train, is_cut=finish_reason == "length")
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer); all is answer unless the template or the model opens `<think>`."""
@@ -152,17 +180,32 @@ def _format_date(today: date | None, format: str) -> str:
     return today.strftime(format)
 
 
+def _make_messages(texts: _Texts) -> list[dict[str, str]]:
+    """Return the messages of the texts. Templates know the reasoning of an answer by three names."""
+    messages: list[dict[str, str]] = []
+    thought: dict[str, str] = {}
+    for where, text in texts:
+        role = where.rpartition(".")[2]
+        if role == "reasoning":
+            thought = dict.fromkeys(("reasoning_content", "reasoning", "thinking"), text)
+        else:
+            messages.append({"role": role, "content": text, **thought})
+            thought = {}
+    return messages
+
+
 def _render(template: JinjaTemplate, texts: _Texts) -> Result[str, FormatError]:
+    """Render the texts: a prompt with the generation prompt, or a finished conversation."""
     variables: dict[str, object] = {
         "tools": None,
         "documents": None,
-        "add_generation_prompt": True,
+        "add_generation_prompt": not texts[-1][0].endswith("assistant"),
         "bos_token": template.bos,
         "eos_token": template.eos,
         "raise_exception": _raise_exception,
         "strftime_now": partial(_format_date, template.today),
         **dict(template.variables),
-        "messages": [{"role": where.rpartition(".")[2], "content": text} for where, text in texts],
+        "messages": _make_messages(texts),
     }
     try:
         return Success(_compile(template.source).render(variables))
@@ -183,9 +226,13 @@ def _check_texts(template: JinjaTemplate, texts: _Texts, rendered: str) -> Resul
     order = _find_order(template, _replace_texts(texts))
     missing = sorted({*range(len(texts))}.difference(order))
     dropped = [texts[index][0] for index in missing if texts[index][1].strip()]
+    if _KNOWS_REASONING.search(template.source):  # then it drops that of past answers on purpose
+        dropped = [where for where in dropped if not where.endswith("reasoning")]
     if "user" in dropped[:1]:
         return Failure(Raised("TextChanged", "the template drops the text of user", "format"))
     if dropped:
+        if dropped[0].endswith("reasoning"):
+            return Failure(Unsupported(template.name, "thinking"))
         return Failure(Unsupported(template.name, "system" if dropped[0] == "system" else "history"))
     end = 0
     # Not compared with the placeholders' rendering: some templates rightly write more for a text with a switch of theirs.
@@ -212,6 +259,39 @@ def _find_order(template: JinjaTemplate, placeholders: _Texts) -> tuple[int, ...
         return tuple(range(len(placeholders)))
     indexes = {text: index for index, (_, text) in enumerate(placeholders)}
     return tuple(dict.fromkeys(indexes[text] for text in _PLACEHOLDER.findall(rendered) if text in indexes))
+
+
+# Training.
+
+
+def _mark_answers(
+    template: JinjaTemplate, texts: _Texts, finished: str, train: Train, is_cut: bool
+) -> Result[TrainingText, FormatError]:
+    """Return the finished conversation up to the last stop, with what the model writes as trained."""
+    places: list[tuple[int, int, Role]] = []
+    trained: list[tuple[int, int]] = []
+    order, end = _find_order(template, _replace_texts(texts)), 0
+    for index in order:
+        role, text = ROLES[texts[index][0].rpartition(".")[2]], texts[index][1].strip()
+        start = finished.find(text, end)
+        if start < (trained[-1][1] if trained else 0):
+            return Failure(Unsupported(template.name, "training"))
+        end = start + len(text)
+        places.append((start, end, role))
+        is_last = index == len(texts) - 1
+        if role == "assistant" and (is_last or train == "all"):
+            thinks = texts[index - 1][0].endswith("reasoning")
+            opened = _render(template, texts[: index - thinks]).value_or("")
+            has_stop = not (is_last and is_cut)
+            ends = template.eos if has_stop else ""
+            stop = finished.find(ends, end)
+            if not finished.startswith(opened) or stop < 0 or (has_stop and not ends):
+                return Failure(Unsupported(template.name, "training"))
+            trained.append((len(opened), stop + len(ends)))
+    wanted = {*range(len(texts) - 1 - texts[-2][0].endswith("reasoning"), len(texts))}
+    if not wanted <= {*order}:
+        return Failure(Unsupported(template.name, "thinking" if len(texts) - 1 in order else "training"))
+    return Success(mark(finished[: trained[-1][1]], places, trained))
 
 
 # Markup.

@@ -53,7 +53,7 @@ def mark(text: str, texts: Iterable[tuple[int, int, Role]], trained: Sequence[tu
     cuts = {0, len(text), *roles, *(end for end, _ in roles.values()), *(cut for pair in trained for cut in pair)}
     spans: list[Span] = []
     for start, end in pairwise(sorted(cuts)):
-        _, role = roles.get(start, (end, "markup"))
+        role: Role = roles[start][1] if start in roles else "markup"
         spans.append(Span(start, end, role, any(first <= start < last for first, last in trained)))
     return TrainingText(text, tuple(spans))
 

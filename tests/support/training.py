@@ -160,7 +160,8 @@ def messages_of(case: Conversation, style: str) -> list[dict[str, object]]:
         [] if case["system"] is None else [{"role": "system", "content": case["system"]}]
     )
     for user, text, reasoning in case["history"]:
-        messages += [{"role": "user", "content": user}, answer_of(style, text or "", reasoning)]
+        messages.append({"role": "user", "content": user})
+        messages.append(answer_of(style, text or "", reasoning))
     return [*messages, {"role": "user", "content": case["user"]}]
 
 
