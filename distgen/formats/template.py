@@ -295,18 +295,20 @@ def keep_reasoning(template: ChatTemplate, prompt: Prompt) -> Prompt:
     """Return the prompt with the past reasoning that is rendered; as it is if reasoning is refused."""
     if template.past_reasoning == "refused" or all(exchange.reasoning is None for exchange in prompt.history):
         return prompt
-    strip = template.thinking.strip if template.thinking and template.past_reasoning == "written" else None
-    thoughts = (strip(exchange.reasoning) if strip and exchange.reasoning else "" for exchange in prompt.history)
-    kept = zip(prompt.history, thoughts, strict=True)
-    return replace(prompt, history=tuple(replace(exchange, reasoning=thought or None) for exchange, thought in kept))
+    history: list[Exchange] = []
+    for exchange in prompt.history:
+        is_written = template.thinking and template.past_reasoning == "written"
+        reasoning = template.thinking.strip(exchange.reasoning or "") if template.thinking and is_written else ""
+        history.append(replace(exchange, reasoning=reasoning or None))
+    return replace(prompt, history=tuple(history))
 
 
 def render_answer(template: ChatTemplate, before: str, answer: str, reasoning: str | None) -> list[str]:
     """Return the literals and texts of an answer: `before` and the answer, or four parts with the reasoning."""
     thinking, answer = template.thinking, template.strip_assistant(answer)
-    if thinking is None or not reasoning:
-        return [before, answer]
-    return [thinking.before, reasoning, thinking.after, thinking.strip_answer(answer)]
+    if thinking and (reasoning or before == template.before_answer):
+        answer = thinking.strip_answer(answer)
+    return [thinking.before, reasoning, thinking.after, answer] if thinking and reasoning else [before, answer]
 
 
 def strip_joined(template: ChatTemplate, user: str) -> str:
@@ -533,21 +535,13 @@ def finish(
     reasoning = thinking.strip(reasoning) if thinking and reasoning else reasoning
     if reasoning and not thinks:
         return Unsupported(template.name, "thinking")
-    before = template.before_answer or template.before_assistant or opening
-    parts = render_answer(template, before, answer, reasoning)
-    if thinking and template.before_answer and not reasoning:
-        parts[-1] = thinking.strip_answer(parts[-1])
+    parts = render_answer(template, template.before_answer or template.before_assistant or opening, answer, reasoning)
     end = end_of_answer(template, template.after_assistant) or "".join(template.stop[:1])
-    if parts[-1] == "":
-        parts[-2], end = (
-            parts[-2].removesuffix(template.empty_assistant[0]),
-            end.removeprefix(template.empty_assistant[1]),
-        )
-    if not parts[0].startswith(opening) or not end:
-        return Unsupported(template.name, "no thinking" if thinks else "training")
-    parts[0] = opened + parts[0][len(opening) :]
+    if not parts[0].startswith(opening) or not ((end and parts[-1]) or is_cut):
+        return Unsupported(template.name, "no thinking" if thinks and not reasoning else "training")
+    parts[0] = opened + parts[0].removeprefix(opening)
     if is_cut:
-        return parts if parts[-1] else parts[:2]
+        return parts if parts[-1] else parts[:2]  # cut in its reasoning
     return [*parts, end]
 
 
@@ -576,15 +570,13 @@ def mark_parts(
     """Return the text of the parts with the roles of its texts; what follows the opening `opened` of an answer is trained."""
     texts: list[tuple[int, int, Role]] = []
     trained: list[tuple[int, int]] = []
-    end = written = 0
+    end = begun = 0
     for place, literal, text, after in zip(places, parts[::2], parts[1::2], [*parts[2::2], ""], strict=False):
-        start, role = end + len(literal), ROLES[place.rpartition(".")[2]]
+        role = ROLES[place.rpartition(".")[2]]
         if not texts or texts[-1][2] != "reasoning":
-            written = end + len(opened if literal.startswith(opened) else literal)
-        end = start + len(text)
-        texts.append((start, end, role))
-        if place == places[-1]:
-            trained.append((written, end + len(after)))
-        elif role == "assistant" and train == "all":
-            trained.append((written, end + len(end_of_answer(template, after))))
+            begun = end + len(opened if literal.startswith(opened) else literal)
+        end += len(literal) + len(text)
+        texts.append((end - len(text), end, role))
+        if place == places[-1] or (role == "assistant" and train == "all"):
+            trained.append((begun, end + len(end_of_answer(template, after))))
     return mark("".join(parts), texts, trained)

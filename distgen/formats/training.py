@@ -13,12 +13,7 @@ IGNORED: Final = -100
 Role: TypeAlias = Literal["system", "user", "reasoning", "assistant", "markup"]
 """Who wrote a piece of a training text; "markup" is a literal of the format."""
 
-ROLES: Final[Mapping[str, Role]] = {
-    "system": "system",
-    "user": "user",
-    "reasoning": "reasoning",
-    "assistant": "assistant",
-}
+ROLES: Final[Mapping[str, Role]] = {"system": "system", "user": "user", "reasoning": "reasoning", "assistant": "assistant"}
 """The role of a text by the last name of its place in a prompt."""
 
 Train: TypeAlias = Literal["last", "all"]
@@ -48,13 +43,18 @@ class TrainingText:
 
 
 def mark(text: str, texts: Iterable[tuple[int, int, Role]], trained: Sequence[tuple[int, int]]) -> TrainingText:
-    """Return the text with spans: `texts` are those of the conversation, in order, `trained` are what the model writes."""
-    roles = {start: (end, role) for start, end, role in texts if start < end}
-    cuts = {0, len(text), *roles, *(end for end, _ in roles.values()), *(cut for pair in trained for cut in pair)}
+    """Return the text with spans: `texts` are those of the conversation, `trained` is what the model writes."""
+    cuts, roles = {0, len(text)}, dict[int, Role]()
+    for start, end, role in texts:
+        if start < end:
+            cuts |= {start, end}
+            roles[start] = role
+    for pair in trained:
+        cuts.update(pair)
     spans: list[Span] = []
     for start, end in pairwise(sorted(cuts)):
-        role: Role = roles[start][1] if start in roles else "markup"
-        spans.append(Span(start, end, role, any(first <= start < last for first, last in trained)))
+        is_trained = any(first <= start < last for first, last in trained)
+        spans.append(Span(start, end, roles.get(start, "markup"), is_trained))
     return TrainingText(text, tuple(spans))
 
 

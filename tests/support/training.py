@@ -38,6 +38,7 @@ class Conversation(TypedDict):
 class Finished(TypedDict):
     format: str
     template: str
+    style: str  # see Source
     cases: list[Conversation]
 
 
@@ -75,7 +76,7 @@ CASES: Final[tuple[Conversation, ...]] = (
         "history": [],
         "user": " a\n",
         "answer": "\n\n b\nc \n",
-        "reasoning": "\n d \n",
+        "reasoning": "\n hm \n",
     },
     {"name": "white space only", "system": None, "history": [], "user": "a", "answer": "\n b \n", "reasoning": None},
 )
@@ -197,7 +198,7 @@ def main(folder: Path) -> None:
         variables = {**entry.get("variables", {}), **source.variables}
         template = (folder / source.template).read_text("utf-8")
         cases = finish(template, variables, entry.get("today", "2024-02-29"), source.style)
-        done.append({"format": source.format, "template": source.template, "cases": cases})
+        done.append({"format": source.format, "template": source.template, "style": source.style, "cases": cases})
     (DATA / "training.json").write_text(to_json(done, indent=1), "utf-8")
 
 
