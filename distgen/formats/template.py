@@ -297,18 +297,19 @@ def keep_reasoning(template: ChatTemplate, prompt: Prompt) -> Prompt:
         return prompt
     history: list[Exchange] = []
     for exchange in prompt.history:
-        is_written = template.thinking and template.past_reasoning == "written"
-        reasoning = template.thinking.strip(exchange.reasoning or "") if template.thinking and is_written else ""
-        history.append(replace(exchange, reasoning=reasoning or None))
+        is_blank = template.thinking is None or not template.thinking.strip(exchange.reasoning or "")
+        is_dropped = is_blank or template.past_reasoning == "dropped"
+        history.append(replace(exchange, reasoning=None) if is_dropped else exchange)
     return replace(prompt, history=tuple(history))
 
 
 def render_answer(template: ChatTemplate, before: str, answer: str, reasoning: str | None) -> list[str]:
-    """Return the literals and texts of an answer: `before` and the answer, or four parts with the reasoning."""
+    """Return the literals and texts of an answer: `before` and the answer, or four parts with its reasoning."""
     thinking, answer = template.thinking, template.strip_assistant(answer)
-    if thinking and (reasoning or before == template.before_answer):
+    thought = thinking.strip(reasoning) if thinking and reasoning else ""
+    if thinking and (thought or before == template.before_answer):
         answer = thinking.strip_answer(answer)
-    return [thinking.before, reasoning, thinking.after, answer] if thinking and reasoning else [before, answer]
+    return [thinking.before, thought, thinking.after, answer] if thinking and thought else [before, answer]
 
 
 def strip_joined(template: ChatTemplate, user: str) -> str:
@@ -344,8 +345,9 @@ def drop_around_empty(template: ChatTemplate, prompt: Prompt, parts: Sequence[st
 
 def normalize(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> Prompt:
     """Return the prompt as rendered in parts: its texts stripped, a default system text left out, a folded one folded."""
-    places, thoughts = name_texts(template, prompt, parts), [exchange.reasoning for exchange in prompt.history]
-    texts = [text for place, text in zip(places, parts[1::2], strict=True) if not place.endswith("reasoning")]
+    named = dict(zip(name_texts(template, prompt, parts), parts[1::2], strict=True))
+    thoughts = [named.pop(f"history[{index}].reasoning", None) for index in range(len(prompt.history))]
+    texts = list(named.values())
     if len(texts) % 2 == 1:  # no system text
         return make_prompt(template, None, texts, thoughts)
     index = len(texts) - 2 if template.system_position == "last_user" else 0
@@ -530,18 +532,18 @@ def finish(
     template: ChatTemplate, opened: str, answer: str, reasoning: str | None, is_cut: bool
 ) -> list[str] | Unsupported:
     """Return the last answer in parts, in the place of the generation prompt `opened`, which they begin with."""
-    thinking, opening = template.thinking, template.generation_prompt
-    thinks = thinking is not None and thinking.before.startswith(opening)
-    reasoning = thinking.strip(reasoning) if thinking and reasoning else reasoning
-    if reasoning and not thinks:
+    opening, before = template.generation_prompt, template.before_answer or template.before_assistant
+    parts = render_answer(template, before or opening, answer, reasoning)
+    thinks = template.thinking is not None and template.thinking.before.startswith(opening)
+    has_thought = reasoning is not None and reasoning.strip() != ""
+    if has_thought and not thinks:
         return Unsupported(template.name, "thinking")
-    parts = render_answer(template, template.before_answer or template.before_assistant or opening, answer, reasoning)
     end = end_of_answer(template, template.after_assistant) or "".join(template.stop[:1])
-    if not parts[0].startswith(opening) or not ((end and parts[-1]) or is_cut):
-        return Unsupported(template.name, "no thinking" if thinks and not reasoning else "training")
+    if not parts[0].startswith(opening) or not (is_cut or (end and parts[-1])):
+        return Unsupported(template.name, "no thinking" if thinks and not has_thought else "training")
     parts[0] = opened + parts[0].removeprefix(opening)
     if is_cut:
-        return parts if parts[-1] else parts[:2]  # cut in its reasoning
+        return parts if parts[-1] else [*parts[:2], "", ""]  # cut in its reasoning
     return [*parts, end]
 
 

@@ -13,7 +13,12 @@ IGNORED: Final = -100
 Role: TypeAlias = Literal["system", "user", "reasoning", "assistant", "markup"]
 """Who wrote a piece of a training text; "markup" is a literal of the format."""
 
-ROLES: Final[Mapping[str, Role]] = {"system": "system", "user": "user", "reasoning": "reasoning", "assistant": "assistant"}
+ROLES: Final[Mapping[str, Role]] = {
+    "system": "system",
+    "user": "user",
+    "reasoning": "reasoning",
+    "assistant": "assistant",
+}
 """The role of a text by the last name of its place in a prompt."""
 
 Train: TypeAlias = Literal["last", "all"]

@@ -60,8 +60,12 @@ _DEEPSEEK: Final = (
     "<｜tool▁call▁begin｜> <｜tool▁call▁end｜> <｜tool▁sep｜> <｜tool▁outputs▁begin｜> <｜tool▁outputs▁end｜> "
     "<｜tool▁output▁begin｜> <｜tool▁output▁end｜> <think> </think>"
 )
-_LLAMA: Final = "<|begin_of_text|> <|end_of_text|> <|start_header_id|> <|end_header_id|> <|eot_id|> <|eom_id|> <|python_tag|>"
-_MINIMAX: Final = "]~!b[ ]~b] [e~[ <think> </think> <minimax:tool_call> </minimax:tool_call> <tool_response> </tool_response>"
+_LLAMA: Final = (
+    "<|begin_of_text|> <|end_of_text|> <|start_header_id|> <|end_header_id|> <|eot_id|> <|eom_id|> <|python_tag|>"
+)
+_MINIMAX: Final = (
+    "]~!b[ ]~b] [e~[ <think> </think> <minimax:tool_call> </minimax:tool_call> <tool_response> </tool_response>"
+)
 RUNS: Final = (
     Run("qwen3", "Qwen/Qwen3-8B", "Qwen3RendererConfig", _QWEN),
     Run("qwen3.5", "Qwen/Qwen3.5-4B", "Qwen35RendererConfig", _QWEN, {"enable_thinking": True}),
