@@ -105,11 +105,11 @@ class JinjaTemplate:
         opened = self(prompt)
         if isinstance(opened, Failure):
             return opened
-        last = (("assistant", answer),) if reasoning is None else (("reasoning", reasoning), ("assistant", answer))
+        thought = (("reasoning", reasoning),) if reasoning and reasoning.strip() else ()
         injected = find_token(self.name, Prompt("", history=(Exchange("", answer, reasoning),)), self.special_tokens)
         if injected is not None:
-            return Failure(replace(injected, where=injected.where.rpartition(".")[2]))
-        texts = (*prompt.texts(), *last)
+            return Failure(replace(injected, where="reasoning" if "reasoning" in injected.where else "answer"))
+        texts = (*prompt.texts(), *thought, ("assistant", answer))
         finished = _render(self, texts)
         if isinstance(finished, Failure):
             return finished
@@ -270,28 +270,34 @@ def _mark_answers(
     """Return the finished conversation up to the last stop, with what the model writes as trained."""
     places: list[tuple[int, int, Role]] = []
     trained: list[tuple[int, int]] = []
-    order, end = _find_order(template, _replace_texts(texts)), 0
-    for index in order:
+    placeholders, end = _replace_texts(texts), 0
+    pieces = re.split(f"({_PLACEHOLDER.pattern})", _render(template, placeholders).value_or(""))
+    for where, placeholder in placeholders[-2:]:
+        if where in ("reasoning", "assistant") and placeholder not in pieces[1::2]:
+            return Failure(Unsupported(template.name, "thinking" if where == "reasoning" else "training"))
+    indexes = {text: index for index, (_, text) in enumerate(placeholders)}
+    for literal, placeholder in zip(pieces[::2], pieces[1::2], strict=False):
+        index = indexes[placeholder]
         role, text = ROLES[texts[index][0].rpartition(".")[2]], texts[index][1].strip()
-        start = finished.find(text, end)
+        start = finished.find(text, end + len(literal))
         if start < (trained[-1][1] if trained else 0):
             return Failure(Unsupported(template.name, "training"))
         end = start + len(text)
         places.append((start, end, role))
         is_last = index == len(texts) - 1
         if role == "assistant" and (is_last or train == "all"):
-            thinks = texts[index - 1][0].endswith("reasoning")
-            opened = _render(template, texts[: index - thinks]).value_or("")
-            has_stop = not (is_last and is_cut)
-            ends = template.eos if has_stop else ""
-            stop = finished.find(ends, end)
-            if not finished.startswith(opened) or stop < 0 or (has_stop and not ends):
+            opened = _render(template, texts[: index - texts[index - 1][0].endswith("reasoning")]).value_or("")
+            stop = end if is_last and is_cut else _find_stop(template, finished, end)
+            if stop < 0 or not finished.startswith(opened):
                 return Failure(Unsupported(template.name, "training"))
-            trained.append((len(opened), stop + len(ends)))
-    wanted = {*range(len(texts) - 1 - texts[-2][0].endswith("reasoning"), len(texts))}
-    if not wanted <= {*order}:
-        return Failure(Unsupported(template.name, "thinking" if len(texts) - 1 in order else "training"))
+            trained.append((len(opened), stop))
     return Success(mark(finished[: trained[-1][1]], places, trained))
+
+
+def _find_stop(template: JinjaTemplate, finished: str, start: int) -> int:
+    """Return the end of the next `eos`; -1 if there is none."""
+    found = finished.find(template.eos, start) if template.eos else -1
+    return -1 if found < 0 else found + len(template.eos)
 
 
 # Markup.

@@ -468,11 +468,14 @@ def find_junctions(template: ChatTemplate) -> tuple[Junction, ...]:
     to_user = {(template.bos + template.user_prefix).removesuffix(user), next_user}
     if template.system_position in ("first", "required"):
         to_user.add(first_user)
+    to_answer = [to_assistant]
+    if template.thinking and template.past_reasoning == "written":
+        to_answer.append(template.thinking.after.removesuffix(answer))
     to_system = (template.bos + template.before_system).removesuffix(system)
     found = (
         Junction(to_system, system + after_system, first_user),
         *(Junction(before, user + after_user, after) for before in to_user for after in (to_assistant, to_end)),
-        Junction(to_assistant, answer + after_answer, next_user),
+        *(Junction(before, answer + after_answer, next_user) for before in to_answer),
     )
     return tuple(junction for junction in found if junction.dropped)
 
