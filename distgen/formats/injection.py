@@ -32,17 +32,12 @@ def find_markup(literal: str) -> list[str]:
     return [found[0] for found in _TOKEN.finditer(literal)]
 
 
-def longest_first(tokens: Iterable[str]) -> tuple[str, ...]:
-    """Return the tokens in the order in which they are looked for: of two at one place, the longer is found."""
-    return tuple(sorted(tokens, key=lambda token: (-len(token), token)))
-
-
 def find_token(format: str, prompt: Prompt, tokens: Sequence[str]) -> InjectedToken | None:
-    """Return the first of the tokens in the prompt's texts, in reading order; of two at one place, the first given."""
+    """Return the first of the tokens in the prompt's texts, in reading order; of two at one place, the longer."""
     for where, text in prompt.texts():
         held = [token for token in tokens if token and token in text]
         if held:
-            token = min(held, key=text.find)
+            token = min(held, key=lambda token: (text.find(token), -len(token)))
             return InjectedToken(format, token, where, text.find(token))
     return None
 
@@ -63,24 +58,24 @@ def find_straddling(
     return None
 
 
-def find_parts(tokens: Iterable[str], befores: Sequence[str], afters: Sequence[str]) -> set[str]:
+def find_parts(tokens: Iterable[str], befores: Sequence[str], afters: Sequence[str]) -> frozenset[str]:
     """Return the parts of tokens that a text needs to hold to form one, alone or with the literals before and after it.
 
     >>> sorted(find_parts(["<s>"], ["a<"], ["b"]))
     ['<s>', 's>']
     """
-    return {
+    return frozenset(
         token[start:end]
         for token in tokens
         for start in range(len(token))
         if start == 0 or any(before.endswith(token[:start]) for before in befores)
         for end in range(start + 1, len(token) + 1)
         if end == len(token) or any(after.startswith(token[end:]) for after in afters)
-    }
+    )
 
 
 def choose_guards(parts: Iterable[str]) -> tuple[str, ...]:
-    """Return characters, few and rare in prose, of which each part holds one.
+    """Return characters, few and rare in prose, of which each part holds one; "" for an empty part.
 
     >>> choose_guards(["<s>", "</s>", "USER: "])
     ('<', ':')
@@ -88,5 +83,5 @@ def choose_guards(parts: Iterable[str]) -> tuple[str, ...]:
     guards: list[str] = []
     for part in sorted(parts):
         if not any(guard in part for guard in guards):
-            guards.append(min(part, key=lambda char: (char.isspace(), char.isalnum(), char not in _MARKUP)))
+            guards.append(min(part, key=lambda char: (char.isspace(), char.isalnum(), char not in _MARKUP), default=""))
     return tuple(guards)

@@ -361,9 +361,8 @@ def _read_files(path: Path, chat_template: str) -> dict[str, object]:
     source = path if path.suffix == ".jinja" else folder / f"{named}.jinja"
     if not file.is_file() and not source.is_file():
         raise FileNotFoundError(f"{file} is no file: pass a model's folder, or its tokenizer_config.json")
-    config = {**_read_json(folder / "special_tokens_map.json"), **_read_json(file)}
-    if (tokenizer := _read_json(folder / "tokenizer.json")).get("added_tokens"):
-        config["added_tokens"] = tokenizer["added_tokens"]
+    added = _read_json(folder / "tokenizer.json").get("added_tokens")
+    config = {**_read_json(folder / "special_tokens_map.json"), **_read_json(file), "added_tokens": added}
     return {**config, "chat_template": source.read_text("utf-8-sig")} if source.is_file() else config
 
 

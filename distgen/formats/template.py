@@ -16,7 +16,7 @@ from returns.result import Failure, Result, Success
 
 from distgen.errors import FormatError, InjectedToken, NotParsed, Unsupported
 from distgen.formats.formatter import split_completion
-from distgen.formats.injection import choose_guards, find_parts, find_straddling, find_token, is_markup, longest_first
+from distgen.formats.injection import choose_guards, find_parts, find_straddling, find_token, is_markup
 from distgen.formats.training import ROLES, Role, Train, TrainingText, mark
 from distgen.prompt import Exchange, Prompt, Segment
 
@@ -82,11 +82,13 @@ class ChatTemplate:
     after_system: str
     """The literal between the system text and the first user text."""
     before_assistant: str
-    """The literal between a user text and its answer; with an empty `after_assistant` too, history is unsupported."""
+    """The literal between a user text and its answer. It begins with what ends the user turn, such as `<|im_end|>`. With an
+    empty `after_assistant` too, history is unsupported."""
     after_assistant: str
     """The literal between an answer and the next user text."""
     generation_prompt: str
-    """The literal after the last user text, which opens the answer; in many formats it differs from `before_assistant`."""
+    """The literal after the last user text: the end of its turn, then what opens the answer. In many formats it differs from
+    `before_assistant`."""
     bos: str = ""
     """The beginning-of-sequence token; "" for a server that adds it itself."""
     stop: tuple[str, ...] = ()
@@ -94,8 +96,10 @@ class ChatTemplate:
     special_tokens: tuple[str, ...] = ()
     """The strings that delimit turns. Markup is refused in any text, plain words ("USER: ") only if they forge a turn."""
     models: tuple[str, ...] = ()
-    """The models that use this format, by their makers' names; a `*` stands for a size, such as 7B, 8x22B or 30B-A3B."""
+    """The Hub names of the models that use this format, without the maker ("Qwen2.5-*-Instruct"), for `lookup`. A `*` stands
+    for one size (7B, 8x22B, 30B-A3B). Case does not matter, and packaging such as -GGUF is recognised."""
     strip_system: Strip = str
+    """How the model's template strips each text: `str.strip`, `str.rstrip` ...; `str`, the default, leaves it."""
     strip_user: Strip = str
     strip_assistant: Strip = str
     strip_joined: bool = False
@@ -220,9 +224,8 @@ class ChatTemplate:
     @cached_property
     def default_system(self) -> str | None:
         """The system text in `user_prefix`, if there is one: giving it is the same as giving none."""
-        before, default, after = self.before_system, self.user_prefix, self.after_system
-        has_default = default.startswith(before) and default.endswith(after) and len(before + after) <= len(default)
-        return default[len(before) : len(default) - len(after)] if has_default else None
+        default = self.user_prefix.removeprefix(self.before_system).removesuffix(self.after_system)
+        return default if f"{self.before_system}{default}{self.after_system}" == self.user_prefix else None
 
     @cached_property
     def junctions(self) -> tuple[Junction, ...]:
@@ -231,24 +234,26 @@ class ChatTemplate:
 
     @cached_property
     def markup(self) -> tuple[str, ...]:
-        """The special tokens and stop strings that are no plain words, longest first; refused in any text."""
-        return longest_first({token for token in (*self.special_tokens, *self.stop) if is_markup(token)})
+        """The special tokens and stop strings that are no plain words; refused in any text."""
+        return tuple(filter(is_markup, (*self.special_tokens, *self.stop)))
 
     @cached_property
     def openings(self) -> tuple[str, ...]:
         """The literals of plain words that open an answer or a system text; refused in any text."""
-        words = {each for each in (self.before_assistant, self.generation_prompt) if _is_plain(self, each)}
-        system = {self.before_system} if words and _is_plain(self, self.before_system) else set[str]()
-        return longest_first(words | system)
+        literals = (self.before_assistant, self.generation_prompt, self.before_system)
+        words = [each for each in literals if each.strip() and not any(token in each for token in self.markup)]
+        # Beside answers that open with markup, a plain system opening, such as "system\n", is prose.
+        return () if words == [self.before_system] else tuple(words)
+
+    @cached_property
+    def hazards(self) -> frozenset[str]:
+        """The strings of which a text must hold one to forge anything."""
+        return find_hazards(self)
 
     @cached_property
     def guards(self) -> tuple[str, ...]:
-        """Characters, few and rare in prose: a text without them forges nothing."""
-        return find_guards(self)
-
-
-def _is_plain(template: ChatTemplate, literal: str) -> bool:
-    return literal.strip() != "" and not any(token in literal for token in template.markup)
+        """Characters of which each hazard holds one: few, and rare in prose."""
+        return choose_guards(self.hazards)
 
 
 def _first_difference(one: str, other: str) -> int:
@@ -465,9 +470,9 @@ def find_junctions(template: ChatTemplate) -> tuple[Junction, ...]:
     to_end = template.generation_prompt.removeprefix(after_user)
     next_user = template.after_assistant.removeprefix(after_answer).removesuffix(user)
     first_user = template.after_system.removesuffix(user)
-    to_user = {(template.bos + template.user_prefix).removesuffix(user), next_user}
+    to_user = [(template.bos + template.user_prefix).removesuffix(user), next_user]
     if template.system_position in ("first", "required"):
-        to_user.add(first_user)
+        to_user.append(first_user)
     to_answer = [to_assistant]
     if template.thinking and template.past_reasoning == "written":
         to_answer.append(template.thinking.after.removesuffix(answer))
@@ -491,7 +496,7 @@ def find_injection(template: ChatTemplate, prompt: Prompt, parts: Sequence[str])
     """
     texts = "".join(parts[1::2])
     for guard in template.guards:
-        if guard in texts:
+        if guard in texts and any(hazard in texts for hazard in template.hazards):
             return find_forgery(template, prompt, parts)
     return None
 
@@ -514,18 +519,27 @@ def find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -
     )
 
 
-def find_guards(template: ChatTemplate) -> tuple[str, ...]:
-    """Return characters of which each text holds one that forms a token or delimiter, alone or with the literals beside it."""
-    system_opening, end = template.bos + template.before_system, template.after_system
+def find_hazards(template: ChatTemplate) -> frozenset[str]:
+    """Return the tokens and delimiters, and their parts that form one with the literals beside a text."""
+    history = (Exchange("", ""), Exchange("x", "x"))
+    for shape in (Prompt(""), Prompt("", ""), Prompt("x", "x"), Prompt("x", None, history), Prompt("x", "x", history)):
+        parts = render_parts(template, shape)
+        if not isinstance(parts, Unsupported) and read(template, "".join(parts)) != normalize(template, shape, parts):
+            return frozenset({""})  # its literals do not tell texts apart, so that every rendering is read back
+    opening, system_opening = template.bos + template.user_prefix, template.bos + template.before_system
+    before, after, end = template.before_assistant, template.after_assistant, template.after_system
     thought = (template.thinking.before, template.thinking.after) if template.thinking else ()
-    literals = (template.before_assistant, template.after_assistant, end, *thought)
-    befores = (template.bos + template.user_prefix, system_opening, *literals)
-    turns = set(literals[:2]) if template.before_assistant + template.after_assistant else set[str]()
-    ends = {end} if template.system_position in ("first", "required") else set[str]()
-    if "" in turns | ends:  # nothing separates two texts, so that any text may forge a turn
-        return ("",)
-    parts = find_parts({*template.markup, *template.openings, *turns}, befores, (*literals, template.generation_prompt))
-    return choose_guards(parts | find_parts(ends, (system_opening,), (end,)))
+    befores = (opening, system_opening, before, after, end, *thought)
+    afters = (before, after, end, template.generation_prompt, *thought)
+    hazards = find_parts({*template.markup, *template.openings, before, after}, befores, afters)
+    if template.system_position in ("first", "required"):
+        hazards |= find_parts((end,), (system_opening,), (end,))
+        # A first text may make one opening of the other, such as "USER: " in a system text that nothing comes before.
+        if opening.startswith(system_opening):
+            hazards |= find_parts((opening.removeprefix(system_opening),), (), (end,)) - {template.default_system}
+        if system_opening.startswith(opening):
+            hazards |= find_parts((system_opening.removeprefix(opening),), (), (before, template.generation_prompt))
+    return hazards
 
 
 # Training.
