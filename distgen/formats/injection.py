@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from distgen.errors import InjectedToken
@@ -32,29 +32,13 @@ def find_markup(literal: str) -> list[str]:
     return [found[0] for found in _TOKEN.finditer(literal)]
 
 
-def find_token(format: str, prompt: Prompt, tokens: Sequence[str]) -> InjectedToken | None:
+def find_token(format: str, prompt: Prompt, tokens: Collection[str]) -> InjectedToken | None:
     """Return the first of the tokens in the prompt's texts, in reading order; of two at one place, the longer."""
     for where, text in prompt.texts():
         held = [token for token in tokens if token and token in text]
         if held:
             token = min(held, key=lambda token: (text.find(token), -len(token)))
             return InjectedToken(format, token, where, text.find(token))
-    return None
-
-
-def find_straddling(
-    format: str, places: Sequence[str], parts: Sequence[str], tokens: Sequence[str]
-) -> InjectedToken | None:
-    """Return a token that a text forms with the literals beside it; its offset is 0 if it begins before the text.
-
-    `parts` are literals at even places and texts at odd places; `places` name the texts.
-    """
-    for where, before, text, after in zip(places, parts[::2], parts[1::2], parts[2::2], strict=False):
-        for token in filter(None, tokens):
-            ahead = before[max(0, len(before) - len(token) + 1) :]
-            start = f"{ahead}{text}{after[: len(token) - 1]}".find(token)
-            if start >= 0:
-                return InjectedToken(format, token, where, max(0, start - len(ahead)))
     return None
 
 

@@ -24,7 +24,7 @@ from returns.result import Failure, Result, Success
 from distgen.errors import FormatError, Raised, Unsupported
 from distgen.formats.formatter import split_completion
 from distgen.formats.injection import find_markup, find_token, is_markup
-from distgen.formats.training import ROLES, Role, Train, TrainingText, mark
+from distgen.formats.training import Train, TrainingText, end_of_answer, mark_parts
 from distgen.prompt import Exchange, Prompt
 
 try:
@@ -113,7 +113,16 @@ class JinjaTemplate:
         finished = _render(self, texts)
         if isinstance(finished, Failure):
             return finished
-        return _mark_answers(self, texts, finished.unwrap(), train, is_cut=finish_reason == "length")
+        places, parts = _split_texts(self, texts, finished.unwrap())
+        if thought and "reasoning" not in places:
+            return Failure(Unsupported(self.name, "thinking"))
+        is_cut = finish_reason == "length"
+        end = "" if is_cut else end_of_answer(self.stop, parts[-1])
+        continues = "assistant" in places and finished.unwrap().startswith(opened.unwrap())
+        if not continues or not (end or is_cut):
+            return Failure(Unsupported(self.name, "training"))
+        generation = opened.unwrap().removeprefix("".join(parts[: -2 * len(thought) - 3]))
+        return Success(mark_parts(places, [*parts[:-1], end], generation, self.stop, train))
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer); all is answer unless the template or the model opens `<think>`."""
@@ -264,40 +273,20 @@ def _find_order(template: JinjaTemplate, placeholders: _Texts) -> tuple[int, ...
 # Training.
 
 
-def _mark_answers(
-    template: JinjaTemplate, texts: _Texts, finished: str, train: Train, is_cut: bool
-) -> Result[TrainingText, FormatError]:
-    """Return the finished conversation up to the last stop, with what the model writes as trained."""
-    places: list[tuple[int, int, Role]] = []
-    trained: list[tuple[int, int]] = []
+def _split_texts(template: JinjaTemplate, texts: _Texts, finished: str) -> tuple[list[str], list[str]]:
+    """Return the places of the texts that a finished conversation has, and its literals and texts in turn."""
+    places, parts = list[str](), list[str]()
     placeholders, end = _replace_texts(texts), 0
-    pieces = re.split(f"({_PLACEHOLDER.pattern})", _render(template, placeholders).value_or(""))
-    for where, placeholder in placeholders[-2:]:
-        if where in ("reasoning", "assistant") and placeholder not in pieces[1::2]:
-            return Failure(Unsupported(template.name, "thinking" if where == "reasoning" else "training"))
     indexes = {text: index for index, (_, text) in enumerate(placeholders)}
+    pieces = re.split(f"({_PLACEHOLDER.pattern})", _render(template, placeholders).value_or(""))
     for literal, placeholder in zip(pieces[::2], pieces[1::2], strict=False):
-        index = indexes[placeholder]
-        role, text = ROLES[texts[index][0].rpartition(".")[2]], texts[index][1].strip()
-        start = finished.find(text, end + len(literal))
-        if start < (trained[-1][1] if trained else 0):
-            return Failure(Unsupported(template.name, "training"))
-        end = start + len(text)
-        places.append((start, end, role))
-        is_last = index == len(texts) - 1
-        if role == "assistant" and (is_last or train == "all"):
-            opened = _render(template, texts[: index - texts[index - 1][0].endswith("reasoning")]).value_or("")
-            stop = end if is_last and is_cut else _find_stop(template, finished, end)
-            if stop < 0 or not finished.startswith(opened):
-                return Failure(Unsupported(template.name, "training"))
-            trained.append((len(opened), stop))
-    return Success(mark(finished[: trained[-1][1]], places, trained))
-
-
-def _find_stop(template: JinjaTemplate, finished: str, start: int) -> int:
-    """Return the end of the next `eos`; -1 if there is none."""
-    found = finished.find(template.eos, start) if template.eos else -1
-    return -1 if found < 0 else found + len(template.eos)
+        where, text = texts[indexes[placeholder]]
+        start = finished.find(text.strip(), end + len(literal))
+        if start >= 0:
+            places.append(where)
+            parts += (finished[end:start], text.strip())
+            end = start + len(text.strip())
+    return places, [*parts, finished[end:]]
 
 
 # Markup.

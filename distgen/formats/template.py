@@ -16,8 +16,8 @@ from returns.result import Failure, Result, Success
 
 from distgen.errors import FormatError, InjectedToken, NotParsed, Unsupported
 from distgen.formats.formatter import split_completion
-from distgen.formats.injection import choose_guards, find_parts, find_straddling, find_token, is_markup
-from distgen.formats.training import ROLES, Role, Train, TrainingText, mark
+from distgen.formats.injection import choose_guards, find_parts, find_token, is_markup
+from distgen.formats.training import Train, TrainingText, end_of_answer, mark_parts
 from distgen.prompt import Exchange, Prompt, Segment
 
 Strip: TypeAlias = Callable[[str], str]
@@ -215,7 +215,7 @@ class ChatTemplate:
         if isinstance(last, Unsupported):
             return Failure(last)
         places = [*name_texts(self, kept, parts), *(("reasoning", "assistant") if len(last) > 3 else ("assistant",))]
-        return Success(mark_parts(self, parts[-1], places, [*parts[:-1], *last], train))
+        return Success(mark_parts(places, [*parts[:-1], *last], parts[-1], self.stop, train))
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer); all is answer unless the format or the model opens `<think>`."""
@@ -233,9 +233,12 @@ class ChatTemplate:
         return find_junctions(self)
 
     @cached_property
-    def markup(self) -> tuple[str, ...]:
-        """The special tokens and stop strings that are no plain words; refused in any text."""
-        return tuple(filter(is_markup, (*self.special_tokens, *self.stop)))
+    def markup(self) -> frozenset[str]:
+        """The special tokens and stop strings that are no plain words, and their parts that form one with a literal beside.
+
+        They are refused in any text.
+        """
+        return find_parts(filter(is_markup, (*self.special_tokens, *self.stop)), *neighbours(self))
 
     @cached_property
     def openings(self) -> tuple[str, ...]:
@@ -503,20 +506,23 @@ def find_injection(template: ChatTemplate, prompt: Prompt, parts: Sequence[str])
 
 def find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> InjectedToken | None:
     """Return the same, found by reading the rendering back."""
-    name, places = template.name, name_texts(template, prompt, parts)
+    name = template.name
     found = find_token(name, prompt, template.markup) or find_token(name, prompt, template.openings)
-    found = found or find_straddling(name, places, parts, template.markup)
     if found is not None or read(template, "".join(parts)) == normalize(template, prompt, parts):
         return found
-    words = (*template.special_tokens, *template.stop)
-    left = (junction.before + junction.after for junction in template.junctions)
-    delimiters = (template.before_assistant, template.after_assistant, template.after_system, *left)
     return (
-        find_token(name, prompt, words)
-        or find_token(name, prompt, delimiters)
-        or find_straddling(name, places, parts, words + delimiters)
+        find_token(name, prompt, (*template.special_tokens, *template.stop))
+        or find_token(name, prompt, template.hazards)
         or InjectedToken(name, template.generation_prompt, "user", 0)
     )
+
+
+def neighbours(template: ChatTemplate) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the literals that may stand before a text, and those that may stand after one."""
+    thought = (template.thinking.before, template.thinking.after) if template.thinking else ()
+    literals = (template.before_assistant, template.after_assistant, template.after_system, *thought)
+    openings = (template.bos + template.user_prefix, template.bos + template.before_system)
+    return (*openings, *literals), (*literals, template.generation_prompt)
 
 
 def find_hazards(template: ChatTemplate) -> frozenset[str]:
@@ -528,10 +534,8 @@ def find_hazards(template: ChatTemplate) -> frozenset[str]:
             return frozenset({""})  # its literals do not tell texts apart, so that every rendering is read back
     opening, system_opening = template.bos + template.user_prefix, template.bos + template.before_system
     before, after, end = template.before_assistant, template.after_assistant, template.after_system
-    thought = (template.thinking.before, template.thinking.after) if template.thinking else ()
-    befores = (opening, system_opening, before, after, end, *thought)
-    afters = (before, after, end, template.generation_prompt, *thought)
-    hazards = find_parts({*template.markup, *template.openings, before, after}, befores, afters)
+    left = (junction.before + junction.after for junction in template.junctions)
+    hazards = template.markup | find_parts((*template.openings, before, after, *left), *neighbours(template))
     if template.system_position in ("first", "required"):
         hazards |= find_parts((end,), (system_opening,), (end,))
         # A first text may make one opening of the other, such as "USER: " in a system text that nothing comes before.
@@ -555,19 +559,13 @@ def finish(
     has_thought = reasoning is not None and reasoning.strip() != ""
     if has_thought and not thinks:
         return Unsupported(template.name, "thinking")
-    end = end_of_answer(template, template.after_assistant) or "".join(template.stop[:1])
+    end = end_of_answer(template.stop, template.after_assistant) or "".join(template.stop[:1])
     if not parts[0].startswith(opening) or not (is_cut or (end and parts[-1])):
         return Unsupported(template.name, "no thinking" if thinks and not has_thought else "training")
     parts[0] = opened + parts[0].removeprefix(opening)
-    if is_cut:
-        return parts if parts[-1] else [*parts[:2], "", ""]  # cut in its reasoning
-    return [*parts, end]
-
-
-def end_of_answer(template: ChatTemplate, literal: str) -> str:
-    """Return the beginning of a literal after an answer, its stop included; "" if it has none."""
-    ends = (literal.find(stop) + len(stop) for stop in template.stop if stop in literal)
-    return literal[: min(ends, default=0)]
+    if parts[-1] == "" and len(parts) > 2:  # cut in its reasoning
+        parts[2] = ""
+    return [*parts, "" if is_cut else end]
 
 
 def find_answer_injection(
@@ -581,21 +579,3 @@ def find_answer_injection(
     if found is None and not isinstance(parts, Unsupported):
         found = find_injection(template, whole, parts)
     return found and replace(found, where="reasoning" if found.where.endswith("reasoning") else "answer")
-
-
-def mark_parts(
-    template: ChatTemplate, opened: str, places: Sequence[str], parts: Sequence[str], train: Train
-) -> TrainingText:
-    """Return the text of the parts with the roles of its texts; what follows the opening `opened` of an answer is trained."""
-    texts: list[tuple[int, int, Role]] = []
-    trained: list[tuple[int, int]] = []
-    end = begun = 0
-    for place, literal, text, after in zip(places, parts[::2], parts[1::2], [*parts[2::2], ""], strict=False):
-        role = ROLES[place.rpartition(".")[2]]
-        if not texts or texts[-1][2] != "reasoning":
-            begun = end + len(opened if literal.startswith(opened) else literal)
-        end += len(literal) + len(text)
-        texts.append((end - len(text), end, role))
-        if place == places[-1] or (role == "assistant" and train == "all"):
-            trained.append((begun, end + len(end_of_answer(template, after))))
-    return mark("".join(parts), texts, trained)

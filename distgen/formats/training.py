@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final, Literal, NamedTuple, TypeAlias, final
 
 IGNORED: Final = -100
@@ -47,20 +46,40 @@ class TrainingText:
     spans: tuple[Span, ...]
 
 
-def mark(text: str, texts: Iterable[tuple[int, int, Role]], trained: Sequence[tuple[int, int]]) -> TrainingText:
-    """Return the text with spans: `texts` are those of the conversation, `trained` is what the model writes."""
-    cuts, roles = {0, len(text)}, dict[int, Role]()
-    for start, end, role in texts:
-        if start < end:
-            cuts |= {start, end}
-            roles[start] = role
-    for pair in trained:
-        cuts.update(pair)
+def mark_parts(
+    places: Sequence[str], parts: Sequence[str], opened: str, stop: Sequence[str], train: Train
+) -> TrainingText:
+    """Return a finished conversation, given as literals at even places and texts at odd places, with what to train.
+
+    `places` name the texts; those of the last answer are "reasoning" and "assistant". The model writes what follows the
+    generation prompt `opened`, up to a stop string; where that does not open a past answer, it writes the answer alone.
+    """
+    pieces: list[tuple[str, Role, bool]] = []
+    literal, role = parts[0], ROLES["system"]
+    for place, text, after in zip(places, parts[1::2], parts[2::2], strict=False):
+        head = "" if role == "reasoning" else opened if literal.startswith(opened) else literal
+        role = ROLES[place.rpartition(".")[2]]
+        is_trained = role in ("reasoning", "assistant") and (train == "all" or place == role)
+        head = head if is_trained else literal
+        end = end_of_answer(stop, after) if is_trained and role == "assistant" else ""
+        pieces.append((head, "markup", False))
+        pieces.append((literal[len(head) :], "markup", True))
+        pieces.append((text, role, is_trained))
+        pieces.append((end, "markup", True))
+        literal = after[len(end) :]
     spans: list[Span] = []
-    for start, end in pairwise(sorted(cuts)):
-        is_trained = any(first <= start < last for first, last in trained)
-        spans.append(Span(start, end, roles.get(start, "markup"), is_trained))
-    return TrainingText(text, tuple(spans))
+    start = 0
+    for text, role, is_trained in pieces:
+        if text:
+            spans.append(Span(start, start + len(text), role, is_trained))
+            start += len(text)
+    return TrainingText("".join(text for text, _, _ in pieces), tuple(spans))
+
+
+def end_of_answer(stop: Sequence[str], literal: str) -> str:
+    """Return the beginning of a literal after an answer, its stop string included; "" if it has none."""
+    ends = (literal.find(each) + len(each) for each in stop if each in literal)
+    return literal[: min(ends, default=0)]
 
 
 def label_tokens(training: TrainingText, token_ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> list[int]:

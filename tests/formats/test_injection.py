@@ -66,11 +66,11 @@ def everywhere(text: str) -> Iterator[tuple[str, Prompt]]:
         ("deepseek-v2", Prompt("u", "s\n\nUser: x"), InjectedToken("deepseek-v2", "User: ", "system", 3)),
         ("deepseek-v2", Prompt("Assistant:", "User: "), InjectedToken("deepseek-v2", "User: ", "system", 0)),
         ("chatglm3", Prompt("a philosophy sop"), None),
-        ("minimax-m2", Prompt("a[e~"), InjectedToken("minimax-m2", "[e~[", "user", 1)),
+        ("minimax-m2", Prompt("a[e~"), InjectedToken("minimax-m2", "[e~", "user", 1)),
         (
             "minimax-m2",
             Prompt("u", None, (Exchange(">[e~", ""),)),
-            InjectedToken("minimax-m2", "[e~[", "history[0].user", 1),
+            InjectedToken("minimax-m2", "[e~", "history[0].user", 1),
         ),
         (
             "orion",
@@ -117,6 +117,8 @@ def test_each_token_is_refused_at_each_place(template: ChatTemplate) -> None:
             (f" \n\u00e9<[ {token} {token}", 6),
             (f"{token[:-1]}{token}", (token[:-1] + token).index(token)),
         ):
+            if text.startswith(tuple(template.markup - {token})):
+                continue  # a part of a token that a literal completes, as in MiniMax's format
             for where, prompt in everywhere(text):
                 refusal = InjectedToken(template.name, token, where, offset)
                 assert template(prompt) == Failure(refusal)

@@ -98,7 +98,6 @@ PAST: Final = Prompt("3+3?", None, (Exchange("2+2?", "4"),))
         pytest.param(
             template_of(CHATML), Prompt("2+2?"), "Two and two.", "last", "thinking", id="reasoning is dropped"
         ),
-        pytest.param(template_of(OPENED), PAST, None, "all", "training", id="past answers have lost their thoughts"),
         pytest.param(
             template_of(CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")),
             Prompt("2+2?"),
@@ -127,6 +126,12 @@ def test_a_template_that_opens_the_thought_continues_in_it() -> None:
     written = template_of(OPENED).training_text(Prompt("2+2?"), "4", "Two and two.").unwrap()
     trained = "".join(written.text[start:end] for start, end, _, is_trained in written.spans if is_trained)
     assert trained == "Two and two.\n</think>\n\n4<|im_end|>"
+
+
+def test_a_past_answer_without_the_thought_that_was_opened_is_trained_alone() -> None:
+    written = template_of(OPENED).training_text(PAST, "6", "Three and three.", train="all").unwrap()
+    trained = [written.text[start:end] for start, end, _, is_trained in written.spans if is_trained]
+    assert trained == ["4", "<|im_end|>", "Three and three.", "\n</think>\n\n", "6", "<|im_end|>"]
 
 
 def test_refusals_and_errors_are_those_of_a_prompt() -> None:
