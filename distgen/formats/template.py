@@ -279,13 +279,13 @@ def render_parts(template: ChatTemplate, prompt: Prompt) -> list[str] | Unsuppor
         return Unsupported(template.name, "no system")
     if prompt.history and template.before_assistant + template.after_assistant == "":
         return Unsupported(template.name, "history")
-    if template.past_reasoning == "refused" and any(exchange.reasoning is not None for exchange in prompt.history):
-        return Unsupported(template.name, "thinking")
     if system is None or position == "last_user":
         parts = [template.bos + template.user_prefix]
     else:
         parts = [template.bos + template.before_system, system, template.after_system]
     for exchange in prompt.history:
+        if exchange.reasoning is not None and template.past_reasoning == "refused":
+            return Unsupported(template.name, "thinking")
         parts.append(template.strip_user(exchange.user))
         parts += render_answer(template, template.before_assistant, exchange.assistant, exchange.reasoning)
         parts.append(template.after_assistant)
@@ -301,7 +301,7 @@ def render_parts(template: ChatTemplate, prompt: Prompt) -> list[str] | Unsuppor
 
 def keep_reasoning(template: ChatTemplate, prompt: Prompt) -> Prompt:
     """Return the prompt with the past reasoning that is rendered; as it is if reasoning is refused."""
-    if template.past_reasoning == "refused" or all(exchange.reasoning is None for exchange in prompt.history):
+    if not prompt.history or template.past_reasoning == "refused":
         return prompt
     history: list[Exchange] = []
     for exchange in prompt.history:

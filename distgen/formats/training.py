@@ -55,18 +55,21 @@ def mark_parts(
     generation prompt `opened`, up to a stop string; where that does not open a past answer, it writes the answer alone.
     """
     pieces: list[tuple[str, Role, bool]] = []
-    literal, role = parts[0], ROLES["system"]
+    literal, before = parts[0], ""
     for place, text, after in zip(places, parts[1::2], parts[2::2], strict=False):
-        head = "" if role == "reasoning" else opened if literal.startswith(opened) else literal
         role = ROLES[place.rpartition(".")[2]]
         is_trained = role in ("reasoning", "assistant") and (train == "all" or place == role)
-        head = head if is_trained else literal
+        head = literal  # what of it the model does not write
+        if is_trained and before == "reasoning":
+            head = ""
+        elif is_trained and literal.startswith(opened):
+            head = opened
         end = end_of_answer(stop, after) if is_trained and role == "assistant" else ""
         pieces.append((head, "markup", False))
         pieces.append((literal[len(head) :], "markup", True))
         pieces.append((text, role, is_trained))
         pieces.append((end, "markup", True))
-        literal = after[len(end) :]
+        literal, before = after[len(end) :], role
     spans: list[Span] = []
     start = 0
     for text, role, is_trained in pieces:
