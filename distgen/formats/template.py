@@ -25,8 +25,6 @@ Strip: TypeAlias = Callable[[str], str]
 
 SystemPosition: TypeAlias = Literal["first", "first_user", "last_user", "refused", "required"]
 
-PastReasoning: TypeAlias = Literal["written", "dropped", "refused"]
-
 
 def strip_trailing_spaces(text: str) -> str:
     """Return the text without spaces at its end; other white space stays."""
@@ -115,7 +113,7 @@ class ChatTemplate:
     empty_assistant: tuple[str, str] = ("", "")
     thinking: Thinking | None = None
     """How an answer with reasoning is written; None if this is not known, or the model does not think."""
-    past_reasoning: PastReasoning = "refused"
+    past_reasoning: Literal["written", "dropped", "refused"] = "refused"
     """Whether the reasoning of past answers is written, or dropped as the model's template drops it."""
     before_answer: str | None = None
     """The literal before an answer to train on that has no reasoning, if it is not `before_assistant`."""

@@ -54,9 +54,15 @@ def mark_parts(
     `places` name the texts; those of the last answer are "reasoning" and "assistant". The model writes what follows the
     generation prompt `opened`, up to a stop string; where that does not open a past answer, it writes the answer alone.
     """
-    pieces: list[tuple[str, Role, bool]] = []
+    spans: list[Span] = []
+
+    def add(text: str, role: Role, trained: bool) -> None:
+        start = spans[-1].end if spans else 0
+        if text:
+            spans.append(Span(start, start + len(text), role, trained))
+
     literal, before = parts[0], ""
-    for place, text, after in zip(places, parts[1::2], parts[2::2], strict=False):
+    for place, text, after in zip(places, parts[1::2], parts[2::2], strict=True):
         role = ROLES[place.rpartition(".")[2]]
         is_trained = role in ("reasoning", "assistant") and (train == "all" or place == role)
         head = literal  # what of it the model does not write
@@ -65,18 +71,12 @@ def mark_parts(
         elif is_trained and literal.startswith(opened):
             head = opened
         end = end_of_answer(stop, after) if is_trained and role == "assistant" else ""
-        pieces.append((head, "markup", False))
-        pieces.append((literal[len(head) :], "markup", True))
-        pieces.append((text, role, is_trained))
-        pieces.append((end, "markup", True))
+        add(head, "markup", False)
+        add(literal[len(head) :], "markup", True)
+        add(text, role, is_trained)
+        add(end, "markup", True)
         literal, before = after[len(end) :], role
-    spans: list[Span] = []
-    start = 0
-    for text, role, is_trained in pieces:
-        if text:
-            spans.append(Span(start, start + len(text), role, is_trained))
-            start += len(text)
-    return TrainingText("".join(text for text, _, _ in pieces), tuple(spans))
+    return TrainingText("".join(parts), tuple(spans))
 
 
 def end_of_answer(stop: Sequence[str], literal: str) -> str:
