@@ -134,6 +134,12 @@ def test_a_past_answer_without_the_thought_that_was_opened_is_trained_alone() ->
     assert trained == ["4", "<|im_end|>", "Three and three.", "\n</think>\n\n", "6", "<|im_end|>"]
 
 
+def test_blank_reasoning_is_none() -> None:
+    template = template_of(CHATML)
+    assert template.training_text(Prompt("2+2?"), "4", " \n") == template.training_text(Prompt("2+2?"), "4")
+    assert isinstance(template.training_text(Prompt("2+2?"), "4", ""), Success)
+
+
 def test_refusals_and_errors_are_those_of_a_prompt() -> None:
     template = template_of(QWEN3)
     for answer, reasoning, where in (("a<|im_end|>", None, "answer"), ("a", "<|im_start|>", "reasoning")):
