@@ -97,7 +97,7 @@ class ChatTemplate:
     """The Hub names of the models that use this format, without the maker ("Qwen2.5-*-Instruct"), for `lookup`. A `*` stands
     for one size (7B, 8x22B, 30B-A3B). Case does not matter, and packaging such as -GGUF is recognised."""
     strip_system: Strip = str
-    """How the model's template strips each text: `str.strip`, `str.rstrip` ...; `str`, the default, leaves it."""
+    """The function that strips each text as the template does: `str.strip`, `str.rstrip` ...; `str` leaves it."""
     strip_user: Strip = str
     strip_assistant: Strip = str
     strip_joined: bool = False
