@@ -116,13 +116,12 @@ class JinjaTemplate:
         places, parts = _split_texts(self, texts, finished.unwrap())
         if thought and "reasoning" not in places:
             return Failure(Unsupported(self.name, "thinking"))
-        is_cut = finish_reason == "length"
-        end = "" if is_cut else end_of_answer(self.stop, parts[-1])
+        is_cut, end = finish_reason == "length", end_of_answer(self.stop, parts[-1])
         continues = "assistant" in places and finished.unwrap().startswith(opened.unwrap())
         if not continues or not (end or is_cut):
             return Failure(Unsupported(self.name, "training"))
         generation = opened.unwrap().removeprefix("".join(parts[: -2 * len(thought) - 3]))
-        return Success(mark_parts(places, [*parts[:-1], end], generation, self.stop, train))
+        return Success(mark_parts(places, [*parts[:-1], "" if is_cut else end], generation, self.stop, train))
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer); all is answer unless the template or the model opens `<think>`."""
@@ -277,12 +276,12 @@ def _split_texts(template: JinjaTemplate, texts: _Texts, finished: str) -> tuple
     """Return the places of the texts that a finished conversation has, and its literals and texts in turn."""
     places, parts = list[str](), list[str]()
     placeholders, end = _replace_texts(texts), 0
-    indexes = {text: index for index, (_, text) in enumerate(placeholders)}
+    replaced = {placeholder: text for (_, placeholder), text in zip(placeholders, texts, strict=True)}
     pieces = re.split(f"({_PLACEHOLDER.pattern})", _render(template, placeholders).value_or(""))
     for literal, placeholder in zip(pieces[::2], pieces[1::2], strict=False):
-        where, text = texts[indexes[placeholder]]
+        where, text = replaced.get(placeholder, ("", ""))
         start = finished.find(text.strip(), end + len(literal))
-        if start >= 0:
+        if where and start >= 0:
             places.append(where)
             parts += (finished[end:start], text.strip())
             end = start + len(text.strip())
