@@ -114,6 +114,14 @@ PAST: Final = Prompt("3+3?", None, (Exchange("2+2?", "4"),))
             "training",
             id="the answer is dropped",
         ),
+        pytest.param(
+            template_of(CHATML.replace("m.content", "m.content | replace('6', '7')")),
+            Prompt("2+2?"),
+            None,
+            "last",
+            "training",
+            id="the answer is changed",
+        ),
     ],
 )
 def test_a_template_that_does_not_continue_itself_has_none(

@@ -373,6 +373,7 @@ def test_a_prompt_with_reasoning_is_rendered_without_it_or_with_it_or_refused(na
     known = TEMPLATES.get(name)
     if known is None or known.past_reasoning == "refused" or not isinstance(format(prompt), Success):
         assert isinstance(format(prompt), Failure)
+        assert format.segments(prompt) == format(prompt)
         assert format.canonical(prompt) == prompt
         return
     forgotten = replace(prompt, history=(Exchange("2+2?", "4"),))
