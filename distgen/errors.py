@@ -22,8 +22,8 @@ _E = TypeVar("_E")
 Stage: TypeAlias = Literal["prompt", "format", "backend", "parser", "progress"]
 """The function that raised: the task's prompt function or parser, the format, the backend, the progress callback."""
 
-Feature: TypeAlias = Literal["system", "history", "no system", "thinking", "no thinking"]
-"""A feature of a prompt that a format cannot render."""
+Feature: TypeAlias = Literal["system", "history", "no system", "thinking", "no thinking", "training"]
+"""A feature of a prompt, or of an answer to train on, that a format cannot render."""
 
 RequestReason: TypeAlias = Literal[
     "status",
@@ -153,8 +153,8 @@ class InjectedToken:
 class Unsupported:
     """The format cannot render this prompt: `what` names the feature that its model's template does not have.
 
-    "no system" is a prompt without a system text for a format that needs one. "thinking" and "no thinking" are about an
-    answer to train on.
+    "no system" is a prompt without a system text for a format that needs one, "thinking" the reasoning of an answer, "no
+    thinking" an answer to train on without reasoning, "training" any answer to train on.
     """
 
     format: str
@@ -225,8 +225,9 @@ _UNSUPPORTED: Final[Mapping[Feature, str]] = {
     "system": "has no system role; put the instructions in the user text, or choose another format",
     "no system": "needs a system text, which may be empty",
     "history": "takes a single turn; ask without history, or choose another format",
-    "thinking": "opens an answer without thinking; leave the thinking out, or choose a format that thinks",
-    "no thinking": "opens an answer with <think>; give all that the model wrote, its </think> included",
+    "thinking": "cannot write this reasoning; leave it out, or choose a format that thinks",
+    "no thinking": "opens an answer with its reasoning; give it, or choose a format that does not think",
+    "training": "has no training text: its template does not write a finished answer after the generation prompt",
 }
 # By `error_kind` of a RequestFailed; other kinds have no fix.
 _FIXES: Final[Mapping[str, str]] = {

@@ -26,12 +26,10 @@ _UNSUPPORTED_KEYS: Final = (
     "function_call",
     "audio",
     "refusal",
-    "reasoning",
-    "reasoning_content",
     "reasoning_details",
-    "thinking",
     "images",
 )
+_REASONING_KEYS: Final = ("reasoning", "reasoning_content", "thinking")
 
 
 class Message(TypedDict):
@@ -58,14 +56,20 @@ Rendered: TypeAlias = str | tuple[Segment, ...]
 @final
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One past turn: a text of the user and the assistant's answer."""
+    """One past turn: a text of the user and the assistant's answer, with the reasoning before it, if that was kept.
+
+    A format writes past reasoning or drops it, as its model's template does, or refuses it.
+    """
 
     user: str
     assistant: str
+    reasoning: str | None = None
 
     def __post_init__(self) -> None:
         _check_type("Exchange.user", self.user, str)
         _check_type("Exchange.assistant", self.assistant, str)
+        if self.reasoning is not None:
+            _check_type("Exchange.reasoning", self.reasoning, str)
 
 
 @final
@@ -102,6 +106,8 @@ class Prompt:
             yield "system", self.system
         for index, exchange in enumerate(self.history):
             yield f"history[{index}].user", exchange.user
+            if exchange.reasoning is not None:
+                yield f"history[{index}].reasoning", exchange.reasoning
             yield f"history[{index}].assistant", exchange.assistant
         yield "user", self.user
 
@@ -109,8 +115,9 @@ class Prompt:
     def from_messages(messages: Iterable[Mapping[str, object]]) -> Result[Prompt, NotParsed]:
         """Read OpenAI-style messages: at most one system message, first; then user and assistant in turn, user last.
 
-        Role "developer" is "system", and a list of text parts is their concatenation. Anything else is `NotParsed`, naming
-        the message: no message or part is dropped, merged or moved.
+        Role "developer" is "system", and a list of text parts is their concatenation. The reasoning of an answer is its
+        "reasoning", "reasoning_content" or "thinking". Anything else is `NotParsed`, naming the message: no message or part is
+        dropped, merged or moved.
 
         >>> Prompt.from_messages([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}])
         <Success: Prompt(user='Hi', system='Be brief.', history=())>
@@ -119,6 +126,7 @@ class Prompt:
         """
         system: str | None = None
         turns: list[str] = []
+        thoughts: list[str | None] = []
         index = -1
         for index, message in enumerate(messages):
             content = _read_content(message)
@@ -130,13 +138,14 @@ class Prompt:
                 system = text
             elif role == expected:
                 turns.append(text)
+                thoughts.append(_read_reasoning(message))
             else:
                 return Failure(NotParsed("openai", f"role is {role!r} where {expected!r} must follow", index))
         if not turns:
             return Failure(NotParsed("openai", "there is no user message"))
         if len(turns) % 2 == 0:
             return Failure(NotParsed("openai", "the last message must be the user's", index))
-        history = tuple(Exchange(user, assistant) for user, assistant in zip(turns[:-1:2], turns[1::2], strict=True))
+        history = tuple(map(Exchange, turns[:-1:2], turns[1::2], thoughts[1::2]))
         return Success(Prompt(turns[-1], system, history))
 
 
@@ -151,6 +160,9 @@ def _read_content(message: object) -> Result[str, str]:
     for key in _UNSUPPORTED_KEYS:
         if message.get(key):
             return Failure(f"a Prompt cannot hold {key!r}")
+    for key in _REASONING_KEYS:
+        if message.get(key) and not (message.get("role") == "assistant" and isinstance(message.get(key), str)):
+            return Failure(f"a Prompt cannot hold {key!r}")
     content = message.get("content")
     if isinstance(content, str):
         return Success(content)
@@ -164,6 +176,12 @@ def _read_content(message: object) -> Result[str, str]:
             return Failure(f"a Prompt cannot hold a content part of type {kind!r}")
         texts.append(text)
     return Success("".join(texts))
+
+
+def _read_reasoning(message: Mapping[str, object]) -> str | None:
+    """Return the reasoning of a message; None if it has none. A server may give the same under several keys."""
+    found = (message.get(key) for key in _REASONING_KEYS)
+    return next((value for value in found if isinstance(value, str) and value), None)
 
 
 def _is_object(value: object) -> TypeGuard[Mapping[str, object]]:

@@ -142,6 +142,8 @@ def law_pure(formatter: Formatter[P], prompt: Prompt) -> None:
 def law_complete(formatter: Formatter[P], prompt: Prompt) -> None:
     """Every text of the prompt, its ends stripped, is in the rendering: a text, or texts in lists, tuples and mappings.
 
+    Past reasoning may be left out, as chat templates do it.
+
     >>> law_complete(lambda prompt: Success("Q: A:"), Prompt("Hi"))
     Traceback (most recent call last):
     AssertionError: law_complete: user 'Hi' is not in 'Q: A:'
@@ -149,7 +151,7 @@ def law_complete(formatter: Formatter[P], prompt: Prompt) -> None:
     rendered = formatter(prompt).value_or(None)
     written = _strings(rendered)
     for where, text in prompt.texts() if written else ():
-        is_written = any(text.strip() in each for each in written)
+        is_written = where.endswith("reasoning") or any(text.strip() in each for each in written)
         _check(is_written, f"law_complete: {where} {text!r} is not in {rendered!r}")
 
 
@@ -196,7 +198,8 @@ def law_refusal(formatter: Formatter[P], prompt: Prompt) -> None:
     AssertionError: law_refusal: InjectedToken(format='mine', token='###', where='user', offset=0) is not so of Prompt(user='Hi', system=None, history=())
     """
     refusal = _failure(formatter(prompt))
-    holds = {"system": prompt.system is not None, "history": prompt.history != ()}
+    thoughts = any(exchange.reasoning is not None for exchange in prompt.history)
+    holds = {"system": prompt.system is not None, "history": prompt.history != (), "thinking": thoughts}
     match refusal:
         case None:
             just = True
@@ -473,8 +476,11 @@ def _blank(prompt: Prompt) -> Prompt:
     def blank(text: str) -> str:
         return "x" if text.strip() else text
 
-    history = tuple(Exchange(blank(each.user), blank(each.assistant)) for each in prompt.history)
-    return Prompt(blank(prompt.user), None if prompt.system is None else blank(prompt.system), history)
+    history: list[Exchange] = []
+    for each in prompt.history:
+        reasoning = None if each.reasoning is None else blank(each.reasoning)
+        history.append(Exchange(blank(each.user), blank(each.assistant), reasoning))
+    return Prompt(blank(prompt.user), None if prompt.system is None else blank(prompt.system), tuple(history))
 
 
 def _tokens(format: object) -> Sequence[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,9 @@ from distgen.backends.generate import Row
 from distgen.completion import Usage
 from distgen.errors import RequestFailed, WrongCount
 from distgen.formats import openai
-from tests.examples import ask_again, cache, judge, rate_limit
+from distgen.formats.models.alibaba import qwen3
+from distgen.prompt import Messages
+from tests.examples import ask_again, cache, distil, judge, rate_limit
 from tests.support.servers import Act, Server, chat_body, response, serving
 
 REFUSED = Act(response(404, b'{"error": {"message": "No such model", "code": "model_not_found"}}'))
@@ -223,6 +226,26 @@ class TestAskAgain:
         (answer,) = ask_again.main(server.url, "m", ["2+2?"])
         assert isinstance(answer, Failure)
         assert len(server.seen()) == 1
+
+
+class TestDistil:
+    def test_what_the_teacher_thought_and_said_is_trained(self) -> None:
+        (line,) = distil.main(qwen3, ["Name a river."])
+        row = json.loads(line)
+        prompt = "<|im_start|>user\nName a river.<|im_end|>\n<|im_start|>assistant\n"
+        answer = "<think>\nThey ask 'Name a river.'. I say so.\n</think>\n\nYou asked: Name a river.<|im_end|>"
+        assert row["text"] == prompt + answer
+        assert "".join(row["text"][start:end] for start, end in row["trained"]) == answer
+
+    def test_an_answer_without_text_is_left_out_and_a_cut_one_has_no_stop(self) -> None:
+        answers = {"a": Completion("", "length", reasoning="Hm"), "b": Completion("yes", "length", reasoning="Hm")}
+
+        def answer(messages: Messages) -> Completion:
+            return answers[messages[-1]["content"]]
+
+        teacher = LLM(Task(Prompt, Success), openai, each(answer), Threads(2))
+        (written,) = distil.distil(teacher, qwen3, ["a", "b"])
+        assert written.unwrap().text.endswith("<think>\nHm\n</think>\n\nyes")
 
 
 class TestJudge:

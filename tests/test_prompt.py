@@ -107,6 +107,18 @@ def test_reasoning_and_images_of_a_message_are_never_dropped(key: str) -> None:
     assert failure == Failure(NotParsed("openai", f"a Prompt cannot hold {key!r}", 1))
 
 
+@pytest.mark.parametrize("key", ["reasoning", "reasoning_content", "thinking"])
+def test_the_reasoning_of_an_answer_is_read(key: str) -> None:
+    answer = {"role": "assistant", "content": "a", "reasoning": "", "reasoning_content": None, key: "because"}
+    read = Prompt.from_messages([*said("user"), answer, *said("user", "assistant", "user")]).unwrap()
+    assert [exchange.reasoning for exchange in read.history] == ["because", None]
+    assert list(read.texts())[1:3] == [("history[0].reasoning", "because"), ("history[0].assistant", "a")]
+    without = Prompt.from_messages([*said("user"), {**answer, key: ""}, *said("user")]).unwrap()
+    assert without.history[0].reasoning is None
+    user = {"role": "user", "content": "a", key: "because"}
+    assert Prompt.from_messages([user]) == Failure(NotParsed("openai", f"a Prompt cannot hold {key!r}", 0))
+
+
 NOT_TEXT: list[tuple[Callable[..., object], tuple[object, ...], str]] = [
     (Prompt, (["part"],), "Prompt.user must be str, got list"),
     (Prompt, (None,), "Prompt.user must be str, got NoneType"),
@@ -115,6 +127,7 @@ NOT_TEXT: list[tuple[Callable[..., object], tuple[object, ...], str]] = [
     (Prompt, ("hi", None, (("q", "a"),)), "Prompt.history must be Exchange, got tuple"),
     (Exchange, (b"q", "a"), "Exchange.user must be str, got bytes"),
     (Exchange, ("q", None), "Exchange.assistant must be str, got NoneType"),
+    (Exchange, ("q", "a", 1), "Exchange.reasoning must be str, got int"),
 ]
 
 

@@ -7,7 +7,8 @@ from distgen.formats.models.huggingface import zephyr
 from distgen.formats.models.meta import llama2, llama3
 from distgen.formats.models.plain import default
 from distgen.formats.registry import FORMATS, format_as, lookup
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking
+from distgen.formats.training import Span, TrainingText, label_tokens
 from distgen.prompt import Formatter
 
 __all__ = [
@@ -16,12 +17,16 @@ __all__ = [
     "ChatTemplate",
     "Format",
     "Formatter",
+    "Span",
     "TextFormat",
+    "Thinking",
+    "TrainingText",
     "allow_markup",
     "chatml",
     "default",
     "format_as",
     "formatter_of",
+    "label_tokens",
     "llama2",
     "llama3",
     "lookup",

@@ -9,7 +9,8 @@ from typing import Protocol, TypeVar
 from returns.result import Failure, Result, Success
 
 from distgen.completion import split_reasoning
-from distgen.errors import FormatError, Raised
+from distgen.errors import FormatError, Raised, Unsupported
+from distgen.formats.training import Train, TrainingText
 from distgen.prompt import Formatter, Prompt, Rendered, Segment
 
 P = TypeVar("P")
@@ -61,6 +62,17 @@ class TextFormat(Format[str], Protocol):
 
     def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
         """Return the rendering as literals and texts, without refusing special tokens in the texts."""
+        ...
+
+    def training_text(
+        self,
+        prompt: Prompt,
+        answer: str,
+        reasoning: str | None = None,
+        finish_reason: str | None = "stop",
+        train: Train = "last",
+    ) -> Result[TrainingText, FormatError]:
+        """Return the finished conversation, with what to train."""
         ...
 
     def split(self, text: str, /) -> tuple[str | None, str]:
@@ -130,6 +142,12 @@ def _text_or_segments(
     if any(holds_token(text) for _, text in prompt.texts()):
         return template.segments(prompt)
     return template(prompt)
+
+
+def refuse_reasoning(format: str, prompt: Prompt) -> Unsupported | None:
+    """Return the refusal of a prompt with past reasoning, by a format that has no place for it."""
+    thinks = any(exchange.reasoning is not None for exchange in prompt.history)
+    return Unsupported(format, "thinking") if thinks else None
 
 
 def split_completion(generation_prompt: str, text: str) -> tuple[str | None, str]:

@@ -24,6 +24,7 @@ from returns.result import Failure, Result, Success
 from distgen.errors import FormatError, Raised, Unsupported
 from distgen.formats.formatter import split_completion
 from distgen.formats.injection import find_markup, find_token, is_markup
+from distgen.formats.training import Train, TrainingText, end_of_answer, mark_parts
 from distgen.prompt import Exchange, Prompt
 
 try:
@@ -38,6 +39,7 @@ _Texts: TypeAlias = tuple[tuple[str, str], ...]  # of a prompt, each with its pl
 
 # Private characters of Unicode, which no template treats in a way of its own.
 _PLACEHOLDER: Final = re.compile("\ue000\\d+\ue001")
+_KNOWS_REASONING: Final = re.compile("reasoning|thinking|</think>")
 _NO_VARIABLES: Final[Mapping[str, object]] = {}
 
 
@@ -86,6 +88,40 @@ class JinjaTemplate:
         texts = tuple(prompt.texts())
         rendered = _render(self, texts)
         return _check_texts(self, texts, rendered.unwrap()) if isinstance(rendered, Success) else rendered
+
+    def training_text(
+        self,
+        prompt: Prompt,
+        answer: str,
+        reasoning: str | None = None,
+        finish_reason: str | None = "stop",
+        train: Train = "last",
+    ) -> Result[TrainingText, FormatError]:
+        """Return the finished conversation, with what follows each generation prompt up to `eos` as trained.
+
+        It is `Unsupported` if the template, given the answer, does not continue its rendering of the prompt, leaves the
+        reasoning out, or writes no `eos`.
+        """
+        opened = self(prompt)
+        if isinstance(opened, Failure):
+            return opened
+        thought = (("reasoning", reasoning),) if reasoning and reasoning.strip() else ()
+        injected = find_token(self.name, Prompt("", history=(Exchange("", answer, reasoning),)), self.special_tokens)
+        if injected is not None:
+            return Failure(replace(injected, where="reasoning" if "reasoning" in injected.where else "answer"))
+        texts = (*prompt.texts(), *thought, ("assistant", answer))
+        finished = _render(self, texts)
+        if isinstance(finished, Failure):
+            return finished
+        places, parts = _split_texts(self, texts, finished.unwrap())
+        if thought and "reasoning" not in places:
+            return Failure(Unsupported(self.name, "thinking"))
+        is_cut, end = finish_reason == "length", end_of_answer(self.stop, parts[-1])
+        continues = "assistant" in places and finished.unwrap().startswith(opened.unwrap())
+        if not continues or not (end or is_cut):
+            return Failure(Unsupported(self.name, "training"))
+        generation = opened.unwrap().removeprefix("".join(parts[: -2 * len(thought) - 3]))
+        return Success(mark_parts(places, [*parts[:-1], "" if is_cut else end], generation, self.stop, train))
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer); all is answer unless the template or the model opens `<think>`."""
@@ -152,17 +188,32 @@ def _format_date(today: date | None, format: str) -> str:
     return today.strftime(format)
 
 
+def _make_messages(texts: _Texts) -> list[dict[str, str]]:
+    """Return the messages of the texts. Templates know the reasoning of an answer by three names."""
+    messages: list[dict[str, str]] = []
+    thought: dict[str, str] = {}
+    for where, text in texts:
+        role = where.rpartition(".")[2]
+        if role == "reasoning":
+            thought = dict.fromkeys(("reasoning_content", "reasoning", "thinking"), text)
+        else:
+            messages.append({"role": role, "content": text, **thought})
+            thought = {}
+    return messages
+
+
 def _render(template: JinjaTemplate, texts: _Texts) -> Result[str, FormatError]:
+    """Render the texts: a prompt with the generation prompt, or a finished conversation."""
     variables: dict[str, object] = {
         "tools": None,
         "documents": None,
-        "add_generation_prompt": True,
+        "add_generation_prompt": not texts[-1][0].endswith("assistant"),
         "bos_token": template.bos,
         "eos_token": template.eos,
         "raise_exception": _raise_exception,
         "strftime_now": partial(_format_date, template.today),
         **dict(template.variables),
-        "messages": [{"role": where.rpartition(".")[2], "content": text} for where, text in texts],
+        "messages": _make_messages(texts),
     }
     try:
         return Success(_compile(template.source).render(variables))
@@ -183,9 +234,13 @@ def _check_texts(template: JinjaTemplate, texts: _Texts, rendered: str) -> Resul
     order = _find_order(template, _replace_texts(texts))
     missing = sorted({*range(len(texts))}.difference(order))
     dropped = [texts[index][0] for index in missing if texts[index][1].strip()]
+    if _KNOWS_REASONING.search(template.source):  # then it drops that of past answers on purpose
+        dropped = [where for where in dropped if not where.endswith("reasoning")]
     if "user" in dropped[:1]:
         return Failure(Raised("TextChanged", "the template drops the text of user", "format"))
     if dropped:
+        if dropped[0].endswith("reasoning"):
+            return Failure(Unsupported(template.name, "thinking"))
         return Failure(Unsupported(template.name, "system" if dropped[0] == "system" else "history"))
     end = 0
     # Not compared with the placeholders' rendering: some templates rightly write more for a text with a switch of theirs.
@@ -212,6 +267,25 @@ def _find_order(template: JinjaTemplate, placeholders: _Texts) -> tuple[int, ...
         return tuple(range(len(placeholders)))
     indexes = {text: index for index, (_, text) in enumerate(placeholders)}
     return tuple(dict.fromkeys(indexes[text] for text in _PLACEHOLDER.findall(rendered) if text in indexes))
+
+
+# Training.
+
+
+def _split_texts(template: JinjaTemplate, texts: _Texts, finished: str) -> tuple[list[str], list[str]]:
+    """Return the places of the texts that a finished conversation has, and its literals and texts in turn."""
+    places, parts = list[str](), list[str]()
+    placeholders, end = _replace_texts(texts), 0
+    replaced = {placeholder: text for (_, placeholder), text in zip(placeholders, texts, strict=True)}
+    pieces = re.split(f"({_PLACEHOLDER.pattern})", _render(template, placeholders).value_or(""))
+    for literal, placeholder in zip(pieces[::2], pieces[1::2], strict=False):
+        where, text = replaced.get(placeholder, ("", ""))
+        start = finished.find(text.strip(), end + len(literal))
+        if where and start >= 0:
+            places.append(where)
+            parts += (finished[end:start], text.strip())
+            end = start + len(text.strip())
+    return places, [*parts, finished[end:]]
 
 
 # Markup.

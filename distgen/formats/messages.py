@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, final
 
-from returns.result import Result, Success
+from returns.result import Failure, Result, Success
 
 from distgen.errors import FormatError
+from distgen.formats.formatter import refuse_reasoning
 from distgen.prompt import Messages, Prompt
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class ChatMessages:
-    """The messages of the OpenAI chat completions API. Every prompt is its own canonical form, and none is refused.
+    """The messages of the OpenAI chat completions API. Every prompt is its own canonical form.
+
+    Reasoning of past answers is refused: the API has no field for it. Nothing else is.
 
     >>> ChatMessages()(Prompt("Hi", system="Be brief.")).unwrap()
     [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 'Hi'}]
@@ -24,6 +27,9 @@ class ChatMessages:
 
     def __call__(self, prompt: Prompt, /) -> Result[Messages, FormatError]:
         """Return the prompt as messages: the system text, if any, then user and assistant in turn."""
+        refusal = refuse_reasoning(self.name, prompt)
+        if refusal is not None:
+            return Failure(refusal)
         messages: Messages = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
         for exchange in prompt.history:
             messages.append({"role": "user", "content": exchange.user})

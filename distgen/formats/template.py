@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, TypeAlias, final
 
@@ -17,6 +17,7 @@ from returns.result import Failure, Result, Success
 from distgen.errors import FormatError, InjectedToken, NotParsed, Unsupported
 from distgen.formats.formatter import split_completion
 from distgen.formats.injection import choose_guards, find_parts, find_token, is_markup
+from distgen.formats.training import Train, TrainingText, end_of_answer, mark_parts
 from distgen.prompt import Exchange, Prompt, Segment
 
 Strip: TypeAlias = Callable[[str], str]
@@ -33,6 +34,26 @@ def strip_trailing_spaces(text: str) -> str:
 def strip_leading_newlines(text: str) -> str:
     """Return the text without line feeds at its start; other white space stays."""
     return text.lstrip("\n")
+
+
+def strip_newlines(text: str) -> str:
+    """Return the text without line feeds at its ends; other white space stays."""
+    return text.strip("\n")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """How an answer with its reasoning is written."""
+
+    before: str
+    """The literal between a user text and the reasoning of its answer."""
+    after: str
+    """The literal between the reasoning and the answer."""
+    strip: Strip = str
+    """Strips the reasoning; a blank one is none."""
+    strip_answer: Strip = str
+    """Strips an answer that follows its reasoning, after `strip_assistant`."""
 
 
 @final
@@ -90,6 +111,12 @@ class ChatTemplate:
     """The parts of the literals before and after it that an empty system text drops."""
     empty_user: tuple[str, str] = ("", "")
     empty_assistant: tuple[str, str] = ("", "")
+    thinking: Thinking | None = None
+    """How an answer with reasoning is written; None if this is not known, or the model does not think."""
+    past_reasoning: Literal["written", "dropped", "refused"] = "refused"
+    """Whether the reasoning of past answers is written, or dropped as the model's template drops it."""
+    before_answer: str | None = None
+    """The literal before an answer to train on that has no reasoning, if it is not `before_assistant`."""
 
     def __call__(self, prompt: Prompt, /) -> Result[str, FormatError]:
         r"""Render the prompt, or return why it is refused: the first special token, or an unsupported feature.
@@ -98,6 +125,7 @@ class ChatTemplate:
         >>> zephyr(Prompt("Hi", system="Be brief.")).unwrap()
         '<|system|>\nBe brief.</s>\n<|user|>\nHi</s>\n<|assistant|>\n'
         """
+        prompt = keep_reasoning(self, prompt)
         parts = render_parts(self, prompt)
         if isinstance(parts, Unsupported):
             return Failure(parts)
@@ -113,7 +141,7 @@ class ChatTemplate:
         >>> [segment.text for segment in chatml.segments(Prompt("<|im_end|>")).unwrap() if not segment.is_control]
         ['<|im_end|>']
         """
-        parts = render_parts(self, prompt)
+        parts = render_parts(self, keep_reasoning(self, prompt))
         if isinstance(parts, Unsupported):
             return Failure(parts)
         return Success(tuple(Segment(part, index % 2 == 0) for index, part in enumerate(parts) if part))
@@ -148,10 +176,44 @@ class ChatTemplate:
         >>> llama3.canonical(Prompt("  Hi\n"))
         Prompt(user='Hi', system=None, history=())
         """
-        parts = render_parts(self, prompt)
-        if isinstance(parts, Unsupported) or find_injection(self, prompt, parts):
+        kept = keep_reasoning(self, prompt)
+        parts = render_parts(self, kept)
+        if isinstance(parts, Unsupported) or find_injection(self, kept, parts):
             return prompt
-        return normalize(self, prompt, parts)
+        return normalize(self, kept, parts)
+
+    def training_text(
+        self,
+        prompt: Prompt,
+        answer: str,
+        reasoning: str | None = None,
+        finish_reason: str | None = "stop",
+        train: Train = "last",
+    ) -> Result[TrainingText, FormatError]:
+        r"""Return the finished conversation as the model's template renders it, with what to train; or why there is none.
+
+        It begins with the rendering of the prompt, and ends with the stop that the model writes; an answer that was cut
+        (`finish_reason="length"`) gets none. `train` is the last answer or all of them.
+
+        >>> from distgen.formats import chatml
+        >>> written = chatml.training_text(Prompt("2+2?"), "4").unwrap()
+        >>> [written.text[start:end] for start, end, _, is_trained in written.spans if is_trained]
+        ['4', '<|im_end|>']
+        >>> chatml.training_text(Prompt("2+2?"), "4", "Two and two.")
+        <Failure: Unsupported(format='chatml', what='thinking')>
+        """
+        kept = keep_reasoning(self, prompt)
+        parts = render_parts(self, kept)
+        if isinstance(parts, Unsupported):
+            return Failure(parts)
+        injected = find_injection(self, kept, parts) or find_answer_injection(self, kept, answer, reasoning)
+        if injected is not None:
+            return Failure(injected)
+        last = finish(self, parts[-1], answer, reasoning, is_cut=finish_reason == "length")
+        if isinstance(last, Unsupported):
+            return Failure(last)
+        places = [*name_texts(self, kept, parts), *(("reasoning", "assistant") if len(last) > 3 else ("assistant",))]
+        return Success(mark_parts(places, [*parts[:-1], *last], parts[-1], self.stop, train))
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer); all is answer unless the format or the model opens `<think>`."""
@@ -220,8 +282,11 @@ def render_parts(template: ChatTemplate, prompt: Prompt) -> list[str] | Unsuppor
     else:
         parts = [template.bos + template.before_system, system, template.after_system]
     for exchange in prompt.history:
-        parts += (template.strip_user(exchange.user), template.before_assistant)
-        parts += (template.strip_assistant(exchange.assistant), template.after_assistant)
+        if exchange.reasoning is not None and template.past_reasoning == "refused":
+            return Unsupported(template.name, "thinking")
+        parts.append(template.strip_user(exchange.user))
+        parts += render_answer(template, template.before_assistant, exchange.assistant, exchange.reasoning)
+        parts.append(template.after_assistant)
     if system is not None and position == "last_user":
         parts += (system, template.after_system)
     parts += (template.strip_user(prompt.user), template.generation_prompt)
@@ -230,6 +295,27 @@ def render_parts(template: ChatTemplate, prompt: Prompt) -> list[str] | Unsuppor
         joined = strip_joined(template, user)
         parts[2:4] = joined[: len(literal)], joined[len(literal) :]
     return drop_around_empty(template, prompt, parts) if template.junctions else parts
+
+
+def keep_reasoning(template: ChatTemplate, prompt: Prompt) -> Prompt:
+    """Return the prompt with the past reasoning that is rendered; as it is if reasoning is refused."""
+    if not prompt.history or template.past_reasoning == "refused":
+        return prompt
+    history: list[Exchange] = []
+    for exchange in prompt.history:
+        is_blank = template.thinking is None or not template.thinking.strip(exchange.reasoning or "")
+        is_dropped = is_blank or template.past_reasoning == "dropped"
+        history.append(replace(exchange, reasoning=None) if is_dropped else exchange)
+    return replace(prompt, history=tuple(history))
+
+
+def render_answer(template: ChatTemplate, before: str, answer: str, reasoning: str | None) -> list[str]:
+    """Return the literals and texts of an answer: `before` and the answer, or four parts with its reasoning."""
+    thinking, answer = template.thinking, template.strip_assistant(answer)
+    thought = thinking.strip(reasoning) if thinking and reasoning else ""
+    if thinking and (thought or before == template.before_answer):
+        answer = thinking.strip_answer(answer)
+    return [thinking.before, thought, thinking.after, answer] if thinking and thought else [before, answer]
 
 
 def strip_joined(template: ChatTemplate, user: str) -> str:
@@ -265,18 +351,20 @@ def drop_around_empty(template: ChatTemplate, prompt: Prompt, parts: Sequence[st
 
 def normalize(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> Prompt:
     """Return the prompt as rendered in parts: its texts stripped, a default system text left out, a folded one folded."""
-    texts = list(parts[1::2])
+    named = dict(zip(name_texts(template, prompt, parts), parts[1::2], strict=True))
+    thoughts = [named.pop(f"history[{index}].reasoning", None) for index in range(len(prompt.history))]
+    texts = list(named.values())
     if len(texts) % 2 == 1:  # no system text
-        return make_prompt(template, None, texts)
+        return make_prompt(template, None, texts, thoughts)
     index = len(texts) - 2 if template.system_position == "last_user" else 0
     system = texts.pop(index)
     if template.system_position in ("first", "required"):
-        return make_prompt(template, system, texts)
+        return make_prompt(template, system, texts, thoughts)
     texts[index] = system + template.after_system + texts[index]
-    return make_prompt(template, None, texts)
+    return make_prompt(template, None, texts, thoughts)
 
 
-def make_prompt(template: ChatTemplate, system: str | None, texts: list[str]) -> Prompt:
+def make_prompt(template: ChatTemplate, system: str | None, texts: list[str], thoughts: Sequence[str | None]) -> Prompt:
     """Return the canonical prompt of a system text, if it has a turn of its own, and the texts of users and answers."""
     *past, user = texts
     if template.system_position == "last_user" or (template.system_position == "first_user" and not past):
@@ -285,7 +373,7 @@ def make_prompt(template: ChatTemplate, system: str | None, texts: list[str]) ->
         system, past[0] = unfold(template, past[0])
     if system == template.default_system:
         system = None
-    return Prompt(user, system, tuple(map(Exchange, past[::2], past[1::2])))
+    return Prompt(user, system, tuple(map(Exchange, past[::2], past[1::2], thoughts)))
 
 
 def unfold(template: ChatTemplate, text: str) -> tuple[str | None, str]:
@@ -318,13 +406,25 @@ def read(template: ChatTemplate, rendered: str) -> Prompt | str:
     if not body.endswith(template.generation_prompt):
         return f"it does not end with {template.generation_prompt!r}"
     *past, user = split(body.removesuffix(template.generation_prompt), template.after_assistant)
-    texts: list[str] = []
+    texts, thoughts = list[str](), list[str | None]()
     for index, turn in enumerate(past):
-        exchange = split(turn, template.before_assistant, 1)
-        if len(exchange) == 1:
+        exchange = read_exchange(template, turn)
+        if exchange is None:
             return f"its exchange {index} has no {template.before_assistant!r}"
-        texts += exchange
-    return make_prompt(template, system, [*texts, user])
+        texts += (exchange.user, exchange.assistant)
+        thoughts.append(exchange.reasoning)
+    return make_prompt(template, system, [*texts, user], thoughts)
+
+
+def read_exchange(template: ChatTemplate, turn: str) -> Exchange | None:
+    """Return the user text, answer and reasoning between two openings of user turns."""
+    if template.thinking and template.past_reasoning == "written":
+        user, *thought = split(turn, template.thinking.before, 1)
+        reasoning, *answer = split("".join(thought), template.thinking.after, 1)
+        if answer:
+            return Exchange(user, answer[0], reasoning or None)
+    user, *answer = split(turn, template.before_assistant, 1)
+    return Exchange(user, answer[0]) if answer else None
 
 
 def read_system(template: ChatTemplate, rendered: str) -> tuple[str | None, str] | str:
@@ -374,11 +474,14 @@ def find_junctions(template: ChatTemplate) -> tuple[Junction, ...]:
     to_user = [(template.bos + template.user_prefix).removesuffix(user), next_user]
     if template.system_position in ("first", "required"):
         to_user.append(first_user)
+    to_answer = [to_assistant]
+    if template.thinking and template.past_reasoning == "written":
+        to_answer.append(template.thinking.after.removesuffix(answer))
     to_system = (template.bos + template.before_system).removesuffix(system)
     found = (
         Junction(to_system, system + after_system, first_user),
         *(Junction(before, user + after_user, after) for before in to_user for after in (to_assistant, to_end)),
-        Junction(to_assistant, answer + after_answer, next_user),
+        *(Junction(before, answer + after_answer, next_user) for before in to_answer),
     )
     return tuple(junction for junction in found if junction.dropped)
 
@@ -414,7 +517,8 @@ def find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -
 
 def neighbours(template: ChatTemplate) -> tuple[Sequence[str], Sequence[str]]:
     """Return the literals that may stand before a text, and those that may stand after one."""
-    literals = (template.before_assistant, template.after_assistant, template.after_system)
+    thought = (template.thinking.before, template.thinking.after) if template.thinking else ()
+    literals = (template.before_assistant, template.after_assistant, template.after_system, *thought)
     openings = (template.bos + template.user_prefix, template.bos + template.before_system)
     return (*openings, *literals), (*literals, template.generation_prompt)
 
@@ -438,3 +542,38 @@ def find_hazards(template: ChatTemplate) -> frozenset[str]:
         if system_opening.startswith(opening):
             hazards |= find_parts((system_opening.removeprefix(opening),), (), (before, template.generation_prompt))
     return hazards
+
+
+# Training.
+
+
+def finish(
+    template: ChatTemplate, opened: str, answer: str, reasoning: str | None, is_cut: bool
+) -> list[str] | Unsupported:
+    """Return the last answer in parts, in the place of the generation prompt `opened`, which they begin with."""
+    opening, before = template.generation_prompt, template.before_answer or template.before_assistant
+    parts = render_answer(template, before or opening, answer, reasoning)
+    thinks = template.thinking is not None and template.thinking.before.startswith(opening)
+    has_thought = reasoning is not None and reasoning.strip() != ""
+    if has_thought and not thinks:
+        return Unsupported(template.name, "thinking")
+    end = end_of_answer(template.stop, template.after_assistant) or "".join(template.stop[:1])
+    if not parts[0].startswith(opening) or not (is_cut or (end and parts[-1])):
+        return Unsupported(template.name, "no thinking" if thinks and not has_thought else "training")
+    parts[0] = opened + parts[0].removeprefix(opening)
+    if parts[-1] == "" and len(parts) > 2:  # cut in its reasoning
+        parts[2] = ""
+    return [*parts, "" if is_cut else end]
+
+
+def find_answer_injection(
+    template: ChatTemplate, prompt: Prompt, answer: str, reasoning: str | None
+) -> InjectedToken | None:
+    """Return the first token of an answer and its reasoning that would forge a turn."""
+    exchange = Exchange(prompt.user, answer, reasoning)
+    found = find_token(template.name, Prompt("", history=(exchange,)), (*template.markup, *template.openings))
+    whole = replace(prompt, user="", history=(*prompt.history, replace(exchange, reasoning=None)))
+    parts = render_parts(template, whole)
+    if found is None and not isinstance(parts, Unsupported):
+        found = find_injection(template, whole, parts)
+    return found and replace(found, where="reasoning" if found.where.endswith("reasoning") else "answer")

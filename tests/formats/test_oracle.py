@@ -250,6 +250,7 @@ SHARED: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "qwen3.5": ("qwen3.5", {"thought": "<think>\n"}),
     "qwen3.5-nothink": ("qwen3.5", {"thought": "<think>\n\n</think>\n\n"}),
     "nemotron3": ("nemotron3", {"thought": "<think>\n"}),
+    "nemotron3-ultra": ("nemotron3", {"thought": "<think>\n"}),
     "nemotron3-nothink": ("nemotron3", {"thought": "<think></think>"}),
     "lfm2.5": ("lfm2", {"bos": "<|startoftext|>"}),
     "kimi-k2-thinking": (

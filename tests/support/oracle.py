@@ -17,7 +17,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Final, Literal, NotRequired, TypeAlias, TypedDict
 
-from jinja2 import TemplateError, nodes
+from jinja2 import Template, TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -103,16 +103,20 @@ def messages_of(case: Case) -> list[dict[str, str]]:
     return [{"role": role, "content": text} for role, text in (*system, *turns, ("user", case["user"]))]
 
 
-def render(template: str, variables: Mapping[str, object], today: str, cases: Sequence[Case]) -> list[Case]:
-    """Return each case with the text that the template renders on that day, or with the exception that it raises.
+def compile_template(template: str, today: str, generation: type[Extension]) -> Template:
+    """Return the template in the environment of transformers.
 
-    The environment is that of transformers:
     https://github.com/huggingface/transformers/blob/v5.0.0/src/transformers/utils/chat_template_utils.py
     """
-    jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[generation, loopcontrols])
     jinja.filters["tojson"] = to_json
     names = {"raise_exception": raise_exception, "strftime_now": datetime.fromisoformat(today).strftime}
-    compiled = jinja.from_string(template, globals=names)
+    return jinja.from_string(template, globals=names)
+
+
+def render(template: str, variables: Mapping[str, object], today: str, cases: Sequence[Case]) -> list[Case]:
+    """Return each case with the text that the template renders on that day, or with the exception that it raises."""
+    compiled = compile_template(template, today, Generation)
     given = {"tools": None, "documents": None, "add_generation_prompt": True, **variables}
     rendered: list[Case] = []
     for case in cases:

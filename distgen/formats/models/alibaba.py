@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from distgen.formats.models.chatml import chatml
-from distgen.formats.template import strip_leading_newlines
+from distgen.formats.template import Thinking, strip_leading_newlines, strip_newlines
 
 # Qwen1.5-*-Chat.
 # Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim tokenizer_config chat_template of
@@ -49,7 +49,8 @@ qwen2_5: Final = replace(
     user_prefix="<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n<|im_start|>user\n",
 )
 
-# Qwen3 (thinking allowed: generation prompt has no think block).
+# Qwen3 (thinking allowed: generation prompt has no think block). Past answers lose their thoughts; the last answer of a
+# finished conversation has one, be it empty.
 # Source: ggml-org llama.cpp, models/templates/Qwen-Qwen3-0.6B.jinja (verbatim Hub template).
 qwen3: Final = replace(
     qwen1_5,
@@ -57,6 +58,14 @@ qwen3: Final = replace(
     models=("Qwen3", "Qwen3-*"),
     user_prefix="<|im_start|>user\n",
     special_tokens=("<|im_start|>", "<|im_end|>", "<think>", "</think>"),
+    thinking=Thinking(
+        before="<|im_end|>\n<|im_start|>assistant\n<think>\n",
+        after="\n</think>\n\n",
+        strip=strip_newlines,
+        strip_answer=strip_leading_newlines,
+    ),
+    past_reasoning="dropped",
+    before_answer="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
 )
 
 # Qwen3 with enable_thinking=False.
@@ -94,6 +103,8 @@ qwen3_2507: Final = replace(
 qwq: Final = replace(
     qwen3,
     name="qwq",
+    thinking=None,
+    before_answer=None,
     models=("QwQ", "QwQ-*"),
     generation_prompt="<|im_end|>\n<|im_start|>assistant\n<think>\n",
     stop=("<|im_end|>",),
@@ -123,6 +134,7 @@ qwen3_5: Final = replace(
     strip_system=str.strip,
     strip_user=str.strip,
     strip_assistant=str.strip,
+    thinking=Thinking("<|im_end|>\n<|im_start|>assistant\n<think>\n", "\n</think>\n\n", strip=str.strip),
 )
 
 # Qwen3.5 with enable_thinking=False; the default of its smallest models.
@@ -134,7 +146,7 @@ qwen3_5_nothink: Final = replace(
     generation_prompt=qwen3_nothink.generation_prompt,
 )
 
-# Qwen3.8, with its default effort; past answers follow an empty thought.
+# Qwen3.8, with its default effort; past answers follow their thoughts, be they empty.
 # Source: huggingface trl, trl/chat_templates/qwen3_8.jinja.
 _EFFORT: Final = (
     "<|im_start|>system\nReasoning effort is set to xhigh. Please think carefully through the task, validate key "
@@ -148,6 +160,7 @@ qwen3_8: Final = replace(
     before_system=f"{_EFFORT}\n\n",
     before_assistant="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
     drops_empty_system=True,
+    past_reasoning="written",
 )
 
 

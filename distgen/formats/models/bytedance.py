@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking
 
 # ByteDance Seed-OSS.
 #     <seed:bos>system\n{system}<seed:eos><seed:bos>user\n{user}<seed:eos><seed:bos>assistant\n{answer}<seed:eos>
@@ -21,7 +21,9 @@ seed_oss: Final = ChatTemplate(
     after_assistant="<seed:eos><seed:bos>user\n",
     generation_prompt="<seed:eos><seed:bos>assistant\n",
     stop=("<seed:eos>",),
-    special_tokens=("<seed:bos>", "<seed:eos>"),
+    special_tokens=("<seed:bos>", "<seed:eos>", "<seed:think>", "</seed:think>"),
+    thinking=Thinking("<seed:eos><seed:bos>assistant\n<seed:think>", "</seed:think>\n", strip=str.strip),
+    past_reasoning="written",
     strip_assistant=str.strip,
     empty_assistant=("\n", "<seed:eos>"),
 )

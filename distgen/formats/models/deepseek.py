@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking
 
 # deepseek-coder-*-instruct (v1).
 #     <｜begin▁of▁sentence｜>{system}### Instruction:\n{user}\n### Response:\n{answer}\n<|EOT|>\n### Instruction:\n
@@ -93,13 +93,16 @@ deepseek_r1: Final = replace(
         "<think>",
         "</think>",
     ),
+    past_reasoning="dropped",
 )
 
 # DeepSeek-R1-Distill-* (Feb 2025: generation prompt forces <think>\n).
 # Llama.cpp added an enable_thinking switch to this copy; rendered with enable_thinking=True, which is the original
 # behaviour.
 # As rendered with enable_thinking=True.
-# Source: ggml-org llama.cpp, models/templates/deepseek-ai-DeepSeek-R1-Distill-Qwen-32B.jinja (verbatim Hub template).
+# Source: ggml-org llama.cpp, models/templates/deepseek-ai-DeepSeek-R1-Distill-Qwen-32B.jinja (verbatim Hub template); trl,
+# trl/chat_templates/deepseek_r1_distill_training.jinja keeps what the model writes; its line breaks around </think> are shown
+# in github.com/deepseek-ai/DeepSeek-R1/issues/352.
 deepseek_r1_distill: Final = replace(
     deepseek_r1,
     name="deepseek-r1-distill",
@@ -109,6 +112,7 @@ deepseek_r1_distill: Final = replace(
         "DeepSeek-R1",
     ),
     generation_prompt="<｜Assistant｜><think>\n",
+    thinking=Thinking("<｜Assistant｜><think>\n", "\n</think>\n\n"),
 )
 
 # DeepSeek-V3.1 (thinking=False).
@@ -127,6 +131,7 @@ deepseek_v3_1: Final = replace(
     ),
     before_assistant="<｜Assistant｜></think>",
     generation_prompt="<｜Assistant｜></think>",
+    thinking=Thinking("<｜Assistant｜><think>", "</think>"),
 )
 
 # DeepSeek-V3.1, V3.2 and V4 with thinking=True.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking
 
 # gemma-1/2-it (system role: raises).
 #     <bos><start_of_turn>user\n{user}<end_of_turn>\n<start_of_turn>model\n{answer}<end_of_turn>\n<start_of_turn>user
@@ -51,10 +51,11 @@ gemma3: Final = replace(
     system_position="first_user",
 )
 
-# gemma-4-31B-it, which is told that it has nothing to think about.
+# gemma-4-31B-it, which is told that it has nothing to think about; its maker says to train it so too.
 #     <bos><|turn>system\n{system}<turn|>\n<|turn>user\n{user}<turn|>\n<|turn>model\n{answer}<turn|>\n<|turn>user\n
 #     {user}<turn|>\n<|turn>model\n<|channel>thought\n<channel|>
-# Source: ggml-org llama.cpp, models/templates/google-gemma-4-31B-it.jinja (verbatim Hub template).
+# Source: ggml-org llama.cpp, models/templates/google-gemma-4-31B-it.jinja (verbatim Hub template); ai.google.dev, "Gemma 4
+# Prompt Formatting", "Fine-Tuning Big Models with No-Thinking Datasets".
 gemma4: Final = ChatTemplate(
     "gemma4",
     models=(
@@ -69,6 +70,8 @@ gemma4: Final = ChatTemplate(
     before_assistant="<turn|>\n<|turn>model\n",
     after_assistant="<turn|>\n<|turn>user\n",
     generation_prompt="<turn|>\n<|turn>model\n<|channel>thought\n<channel|>",
+    before_answer="<turn|>\n<|turn>model\n<|channel>thought\n<channel|>",
+    past_reasoning="dropped",
     stop=("<turn|>",),
     special_tokens=("<bos>", "<|turn>", "<turn|>", "<|channel>", "<channel|>"),
     strip_system=str.strip,
@@ -77,12 +80,15 @@ gemma4: Final = ChatTemplate(
 )
 
 # gemma-4-E2B-it.
-# Source: huggingface trl, trl/chat_templates/gemma4.jinja (copy of the google/gemma-4-E2B-it Hub template).
+# Source: huggingface trl, trl/chat_templates/gemma4.jinja (copy of the google/gemma-4-E2B-it Hub template), and gemma4_v5.jinja
+# for the reasoning.
 gemma4_e2b: Final = replace(
     gemma4,
     name="gemma4-e2b",
     models=("gemma-4-E2B-it",),
     generation_prompt="<turn|>\n<|turn>model\n",
+    before_answer=None,
+    thinking=Thinking("<turn|>\n<|turn>model\n<|channel>thought\n", "\n<channel|>"),
 )
 
 # gemma-4 with enable_thinking=True.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking, strip_leading_newlines, strip_newlines
 
 # inclusionAI Ling-lite.
 #     <role>SYSTEM</role>{system}<role>HUMAN</role>{user}<role>ASSISTANT</role>{answer}<role>HUMAN</role>{user}<role>
@@ -39,6 +39,13 @@ ling3: Final = ChatTemplate(
     generation_prompt="<|role_end|><role>ASSISTANT</role>\n<think>",
     stop=("<|role_end|>",),
     special_tokens=("<role>", "</role>", "<|role_end|>", "<think>", "</think>"),
+    thinking=Thinking(
+        before="<|role_end|><role>ASSISTANT</role>\n<think>",
+        after="</think>",
+        strip=strip_newlines,
+        strip_answer=strip_leading_newlines,
+    ),
+    past_reasoning="written",
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking
 
 # EXAONE-3.0/3.5-Instruct.
 #     [|system|]{system}[|endofturn|]\n[|user|]{user}\n[|assistant|]{answer}[|endofturn|]\n[|user|]{user}\n
@@ -42,6 +42,8 @@ exaone4: Final = ChatTemplate(
     stop=("[|endofturn|]",),
     special_tokens=("[|system|]", "[|user|]", "[|assistant|]", "[|endofturn|]", "<think>", "</think>"),
     empty_assistant=("<think>\n\n</think>\n\n", ""),
+    thinking=Thinking("[|endofturn|]\n[|assistant|]\n<think>\n", "\n</think>\n\n", str.strip, str.strip),
+    past_reasoning="dropped",
 )
 
 # EXAONE-4.0 with enable_thinking=True.

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from distgen.formats.models.chatml import chatml
+from distgen.formats.template import Thinking
 
 # LiquidAI LFM2.
 # Source: ggml-org llama.cpp, models/templates/LFM2-8B-A1B.jinja (verbatim Hub template).
@@ -30,6 +31,8 @@ lfm2_5: Final = replace(
     name="lfm2.5",
     models=("LFM2.5-8B-A1B",),
     special_tokens=(*lfm2.special_tokens, "<think>", "</think>"),
+    thinking=Thinking("<|im_end|>\n<|im_start|>assistant\n<think>", "</think>"),
+    past_reasoning="dropped",
 )
 
 

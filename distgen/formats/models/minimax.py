@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from distgen.formats.models.strict import StrictTemplate, find_blank_system
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking
 
 # MiniMax-M1. A blank system text leaves the system turn out, so that it is refused.
 #     <begin_of_document><beginning_of_sentence>system ai_setting=assistant\n{system}<end_of_sentence>\n
@@ -55,6 +55,8 @@ minimax_m2: Final = ChatTemplate(
     stop=("[e~[",),
     special_tokens=("]~!b[", "]~b]", "[e~[", "<think>", "</think>"),
     drops_empty_system=True,
+    thinking=Thinking("[e~[\n]~b]ai\n<think>\n", "\n</think>\n\n"),
+    past_reasoning="dropped",
 )
 
 # MiniMax-M3, which decides by itself whether it thinks.
@@ -80,6 +82,8 @@ minimax_m3: Final = replace(
         *("]~!b[", "]~b]", "[e~[", "<mm:think>", "</mm:think>"),
         *("<thinking_instructions>", "</thinking_instructions>"),
     ),
+    thinking=Thinking("[e~[\n]~b]ai\n<mm:think>", "</mm:think>"),
+    past_reasoning="written",
 )
 
 # MiniMax-M2.1 and M2.5, which differ in the default system text.

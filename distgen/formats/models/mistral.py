@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import date
 from typing import Final
 
-from distgen.formats.template import ChatTemplate, strip_trailing_spaces
+from distgen.formats.template import ChatTemplate, Thinking, strip_trailing_spaces
 
 # Mistral-7B-Instruct-v0.1/v0.2, Mixtral-8x7B-Instruct (mistral-common v1; system folded into FIRST user).
 #     <s> [INST] {system}\n\n{user} [/INST] {answer}</s> [INST] {user} [/INST]
@@ -168,6 +168,8 @@ ministral3_reasoning: Final = replace(
     models=("Ministral-3-*-Reasoning-2512",),
     user_prefix=f"[SYSTEM_PROMPT]{_REASONING}[/SYSTEM_PROMPT][INST]",
     special_tokens=(*mistral_v7_tekken.special_tokens, "[THINK]", "[/THINK]"),
+    thinking=Thinking("[/INST][THINK]", "[/THINK]"),
+    past_reasoning="written",
     system_position="first",
 )
 

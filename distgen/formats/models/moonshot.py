@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking
 
 # Kimi-K2-Instruct.
 #     <|im_system|>system<|im_middle|>{system}<|im_end|><|im_user|>user<|im_middle|>{user}<|im_end|><|im_assistant|>
@@ -34,7 +34,8 @@ kimi_k2_0905: Final = replace(
     user_prefix="<|im_system|>system<|im_middle|>You are Kimi, an AI assistant created by Moonshot AI.<|im_end|>\n<|im_user|>user<|im_middle|>",
 )
 
-# Kimi-K2-Thinking: past answers follow an empty thought.
+# Kimi-K2-Thinking: past answers follow an empty thought, and so does the last one of a finished conversation; its template
+# writes a thought only while tools are called.
 # Source: huggingface.js, packages/jinja/test/e2e.test.js (verbatim chat_template of moonshotai/Kimi-K2-Thinking);
 # ggml-org llama.cpp, models/templates/Kimi-K2-Thinking.jinja renders the same.
 kimi_k2_thinking: Final = replace(
@@ -44,6 +45,8 @@ kimi_k2_thinking: Final = replace(
     user_prefix=kimi_k2_0905.user_prefix.replace("\n", ""),
     before_assistant="<|im_end|><|im_assistant|>assistant<|im_middle|><think></think>",
     special_tokens=(*kimi_k2.special_tokens, "<think>", "</think>"),
+    thinking=Thinking("<|im_end|><|im_assistant|>assistant<|im_middle|><think>", "</think>"),
+    past_reasoning="dropped",
 )
 
 # Kimi-K3, with its default effort; past answers follow an empty thought.
@@ -75,6 +78,11 @@ kimi_k3: Final = ChatTemplate(
     generation_prompt=f"{_K3_END}{_K3_ASSISTANT}<|open|>think<|sep|>",
     stop=("<|end_of_msg|>",),
     special_tokens=("<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>"),
+    thinking=Thinking(
+        before=f"{_K3_END}{_K3_ASSISTANT}<|open|>think<|sep|>",
+        after="<|close|>think<|sep|><|open|>response<|sep|>",
+    ),
+    past_reasoning="written",
 )
 
 

@@ -10,7 +10,7 @@ from distgen.formats.injection import find_token
 from distgen.formats.models.chatml import chatml
 from distgen.formats.models.meta import llama3
 from distgen.formats.models.strict import StrictTemplate
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking
 from distgen.prompt import Exchange, Prompt
 
 # Llama-3.1-Nemotron-70B-Instruct. There is always a system turn.
@@ -22,21 +22,33 @@ llama3_1_nemotron: Final = replace(
     user_prefix=f"{llama3.before_system}{llama3.after_system}",
 )
 
-# Nemotron-3 and 3.5. There is always a system turn, and past answers follow an empty thought.
+# Nemotron-3-Nano and Super. There is always a system turn, and past answers follow an empty thought. A past answer that had
+# a thought keeps a line break of it, which no field here says, so that past reasoning is refused.
 # Source: ggml-org llama.cpp, models/templates/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16.jinja (verbatim Hub template); huggingface
-# trl, trl/chat_templates/nemotron_3_super.jinja, nemotron_3_ultra.jinja and nemotron_3_5_lightning.jinja render the same.
+# trl, trl/chat_templates/nemotron_3_super.jinja renders the same.
 nemotron3: Final = replace(
     chatml,
     name="nemotron3",
-    models=("NVIDIA-Nemotron-3-Nano-*", "NVIDIA-Nemotron-3-Super-*", "NVIDIA-Nemotron-3-Ultra-*"),
+    models=("NVIDIA-Nemotron-3-Nano-*", "NVIDIA-Nemotron-3-Super-*"),
     user_prefix="<|im_start|>system\n<|im_end|>\n<|im_start|>user\n",
     before_assistant="<|im_end|>\n<|im_start|>assistant\n<think></think>",
     generation_prompt="<|im_end|>\n<|im_start|>assistant\n<think>\n",
     special_tokens=("<|im_start|>", "<|im_end|>", "<think>", "</think>"),
     strip_assistant=str.rstrip,
+    thinking=Thinking("<|im_end|>\n<|im_start|>assistant\n<think>\n", "\n</think>\n"),
 )
 
-# The same with enable_thinking=False.
+# Nemotron-3-Ultra and 3.5, which have no line breaks after a thought.
+# Source: huggingface trl, trl/chat_templates/nemotron_3_ultra.jinja; nemotron_3_5_lightning.jinja renders the same.
+nemotron3_ultra: Final = replace(
+    nemotron3,
+    name="nemotron3-ultra",
+    models=("NVIDIA-Nemotron-3-Ultra-*",),
+    thinking=Thinking("<|im_end|>\n<|im_start|>assistant\n<think>\n", "</think>"),
+    past_reasoning="dropped",
+)
+
+# Nemotron-3-Nano and Super with enable_thinking=False.
 nemotron3_nothink: Final = replace(
     nemotron3,
     name="nemotron3-nothink",
@@ -79,5 +91,6 @@ FORMATS: Final = (
     llama3_1_nemotron,
     nemotron_nano_v2,
     nemotron3,
+    nemotron3_ultra,
     nemotron3_nothink,
 )

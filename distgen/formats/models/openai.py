@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Final, Literal
 
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking
 
 
 # gpt-oss-20b/120b; in the registry with reasoning_effort medium, on 2025-08-05.
@@ -43,6 +43,11 @@ def _harmony(today: str, reasoning_effort: str) -> ChatTemplate:
             "<|constrain|>",
         ),
         drops_empty_system=True,
+        thinking=Thinking(
+            before="<|end|><|start|>assistant<|channel|>analysis<|message|>",
+            after="<|end|><|start|>assistant<|channel|>final<|message|>",
+        ),
+        past_reasoning="dropped",
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from distgen.formats.models.chatml import chatml
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking, strip_leading_newlines, strip_newlines
 
 # MiniCPM-2B (system printed bare).
 #     {system}<用户>{user}<AI>{answer}<用户>{user}<AI>
@@ -46,6 +46,13 @@ minicpm5: Final = replace(
     models=("MiniCPM5-*",),
     bos="<s>",
     special_tokens=("<s>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"),
+    thinking=Thinking(
+        before="<|im_end|>\n<|im_start|>assistant\n<think>\n",
+        after="\n</think>\n\n",
+        strip=strip_newlines,
+        strip_answer=strip_leading_newlines,
+    ),
+    past_reasoning="dropped",
 )
 
 # The same with enable_thinking=True, and with enable_thinking=False.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, final
 
-from returns.result import Result, Success
+from returns.result import Failure, Result, Success
 
-from distgen.errors import FormatError
-from distgen.formats.formatter import split_completion
+from distgen.errors import FormatError, Unsupported
+from distgen.formats.formatter import refuse_reasoning, split_completion
+from distgen.formats.training import Train, TrainingText
 from distgen.prompt import Prompt, Segment
 
 
@@ -30,10 +31,14 @@ class PlainText:
 
     def __call__(self, prompt: Prompt, /) -> Result[str, FormatError]:
         """Return the texts, joined by line breaks."""
-        return Success("\n".join(text for _, text in prompt.texts()))
+        refusal = refuse_reasoning(self.name, prompt)
+        return Failure(refusal) if refusal else Success("\n".join(text for _, text in prompt.texts()))
 
     def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
         """Return the texts and the line breaks between them."""
+        refusal = refuse_reasoning(self.name, prompt)
+        if refusal is not None:
+            return Failure(refusal)
         parts = (part for _, text in prompt.texts() for part in (Segment("\n", True), Segment(text, False)))
         return Success(tuple(part for part in tuple(parts)[1:] if part.text))
 
@@ -42,8 +47,19 @@ class PlainText:
         return Success(Prompt(rendered))
 
     def canonical(self, prompt: Prompt, /) -> Prompt:
-        """Return the rendering as one user text."""
-        return Prompt("\n".join(text for _, text in prompt.texts()))
+        """Return the rendering as one user text; a refused prompt stays."""
+        return self(prompt).map(Prompt).value_or(prompt)
+
+    def training_text(
+        self,
+        prompt: Prompt,
+        answer: str,
+        reasoning: str | None = None,
+        finish_reason: str | None = "stop",
+        train: Train = "last",
+    ) -> Result[TrainingText, FormatError]:
+        """Return a Failure: it is no model's format."""
+        return Failure(Unsupported(self.name, "training"))
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer); all is answer unless it opens with `<think>`."""

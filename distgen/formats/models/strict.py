@@ -10,6 +10,7 @@ from returns.result import Failure, Result, Success
 
 from distgen.errors import FormatError, NotParsed, Unsupported, explain
 from distgen.formats.template import ChatTemplate
+from distgen.formats.training import Train, TrainingText
 from distgen.prompt import Prompt, Segment
 
 
@@ -66,6 +67,19 @@ class StrictTemplate:
     def canonical(self, prompt: Prompt, /) -> Prompt:
         """Return the prompt as `parse` reads it; a refused one stays."""
         return self.template.canonical(prompt) if self.find_refusal(self.name, prompt) is None else prompt
+
+    def training_text(
+        self,
+        prompt: Prompt,
+        answer: str,
+        reasoning: str | None = None,
+        finish_reason: str | None = "stop",
+        train: Train = "last",
+    ) -> Result[TrainingText, FormatError]:
+        """Return the finished conversation, with what to train."""
+        written = self.template.training_text(prompt, answer, reasoning, finish_reason, train)
+        refusal = self.find_refusal(self.name, prompt)
+        return Failure(refusal) if refusal is not None and isinstance(written, Success) else written
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer)."""

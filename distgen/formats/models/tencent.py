@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking
 
 # Hy3, which does not think by default.
 #     <｜hy_begin_of_sentence:opensource｜>{system}<｜reasoning_mode:opensource｜>reasoning_effort:no_think
@@ -26,6 +26,8 @@ hy3: Final = ChatTemplate(
         *("<｜hy_begin_of_sentence:opensource｜>", "<｜hy_User:opensource｜>", "<｜hy_Assistant:opensource｜>"),
         *("<｜hy_eos:opensource｜>", "<｜reasoning_mode:opensource｜>", "<think:opensource>", "</think:opensource>"),
     ),
+    thinking=Thinking("<｜hy_Assistant:opensource｜><think:opensource>", "</think:opensource>"),
+    past_reasoning="dropped",
 )
 
 

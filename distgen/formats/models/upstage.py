@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Final
 
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking
 
 # SOLAR-10.7B-Instruct-v1.0.
 #     ### System:\n{system}\n\n### User:\n{user}\n\n### Assistant:\n{answer}### User:\n{user}\n\n### Assistant:\n
@@ -54,7 +54,9 @@ def solar_open_with(*, today: date) -> ChatTemplate:
         after_assistant="<|end|><|begin|>user<|content|>",
         generation_prompt="<|end|><|begin|>assistant",
         stop=("<|end|>",),
-        special_tokens=("<|begin|>", "<|content|>", "<|end|>"),
+        special_tokens=("<|begin|>", "<|content|>", "<|think|>", "<|end|>"),
+        thinking=Thinking("<|end|><|begin|>assistant<|think|>", "<|end|><|begin|>assistant<|content|>"),
+        past_reasoning="dropped",
     )
 
 

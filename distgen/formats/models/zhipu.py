@@ -9,10 +9,11 @@ from typing import Final, final
 
 from returns.result import Failure, Result, Success
 
-from distgen.errors import FormatError, InjectedToken, NotParsed
-from distgen.formats.formatter import split_completion
+from distgen.errors import FormatError, InjectedToken, NotParsed, Unsupported
+from distgen.formats.formatter import refuse_reasoning, split_completion
 from distgen.formats.injection import find_token
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking
+from distgen.formats.training import Train, TrainingText
 from distgen.prompt import Exchange, Prompt, Segment
 
 _PREFIX: Final = "[gMASK]<sop>"
@@ -33,12 +34,13 @@ class ChatGLM4:
 
     def __call__(self, prompt: Prompt, /) -> Result[str, FormatError]:
         """Render the prompt; refuse a text that holds a special token."""
-        forged = self._find_injection(prompt)
-        return Failure(forged) if forged else Success(self._render(prompt))
+        refusal = self._find_refusal(prompt)
+        return Failure(refusal) if refusal else Success(self._render(prompt))
 
     def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
         """Return the rendering as literals and texts, without refusing special tokens."""
-        return Success(tuple(part for part in self._parts(prompt) if part.text))
+        refusal = refuse_reasoning(self.name, prompt)
+        return Failure(refusal) if refusal else Success(tuple(part for part in self._parts(prompt) if part.text))
 
     def parse(self, rendered: str, /) -> Result[Prompt, FormatError]:
         """Return the canonical prompt that renders to exactly this text, or `NotParsed`."""
@@ -49,14 +51,26 @@ class ChatGLM4:
 
     def canonical(self, prompt: Prompt, /) -> Prompt:
         """Return the prompt without empty turns; a refused prompt stays as it is."""
-        return prompt if self._find_injection(prompt) else self._read(self._render(prompt))
+        return prompt if self._find_refusal(prompt) else self._read(self._render(prompt))
+
+    def training_text(
+        self,
+        prompt: Prompt,
+        answer: str,
+        reasoning: str | None = None,
+        finish_reason: str | None = "stop",
+        train: Train = "last",
+    ) -> Result[TrainingText, FormatError]:
+        """Return a Failure: no finished conversation of the model is published."""
+        return Failure(Unsupported(self.name, "training"))
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer); all is answer unless it opens with `<think>`."""
         return split_completion("", text)
 
-    def _find_injection(self, prompt: Prompt) -> InjectedToken | None:
-        return find_token(self.name, prompt, (*self.special_tokens, *self.stop))
+    def _find_refusal(self, prompt: Prompt) -> InjectedToken | Unsupported | None:
+        refusal = refuse_reasoning(self.name, prompt)
+        return refusal or find_token(self.name, prompt, (*self.special_tokens, *self.stop))
 
     def _parts(self, prompt: Prompt) -> Iterator[Segment]:
         yield Segment(_PREFIX, True)
@@ -138,6 +152,8 @@ glm4_6: Final = ChatTemplate(
     special_tokens=("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<think>", "</think>"),
     strip_assistant=str.strip,
     empty_assistant=("\n", ""),
+    thinking=Thinking("<|assistant|>\n<think>", "</think>\n", strip=str.strip),
+    past_reasoning="dropped",
 )
 
 # GLM-4.7 and GLM-5.1, which think. No line breaks.
@@ -155,6 +171,7 @@ glm4_7: Final = replace(
     after_assistant="<|user|>",
     generation_prompt="<|assistant|><think>",
     empty_assistant=("", ""),
+    thinking=Thinking("<|assistant|><think>", "</think>", strip=str.strip),
 )
 
 # The same with enable_thinking=False.
