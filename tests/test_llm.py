@@ -489,12 +489,18 @@ def test_a_submitted_future_can_be_cancelled_before_it_is_handed_to_the_executor
 
 
 def test_leaving_a_submitter_by_an_exception_cancels_what_is_pending() -> None:
-    hold = threading.Event()
+    begun, hold = threading.Event(), threading.Event()
     futures: list[Future[Row]] = []
-    llm = LLM(PLAIN, default, planned_faults({"0": lambda: hold.wait(10)}), Threads(1))
+
+    def wait_until_held() -> None:
+        begun.set()
+        hold.wait(10)
+
+    llm = LLM(PLAIN, default, planned_faults({"0": wait_until_held}), Threads(1))
     with pytest.raises(ZeroDivisionError), llm.submitter() as submit:
         futures.extend(submit(str(n)) for n in range(6))
         assert futures.pop().cancel()
+        assert begun.wait(10)
         threading.Timer(0.1, hold.set).start()
         raise ZeroDivisionError
     assert texts(futures[0].result(timeout=10)) == ["0"]

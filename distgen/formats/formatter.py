@@ -87,7 +87,7 @@ def formatter_of(fn: Callable[[Prompt], P]) -> Formatter[P]:
     >>> shout(Prompt("hi"))
     <Success: HI!>
     >>> formatter_of(lambda prompt: prompt.history[0].user)(Prompt("hi"))
-    <Failure: IndexError: tuple index out of range>
+    <Failure: Raised(kind='IndexError', message='tuple index out of range', stage='format', completions=())>
     """
     return partial(_format_or_catch, fn)
 

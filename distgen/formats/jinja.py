@@ -144,7 +144,7 @@ def jinja(
     `eos` and the literals that the template writes is refused in texts, and so are `special_tokens`.
 
     >>> jinja("{{ raise_exception('no') }}")(Prompt("Hi"))
-    <Failure: jinja2.exceptions.TemplateError: line 1: no>
+    <Failure: Raised(kind='jinja2.exceptions.TemplateError', message='line 1: no', stage='format', completions=())>
     """
     given = tuple(sorted(deepcopy(dict(variables)).items()))
     template = JinjaTemplate(name, source, bos, eos, (), given, today)
