@@ -15,6 +15,7 @@ from returns.result import Failure, Success
 from distgen.errors import InjectedToken, Unsupported
 from distgen.formats import FORMATS, ChatMessages, Span, TextFormat, TrainingText, label_tokens
 from distgen.formats.injection import is_markup
+from distgen.formats.models.strict import StrictTemplate
 from distgen.formats.training import Train, end_of_answer
 from distgen.prompt import Exchange, Prompt
 from distgen.testing import (
@@ -65,6 +66,21 @@ UNLIKE: Final[Mapping[str, tuple[Sequence[str], str]]] = {
         "takes the last answer for a past one, and writes a thought only after another answer or while tools are called",
     ),
     **{
+        f"{format} llama.cpp/poolside-{name}.jinja fields": (
+            (*_THOUGHT, "kept answer"),
+            "its generation prompt closes the thought, so that no answer with reasoning follows it",
+        )
+        for format, name in (("laguna-xs2.1", "Laguna-XS-2.1"), ("laguna-xs2", "Laguna-XS.2"))
+    },
+    "glm4 github/glm-4-9b-chat.jinja fields": (
+        ("one turn", *_EACH, *_THOUGHT, "white space only"),
+        "a line break before the answer, which its generation prompt lacks",
+    ),
+    "nemotron-nano-v2 llama.cpp/NVIDIA-Nemotron-Nano-v2.jinja fields": (
+        ("one turn", "history", *_THOUGHT, "kept answer", "white space only"),
+        "opens a thought before the finished answer and never closes it",
+    ),
+    **{
         f"{format} trl/{name}_training.jinja fields": (_EACH, "writes a thought before past answers too, be it empty")
         for format, name in (
             *(("qwen3", "qwen3"), ("qwen3.5", "qwen3_5_think"), ("qwen3.5", "qwen3_6")),
@@ -79,10 +95,20 @@ def name_of(entry: Finished) -> str:
 
 
 # What a template writes after the last stop: its eos_token, once more at the end of a conversation.
-AFTER: Final = ("", "\n", "<|im_end|>", "\n<|im_end|>", "\n<|end|>", "<|end|>", "\n<|endoftext|>")
+_TURN: Final = "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"  # Command A's opens another turn in any case
+AFTER: Final = ("", "\n", "<|im_end|>", "\n<|im_end|>", "\n<|end|>", "<|end|>", "\n<|endoftext|>", "\n\n", _TURN)
 # Templates that leave the last stop out, and write it before the next turn; Solar's never writes its stop.
 NO_STOP: Final = ("qwen1.5", "apertus", "glm4.6", "glm4.7", "glm4.7-nothink", "hy3", "solar")
-NO_TRAINING: Final = ("default", "chatglm4", "qwq", "codellama-70b", "minicpm5-nothink")
+NO_TRAINING: Final = (
+    "default",
+    "chatglm4",
+    "qwq",
+    "codellama-70b",
+    "minicpm5-nothink",
+    "glm4",
+    "nemotron-nano-v2",
+    "apriel1.6",
+)
 
 
 def prompt_of(case: Conversation | Rendered) -> Prompt:
@@ -370,7 +396,7 @@ def with_thoughts(prompt: Prompt, thoughts: Prompt) -> Prompt:
 @pytest.mark.parametrize("name", sorted(TEXTS))
 def test_a_prompt_with_reasoning_is_rendered_without_it_or_with_it_or_refused(name: str) -> None:
     format, prompt = text_format(name), Prompt("3+3?", None, (Exchange("2+2?", "4", "Two and two."),))
-    known = TEMPLATES.get(name)
+    known = format.template if isinstance(format, StrictTemplate) else TEMPLATES.get(name)
     if known is None or known.past_reasoning == "refused" or not isinstance(format(prompt), Success):
         assert isinstance(format(prompt), Failure)
         assert format.segments(prompt) == format(prompt)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking
 
 # Spark2.5, which thinks. The system text follows a default one.
 #     <｜start▁of▁sentence｜><|System|>\nyou are a helpful assistant.\n\n{system}<｜end▁of▁sentence｜>
@@ -28,6 +28,8 @@ spark2_5: Final = ChatTemplate(
         *("<think>", "</think>"),
     ),
     drops_empty_system=True,
+    thinking=Thinking(before=f"{_BOT}<think>", after="</think>"),
+    past_reasoning="written",
 )
 
 

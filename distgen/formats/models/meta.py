@@ -10,7 +10,7 @@ from typing import Final
 from distgen.errors import InjectedToken
 from distgen.formats._months import MONTHS
 from distgen.formats.models.strict import StrictTemplate
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking
 from distgen.prompt import Prompt
 
 # Llama-2-*-chat.
@@ -185,6 +185,10 @@ def _muse_glimmer(today: str) -> StrictTemplate:
         generation_prompt="<|eot|><|start|>assistant",
         stop=("<|eot|>",),
         special_tokens=("<|begin_of_text|>", "<|start|>", "<|message|>", "<|eot|>", "<|eom|>"),
+        thinking=Thinking(
+            before="<|eot|><|start|>assistant to=self<|message|>", after="<|eom|><|start|>assistant to=user<|message|>"
+        ),
+        past_reasoning="written",
     )
     return StrictTemplate(template, _find_effort)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from distgen.formats.models.strict import StrictTemplate, find_blank_system
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, Thinking
 
 # Laguna-XS-2.1, which does not think by default.
 #     〈|EOS|〉<system>\n\n{system}\n</system>\n<user>\n{user}\n</user>\n<assistant>\n</think>\n{answer}\n</assistant>\n
@@ -65,6 +65,8 @@ laguna_s2_1: Final = replace(
     strip_assistant=str,
     drops_empty_system=False,
     empty_assistant=("", ""),
+    thinking=Thinking(before="</user>\n<assistant><think>", after="</think>"),
+    past_reasoning="written",
 )
 
 
