@@ -243,8 +243,10 @@ def test_other_settings_are_refused(path: Path, settings: Mapping[str, object], 
 def test_other_params_are_accepted_and_kept_beside_the_old(path: Path) -> None:
     for params in ({"max_tokens": 5}, {"max_tokens": 5}, {"max_tokens": 50}):
         record(path, "a", params=params)
-    sidecar = json.loads(path.with_name("out.jsonl.distgen.json").read_text())
-    assert sidecar == {"settings": {"num_generations": 1}, "params": [{"max_tokens": 5}, {"max_tokens": 50}]}
+    sidecar = path.with_name("out.jsonl.distgen.json").read_text()
+    kept = {"settings": {"num_generations": 1}, "params": [{"max_tokens": 5}, {"max_tokens": 50}]}
+    assert json.loads(sidecar) == kept
+    assert sidecar == sidecar.strip() + "\n"  # it grows no further than it must
 
 
 def test_an_edited_input_of_an_answered_row_is_refused(path: Path) -> None:

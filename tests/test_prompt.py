@@ -40,6 +40,7 @@ def test_messages_are_read_back(prompt: Prompt) -> None:
 
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}
+REFUSAL = {"type": "refusal", "text": "no"}
 
 
 def said(*roles: str) -> list[dict[str, object]]:
@@ -64,6 +65,7 @@ def said(*roles: str) -> list[dict[str, object]]:
         ([{"role": "user", "content": 7}], 0, "'content' is int, not text"),
         ([{"role": "user", "content": [IMAGE]}], 0, "a Prompt cannot hold a content part of type 'image_url'"),
         ([{"role": "user", "content": ["hi"]}], 0, "a Prompt cannot hold a content part of type 'str'"),
+        ([{"role": "user", "content": [REFUSAL]}], 0, "a Prompt cannot hold a content part of type 'refusal'"),
         ([{"role": "user", "content": [{"type": "text"}]}], 0, "a Prompt cannot hold a content part of type 'text'"),
         ([{"role": ["user"], "content": "hi"}], 0, "role is ['user'] where 'user' must follow"),
         ([{"role": "user", "content": "hi", "name": "Ann"}], 0, "a Prompt cannot hold 'name'"),

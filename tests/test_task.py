@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from returns.result import Failure, Result, Success, safe
@@ -65,3 +66,9 @@ def test_each_side_is_changed_alone() -> None:
 def test_a_task_can_be_made_with_explicit_types() -> None:
     task = Task[str, str](Prompt, Success)
     assert task.parse("a") == Success("a")
+
+
+def test_a_task_does_not_change() -> None:
+    task = Task(Prompt, Success)
+    with pytest.raises(AttributeError):
+        task.parse = Success  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]

@@ -193,6 +193,7 @@ def test_each_choice_is_read_on_its_own(answer: object, texts: list[str], errors
         (307, b"", "redirect"),
         (404, b"<html>", "status"),
         (400, b'{"error": {"message": "long", "code": "context_length_exceeded"}}', "prompt_too_long"),
+        (500, b'{"error": {"message": "long", "code": "context_length_exceeded"}}', "status"),
         (400, b'{"message": "This model\'s maximum context length is 8", "code": 400}', "prompt_too_long"),
     ],
 )
