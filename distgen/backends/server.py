@@ -103,6 +103,8 @@ class Server(Generic[P]):
 
     async def __call__(self, prompts: Sequence[P], num_generations: int) -> Batch:
         """Ask for all rows at once; a row that fails is a Failure of its own."""
+        if len(prompts) == 1:  # no task for it: a tenth of the CPU of a row
+            return [await self._ask_row(prompts[0], num_generations)]
         return await asyncio.gather(*[self._ask_row(prompt, num_generations) for prompt in prompts])
 
     def end_waits(self) -> None:
@@ -140,6 +142,8 @@ class Server(Generic[P]):
                 answer = await self._send(state.session, body)
                 if isinstance(answer, Success):
                     limiter.answered()
+                    if failed.usage is None:
+                        return answer
                     first, *others = answer.unwrap()
                     return Success((replace(first, usage=_add(failed.usage, first.usage)), *others))
                 failed = replace(answer.failure(), usage=_add(failed.usage, answer.failure().usage))

@@ -199,15 +199,18 @@ def _read_choices(root: object) -> tuple[Completion, ...] | RequestFailed:
     error, usage, choices = _read_error(root.get("error")), _read_usage(root.get("usage")), root.get("choices")
     found = sorted(choices, key=_index) if is_array(choices) else []
     shared = {name: value for name, value in root.items() if name not in ("choices", "error", "usage")}
-    completions = [_read_choice(choice, shared, error) for choice in found]
+    billed = {**shared, "usage": root.get("usage")}
+    completions = [
+        _read_choice(choice, shared, error) if number else _read_choice(choice, billed, error, usage)
+        for number, choice in enumerate(found)
+    ]
     if error and not any(c.text or c.reasoning or c.refusal or c.tool_calls for c in completions):
         return replace(error, usage=usage)
     if not found:
         return RequestFailed("no_choices", f"'choices' is {'empty' if choices == [] else 'not an array'}", usage=usage)
     if not any(map(is_object, found)):
         return RequestFailed("bad_choice", "the choice is not a JSON object", usage=usage)
-    billed = {"usage": root["usage"]} if root.get("usage") else {}
-    return replace(completions[0], usage=usage, extra={**completions[0].extra, **billed}), *completions[1:]
+    return tuple(completions)
 
 
 def _index(choice: object) -> int:
@@ -215,10 +218,12 @@ def _index(choice: object) -> int:
     return index if isinstance(index, int) else 0
 
 
-def _read_choice(choice: object, shared: Mapping[str, object], error: RequestFailed | None) -> Completion:
+def _read_choice(
+    choice: object, shared: Mapping[str, object], error: RequestFailed | None, usage: Usage | None = None
+) -> Completion:
     """Read a choice; all that has no field of its own, or is malformed, goes into `extra`."""
     if not is_object(choice):
-        return Completion("", error="the choice is not a JSON object")
+        return Completion("", usage=usage, error="the choice is not a JSON object")
     message = choice.get("message")
     rest = {**message, **choice, "message": None} if is_object(message) else {**choice}
     finish_reason, refusal = _take_text(rest, "finish_reason"), _take_text(rest, "refusal")
@@ -234,6 +239,7 @@ def _read_choice(choice: object, shared: Mapping[str, object], error: RequestFai
     return Completion(
         text,
         finish_reason,
+        usage,
         reasoning=reasoning,
         refusal=refusal,
         tool_calls=calls,
