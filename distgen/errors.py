@@ -102,8 +102,8 @@ class RequestFailed:
     - "no_line", "cut_line", "doubled_line", "other_batch": a batch's result files have no line for the request, a part of
       one, several, or one for another request; see `distgen.batch`.
 
-    `code` is the service's own error code, `retry_after` the seconds that the server asks to wait. `completions` are those
-    that came before the failure, and `usage` counts the tokens that `completions` do not already count.
+    `code` is the service's own error code; of a "connection" it is "refused", "reset", "cut", "tls" or "proxy".
+    `retry_after` are the seconds that the server asks to wait. `completions` are those that came before the failure, and `usage` counts the tokens that `completions` do not already count.
 
     >>> explain(RequestFailed("status", "No key given", status=401))
     'status 401: No key given; pass api_key, or set OPENAI_API_KEY.'

@@ -227,8 +227,8 @@ def _show(line: str, is_drawn: bool) -> None:
 def _is_fatal(kind: str, answer: RowResult[str]) -> bool:
     """Return True for a failure that every other row will meet too."""
     match answer:
-        case Failure(RequestFailed("connection", code=code, message=message)):
-            return code == "refused" or message.startswith("ClientConnector")  # see backends/transport.py
+        case Failure(RequestFailed("connection", code=code)):
+            return code == "refused"
         case Failure(RequestFailed(status=status, code=code)):
             return status in _FATAL_STATUSES or any(word in (code or "").lower() for word in _QUOTA_WORDS)
         case _:

@@ -44,7 +44,7 @@ def strip_newlines(text: str) -> str:
 @final
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """How an answer with its reasoning is written."""
+    """The literals around an answer and its reasoning."""
 
     before: str
     """The literal between a user text and the reasoning of its answer."""
@@ -112,9 +112,9 @@ class ChatTemplate:
     empty_user: tuple[str, str] = ("", "")
     empty_assistant: tuple[str, str] = ("", "")
     thinking: Thinking | None = None
-    """How an answer with reasoning is written; None if this is not known, or the model does not think."""
+    """The literals around reasoning; None if they are not known, or the model does not think."""
     past_reasoning: Literal["written", "dropped", "refused"] = "refused"
-    """Whether the reasoning of past answers is written, or dropped as the model's template drops it."""
+    """The reasoning of past answers is written, or dropped as the model's template drops it, or refused."""
     before_answer: str | None = None
     """The literal before an answer to train on that has no reasoning, if it is not `before_assistant`."""
 

@@ -10,7 +10,7 @@ IGNORED: Final = -100
 """The label of a token that is not trained. Source: torch.nn.CrossEntropyLoss, ignore_index."""
 
 Role: TypeAlias = Literal["system", "user", "reasoning", "assistant", "markup"]
-"""Who wrote a piece of a training text; "markup" is a literal of the format."""
+"""The writer of a piece of a training text; "markup" is a literal of the format."""
 
 ROLES: Final[Mapping[str, Role]] = {
     "system": "system",
