@@ -34,7 +34,7 @@ Fields: TypeAlias = Mapping[str, object]
 """A JSON object."""
 
 Mode: TypeAlias = Literal["new", "resume", "overwrite"]
-"""The treatment of a file that has answered rows: refuse it, keep them and ask the rest, or start anew.
+"""The treatment of a file that has answered rows: refuse it, keep them and ask the rest, or begin a new file.
 
 "overwrite" renames a file that has answered rows to `<path>.bak`.
 """

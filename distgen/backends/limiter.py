@@ -14,9 +14,9 @@ _CAUTION: Final = 10.0  # times the pause that a rejection costs, until more pla
 _LEAST_CAUTION: Final = 1.0  # seconds
 
 
-# A server that rejects some of many requests has told its bound: those that it did not reject. To take that, and not the
-# half, keeps a server of few places busy. More are tried later in steps that double, since a bound that was learnt in a bad
-# minute must not stay; a try that fails may cost a pause, so that it is made the more seldom the longer the pause was.
+# A server that rejects some of many requests shows its bound: the number that it did not reject. This bound, and not half of
+# it, keeps a server of few places busy. A bound from a bad minute must not stay, so more places are tried later, in steps
+# that double. A failed try may cost a pause, so after a long pause the next try comes later.
 @final
 class Limiter:
     """Gives out places for requests, first come, first served; belongs to one event loop."""
@@ -71,7 +71,7 @@ class Limiter:
     def reject(self, period: int, pause: float, backoff: float) -> None:
         """Allow as many requests as were not rejected; called before the rejected one leaves.
 
-        No place is given out for `pause` seconds; nor for `backoff` seconds if the server rejected every request.
+        No place is given out for `pause` seconds, or for `backoff` seconds if that is longer and every request was rejected.
         """
         loop = asyncio.get_running_loop()
         if period == self._period:

@@ -33,7 +33,7 @@ class PerEventLoop(Generic[T]):
         return found[1] if found else None
 
     async def get(self, open: Callable[[], AsyncGenerator[T, None]]) -> T:
-        """Return the value of the running loop. `open` yields it first; it must not await before, lest two be opened."""
+        """Return the value of the running loop. `open` yields it first; it must not await before that, or two may be opened."""
         if (found := self.find()) is not None:
             return found
         loop = asyncio.get_running_loop()

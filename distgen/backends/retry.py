@@ -34,8 +34,8 @@ class Outcome(NamedTuple):
 class Retry:
     """Limits of retries: attempts of a request, and seconds that a row waits.
 
-    At most `attempts` requests that the server failed to answer. A rate limit does not count as one: it is waited for, up
-    to `patience` seconds a row, of which no single wait is longer than `longest_wait`. With `attempts=1` every request is
+    At most `attempts` requests that the server failed to answer. A rate limit does not count as one: a row waits for
+    it up to `patience` seconds in all, and up to `longest_wait` seconds at once. With `attempts=1` every request is
     made once.
     """
 

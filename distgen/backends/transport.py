@@ -18,7 +18,7 @@ from distgen.errors import RequestFailed
 MAX_ANSWER: Final = 64 * 2**20
 """Bytes of an answer, inflated; a longer one is not read."""
 
-_LARGE: Final = 2**20  # bytes of a body from which aiohttp wants a file, of which it sends a part at a time
+_LARGE: Final = 2**20  # bytes; aiohttp sends a larger body in parts if it is a file
 _KEEP_ALIVE: Final = 4.0  # seconds; uvicorn, under vLLM and others, closes an idle connection after 5
 
 Session: TypeAlias = aiohttp.ClientSession

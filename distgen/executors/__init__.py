@@ -102,7 +102,7 @@ class Pool:
     is to stay open, write `Pool(lambda: nullcontext(pool), 64)`. At most `max_in_flight` calls are submitted at once, and at
     most `buffer` answered ones wait for a slower one before them: inputs are pulled at most max_in_flight + buffer calls
     ahead. If `open` raises, every row fails with that. If the pool breaks, as when a worker is killed, the rows in it fail
-    and it is opened anew for those that follow, until it has broken three times without an answer in between.
+    and a new one is opened for the next rows, until three pools have broken without an answer in between.
 
     >>> from concurrent.futures import ThreadPoolExecutor
     >>> Pool(ThreadPoolExecutor, 4).in_flight

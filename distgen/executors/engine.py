@@ -107,7 +107,7 @@ class Inbox:
 
         self._wakers.add(wake)
         try:
-            if self._queue.empty():  # else it was put before the waker was there
+            if self._queue.empty():  # it may have come before the waker was added
                 await woken.wait()
         finally:
             self._wakers.discard(wake)
@@ -207,7 +207,7 @@ def run_bounded(
                 break
             elif pulled is None and not deliveries:
                 yield None
-    window.receive(inbox.drain())  # if the run was closed: what ran then
+    window.receive(inbox.drain())  # if the run was closed, calls that ran to their end
     while (ready := window.pop_ready()) is not None:
         yield from read(*ready)
     if window.error is not None:

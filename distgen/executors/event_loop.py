@@ -132,6 +132,6 @@ async def _read_batch(call: Call[_P, object], batch: Awaitable[Batch] | Batch) -
     if isinstance(batch, Awaitable):
         return check_batch(call, await batch)
     answers = check_batch(call, batch)
-    if isinstance(answers, WrongCount):  # nobody can tell which completion is of which row
+    if isinstance(answers, WrongCount):  # the row of each completion is not known
         return call.failed(_NOT_ASYNC)
     return tuple([replace(_NOT_ASYNC, completions=completions_of(answer)) for answer in answers])

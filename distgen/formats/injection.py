@@ -59,7 +59,7 @@ def find_parts(tokens: Iterable[str], befores: Sequence[str], afters: Sequence[s
 
 
 def choose_guards(parts: Iterable[str]) -> tuple[str, ...]:
-    """Return characters, few and rare in prose, of which each part holds one; "" for an empty part.
+    """Return few characters, rare in prose; each part holds at least one of them. "" is for an empty part.
 
     >>> choose_guards(["<s>", "</s>", "USER: "])
     ('<', ':')

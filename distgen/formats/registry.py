@@ -40,9 +40,9 @@ def lookup(name: str) -> Result[AnyFormat, UnknownFormat]: ...
 def lookup(name: str) -> Result[AnyFormat, UnknownFormat]:
     """Return the format of that name or of that model, or the names that may be meant.
 
-    Case, "-" and "_" do not matter in a name of a format, nor its maker ("x/zephyr"). A name of a model may have a maker
-    and a packaging ("unsloth/...", "Qwen_...", "...-GGUF"), or be one of Ollama ("llama3.1:8b"). If a model has several formats, such
-    as one for each revision, the error names them all.
+    In a name of a format, case, "-", "_" and a maker ("x/zephyr") do not matter. A name of a model may have a maker and a
+    packaging ("unsloth/...", "Qwen_...", "...-GGUF"), or be one of Ollama ("llama3.1:8b"). If a model has several formats,
+    such as one for each revision, the error names them all.
 
     >>> lookup("chatml").map(lambda found: found.name)
     <Success: chatml>

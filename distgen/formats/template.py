@@ -248,12 +248,12 @@ class ChatTemplate:
 
     @cached_property
     def hazards(self) -> frozenset[str]:
-        """The strings of which a text must hold one to forge anything."""
+        """The dangerous strings: a text without any of them cannot forge a turn."""
         return find_hazards(self)
 
     @cached_property
     def guards(self) -> tuple[str, ...]:
-        """Characters of which each hazard holds one: few, and rare in prose."""
+        """Few characters, rare in prose; each hazard holds at least one of them."""
         return choose_guards(self.hazards)
 
 
