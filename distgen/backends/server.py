@@ -16,7 +16,7 @@ import random
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
-from functools import partial, reduce
+from functools import reduce
 from typing import Final, Generic, TypeAlias, TypeVar, final
 from urllib.parse import urlsplit
 
@@ -25,7 +25,6 @@ from returns.result import Failure, Success
 from distgen.backends.blocking import Blocking, blocking
 from distgen.backends.generate import Batch, Row
 from distgen.backends.limiter import Limiter
-from distgen.backends.loops import PerEventLoop
 from distgen.backends.params import Params
 from distgen.backends.redact import find_secrets
 from distgen.backends.retry import Outcome, Retry, fault_of
@@ -46,6 +45,12 @@ _REFUSES_N: Final = (("status", 400), ("status", 422))  # a validator, as FastAP
 _RETRY: Final = Retry()
 
 
+_WRONG_FORMAT: Final = {
+    "messages": "chat takes the format openai; for a text format use completions",
+    "prompt": "completions takes a text format, such as chatml; for the format openai use chat",
+}
+
+
 @dataclass(slots=True)
 class _State:
     """The state of a backend in one event loop."""
@@ -53,6 +58,45 @@ class _State:
     session: Session
     limiter: Limiter
     refuses_n: bool = False
+
+
+# Connections belong to one event loop and must be closed in it, before it ends. A backend outlives the loops that use it,
+# and nobody tells it when one ends. An async generator is told: a loop that shuts down (asyncio.run, `Asyncio`,
+# loop.shutdown_asyncgens()) closes the generators that began in it, and closes those that nobody holds any more (PEP 525,
+# "Finalization"). So each state lives in a generator that yields once. The generator must hold no other async generator
+# (an asynccontextmanager is one), since a loop closes all of them at once, and no reference to its _States, since the
+# parts of a cycle are finalized in any order.
+async def _open(
+    timeout: float, api_key: str, proxy: str | None, most: int, stop: threading.Event | None
+) -> AsyncGenerator[_State, None]:
+    async with open_session(timeout, api_key, proxy) as session:
+        yield _State(session, Limiter(most, stop))
+
+
+@final
+class _States:
+    """Keeps one state for each running event loop."""
+
+    def __init__(self) -> None:
+        # Not weak keys: a state holds its loop, so that no entry would ever go.
+        self._open: dict[asyncio.AbstractEventLoop, tuple[AsyncGenerator[_State, None], _State]] = {}
+
+    def __reduce__(self) -> tuple[type[_States], tuple[()]]:
+        """Leave the states behind: another process has loops of its own."""
+        return _States, ()
+
+    def find(self) -> _State | None:
+        """Return the state of the running loop, if it has one."""
+        found = self._open.get(asyncio.get_running_loop())
+        return found[1] if found else None
+
+    async def add(self, generator: AsyncGenerator[_State, None]) -> _State:
+        """Keep what the generator yields. It must not await before that, or a loop may get two states."""
+        for ended in [known for known in list(self._open) if known.is_closed()]:
+            self._open.pop(ended, None)  # another thread may have done that
+        state = await anext(generator)
+        self._open[asyncio.get_running_loop()] = generator, state
+        return state
 
 
 @final
@@ -77,7 +121,7 @@ class Server(Generic[P]):
     headers: Headers = field(repr=False, hash=False)
     proxy: str | None = field(repr=False)  # it may hold a password
     stop: threading.Event | None = field(repr=False, compare=False)
-    _states: PerEventLoop[_State] = field(default_factory=PerEventLoop[_State], init=False, repr=False, compare=False)
+    _states: _States = field(default_factory=_States, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -113,19 +157,26 @@ class Server(Generic[P]):
             state.limiter.end_run()
 
     async def _ask_row(self, prompt: P, num_generations: int) -> Row:
-        open_state = partial(_open, self.max_connections, self.timeout, self.api_key, self.proxy, self.stop)
-        state = await self._states.get(open_state)
-        ask = partial(self._ask, state, state.limiter.run)
+        if isinstance(prompt, str) != (
+            self.prompt_key == "prompt"
+        ):  # untyped code may pair any format with any backend
+            return Failure(RequestFailed("not_sent", _WRONG_FORMAT[self.prompt_key]))
+        state = self._states.find()
+        if state is None:
+            opening = _open(self.timeout, self.api_key, self.proxy, self.max_connections, self.stop)
+            state = await self._states.add(opening)
+        run = state.limiter.run
         n = 1 if state.refuses_n else num_generations
-        first = await ask(self.body(prompt, n))
+        first = await self._ask(state, run, self.body(prompt, n))
         if n > 1 and isinstance(first, Failure) and (first.failure().reason, first.failure().status) in _REFUSES_N:
-            first = await ask(self.body(prompt, 1))
+            first = await self._ask(state, run, self.body(prompt, 1))
             state.refuses_n = state.refuses_n or isinstance(first, Success)
-        if isinstance(first, Failure):
+        if not isinstance(first, Success):
             return first
         came = first.unwrap()[:num_generations]
-        rest = [ask(self.body(prompt, 1, place)) for place in range(len(came), num_generations)]
-        return join_row(came, await asyncio.gather(*rest) if rest else [])
+        places = range(len(came), num_generations)
+        rest = [self._ask(state, run, self.body(prompt, 1, place)) for place in places]
+        return join_row(came, await asyncio.gather(*rest))
 
     async def _ask(self, state: _State, run: int, request: Mapping[str, object]) -> Answer:
         """Send a request until it is answered or given up. The tokens of all attempts are counted."""
@@ -156,6 +207,8 @@ class Server(Generic[P]):
                     limiter.reject(period, min(hint or 0.0, self.retry.longest_wait), wait or 0.0)
             finally:
                 limiter.leave()
+        if failed.code == "refused" and waited:
+            failed = replace(failed, message=f"{failed.message} (tried for {waited:.0f} s)")
         return Failure(failed)
 
     async def _send(self, session: Session, body: bytes) -> Answer:
@@ -229,13 +282,6 @@ def completions(
     sent, key = json_params(params, extra_body), _read_key(api_key)
     own = headers if callable(headers) else dict(headers or {})
     return Server(url, model, "prompt", sent, timeout, retry, max_connections, query, key, own, proxy, stop)
-
-
-async def _open(
-    most: int, timeout: float, api_key: str, proxy: str | None, stop: threading.Event | None
-) -> AsyncGenerator[_State, None]:
-    async with open_session(timeout, api_key, proxy) as session:
-        yield _State(session, Limiter(most, stop))
 
 
 def join_row(came: tuple[Completion, ...], singles: Sequence[Answer]) -> Row:

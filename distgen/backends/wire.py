@@ -20,7 +20,7 @@ from typing import Final, TypeAlias, TypeGuard
 from returns.result import Failure, Result, Success
 
 from distgen.backends.params import Params
-from distgen.backends.redact import Secrets, redact, redact_words
+from distgen.backends.redact import Secrets, may_hold, redact, redact_words
 from distgen.completion import Completion, TokenLogprob, ToolCall, Usage
 from distgen.errors import RequestFailed, RequestReason
 
@@ -30,6 +30,8 @@ Answer: TypeAlias = Result[tuple[Completion, ...], RequestFailed]
 _OURS: Final = ("model", "messages", "prompt", "n", "stream")
 _JSON: Final = json.JSONDecoder(strict=False)  # raw control characters in strings
 _MAX_MESSAGE: Final = 1_000  # characters; an error page may hold megabytes
+# The values in an answer that the model wrote, and not the service.
+_OF_MODEL: Final = frozenset(("content", "text", "reasoning", "reasoning_content", "refusal", "tool_calls", "logprobs"))
 
 # OpenAI and vLLM, Anthropic, AWS, Azure.
 _REQUEST_ID: Final = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
@@ -78,44 +80,28 @@ served_model=None, error=None),)
     fields = {name.lower(): value for name, value in headers.items()}
     request_id = next((redact(fields[name], secrets) for name in _REQUEST_ID if name in fields), None)
     try:
-        answer = _read(status, fields, body)
-        if not isinstance(answer, RequestFailed):
-            return Success(tuple(_redact(completion, request_id, secrets) for completion in answer))
+        answer = _read(status, fields, body, secrets, request_id)
     except RecursionError:
         answer = RequestFailed("not_json", "it is nested too deeply")
+    if not isinstance(answer, RequestFailed):
+        return Success(answer)
     message, code = _shorten(answer.message, secrets), answer.code and _shorten(answer.code, secrets)
     hint = retry_hint(fields, answer.message, time.time())
     failed = replace(answer, status=status, message=message, code=code, retry_after=hint, request_id=request_id)
     return Failure(failed)
 
 
-def _redact(completion: Completion, request_id: str | None, secrets: Secrets) -> Completion:
+def _redact_json(value: object, secrets: Secrets, is_of_model: bool = False) -> object:
     """Remove the secrets: their words from the texts of the model, their pieces from all that the service says."""
-    reasoning, refusal, finish_reason = completion.reasoning, completion.refusal, completion.finish_reason
-    served_model, error, extra = completion.served_model, completion.error, _redact_json(completion.extra, secrets)
-    calls = [[redact_words(text, secrets) for text in (c.id, c.name, c.arguments)] for c in completion.tool_calls]
-    return Completion(
-        redact_words(completion.text, secrets),
-        finish_reason and redact(finish_reason, secrets),
-        completion.usage,
-        reasoning and redact_words(reasoning, secrets),
-        refusal and redact_words(refusal, secrets),
-        tuple(ToolCall(*call) for call in calls),
-        served_model and redact(served_model, secrets),
-        error and redact(error, secrets),
-        completion.logprobs,
-        {**(extra if is_object(extra) else {}), **({"request_id": request_id} if request_id else {})},
-    )
-
-
-def _redact_json(value: object, secrets: Secrets) -> object:
-    """Redact every text and key in a JSON value."""
     if isinstance(value, str):
-        return redact(value, secrets)
+        return redact_words(value, secrets) if is_of_model else redact(value, secrets)
     if is_object(value):
-        return {redact(name, secrets): _redact_json(inner, secrets) for name, inner in value.items()}
+        return {
+            _redact_json(name, secrets, is_of_model): _redact_json(inner, secrets, is_of_model or name in _OF_MODEL)
+            for name, inner in value.items()
+        }
     if is_array(value):
-        return [_redact_json(inner, secrets) for inner in value]
+        return [_redact_json(inner, secrets, is_of_model) for inner in value]
     return value
 
 
@@ -126,7 +112,9 @@ def _shorten(text: str, secrets: Secrets) -> str:
     return shown if len(shown) <= _MAX_MESSAGE else f"{shown[:_MAX_MESSAGE]} ... ({rest} more characters)"
 
 
-def _read(status: int, headers: Mapping[str, str], body: bytes) -> tuple[Completion, ...] | RequestFailed:
+def _read(
+    status: int, headers: Mapping[str, str], body: bytes, secrets: Secrets, request_id: str | None
+) -> tuple[Completion, ...] | RequestFailed:
     if 300 <= status < 400:
         return RequestFailed("redirect", f"status {status} points to {headers.get('location') or 'nowhere'}")
     is_error = not 200 <= status < 300
@@ -139,7 +127,9 @@ def _read(status: int, headers: Mapping[str, str], body: bytes) -> tuple[Complet
         if not said:
             return RequestFailed("not_json", "the body is empty", code="empty")
         return RequestFailed("not_json", f"{error}; it begins: {said}")
-    return _read_error_status(status, root) if is_error else _read_choices(root)
+    if may_hold(body, secrets):
+        root = _redact_json(root, secrets)
+    return _read_error_status(status, root) if is_error else _read_choices(root, request_id)
 
 
 def parse_json(body: bytes) -> object:
@@ -193,22 +183,20 @@ def _read_error_status(status: int, root: object) -> RequestFailed:
 #   message     = {"role": "assistant", "content": string | null, "refusal"?: string | null, "tool_calls"?: [...]}
 #   completion  = {"choices": [{"index": integer, "text": string, "finish_reason": string}, ...], "usage"?: usage}
 # Seen besides in servers: finish_reason null or absent, index absent, equal or out of order, an empty error object.
-def _read_choices(root: object) -> tuple[Completion, ...] | RequestFailed:
+def _read_choices(root: object, request_id: str | None) -> tuple[Completion, ...] | RequestFailed:
     if not is_object(root):
         return RequestFailed("no_choices", "the answer is not a JSON object")
-    error, usage, choices = _read_error(root.get("error")), _read_usage(root.get("usage")), root.get("choices")
-    found = sorted(choices, key=_index) if is_array(choices) else []
-    shared = {name: value for name, value in root.items() if name not in ("choices", "error", "usage")}
-    billed = {**shared, "usage": root.get("usage")}
-    completions = [
-        _read_choice(choice, shared, error) if number else _read_choice(choice, billed, error, usage)
-        for number, choice in enumerate(found)
-    ]
+    shared = {**root, "choices": None, "error": None, "usage": None, "request_id": request_id}
+    choices, error, usage = root.get("choices"), _read_error(root.get("error")), _read_usage(root.get("usage"))
+    if not is_array(choices) or not choices:
+        kind = "empty" if choices == [] else "not an array"
+        return replace(error or RequestFailed("no_choices", f"'choices' is {kind}"), usage=usage)
+    first, *others = sorted(choices, key=_index)
+    completions = [_read_choice(first, {**shared, "usage": root.get("usage")}, error, usage)]
+    completions += [_read_choice(choice, shared, error) for choice in others]
     if error and not any(c.text or c.reasoning or c.refusal or c.tool_calls for c in completions):
         return replace(error, usage=usage)
-    if not found:
-        return RequestFailed("no_choices", f"'choices' is {'empty' if choices == [] else 'not an array'}", usage=usage)
-    if not any(map(is_object, found)):
+    if not any(map(is_object, choices)):
         return RequestFailed("bad_choice", "the choice is not a JSON object", usage=usage)
     return tuple(completions)
 
