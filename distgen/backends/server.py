@@ -43,6 +43,7 @@ Headers: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
 
 _REFUSES_N: Final = (("status", 400), ("status", 422))  # a validator, as FastAPI's, answers 422
 _RETRY: Final = Retry()
+_NOT_ASKED: Final = RequestFailed("stopped", "this row had not been asked")
 
 
 _WRONG_FORMAT: Final = {
@@ -176,13 +177,13 @@ class Server(Generic[P]):
         came = first.unwrap()[:num_generations]
         places = range(len(came), num_generations)
         rest = [self._ask(state, run, self.body(prompt, 1, place)) for place in places]
-        return join_row(came, await asyncio.gather(*rest))
+        return join_row(came, await asyncio.gather(*rest) if rest else [])
 
     async def _ask(self, state: _State, run: int, request: Mapping[str, object]) -> Answer:
         """Send a request until it is answered or given up. The tokens of all attempts are counted."""
         body = json.dumps(request).encode()  # ASCII, so that a lone surrogate is sent as JSON escapes it
         limiter, history = state.limiter, list[Outcome]()
-        failed, waited = RequestFailed("stopped", "this row had not been asked"), 0.0
+        failed, waited = _NOT_ASKED, 0.0
         wait: float | None = 0.0
         while wait is not None:
             period = await limiter.enter(run, wait)

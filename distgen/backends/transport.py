@@ -47,7 +47,7 @@ async def send(session: Session, url: str, headers: Mapping[str, str], body: byt
         async with session.post(URL(url, encoded=True), data=data, headers=headers, allow_redirects=False) as answer:
             has_begun = True
             received = bytearray()
-            async for part in answer.content.iter_any():
+            while part := await answer.content.readany():
                 received += part
                 if len(received) > MAX_ANSWER:
                     return RequestFailed("too_long", f"the answer is longer than {MAX_ANSWER:,} bytes")

@@ -222,8 +222,8 @@ def _read_choice(
     calls, logprobs = _read_tool_calls(rest.get("tool_calls")), read_logprobs(rest.get("logprobs"))
     error = _read_error(rest.get("error")) or error
     broken_off = f"the service broke the answer off: {finish_reason}" if finish_reason in _BROKEN_OFF else None
-    is_read = {"index", "role", "error", *(["tool_calls"] if calls else []), *(["logprobs"] if logprobs else [])}
-    extra = {**shared, **{name: value for name, value in rest.items() if name not in is_read}}
+    is_read = ("index", "role", "error", "tool_calls" if calls else "", "logprobs" if logprobs else "")
+    extra = {name: value for name, value in {**shared, **rest}.items() if value is not None and name not in is_read}
     return Completion(
         text,
         finish_reason,
@@ -234,7 +234,7 @@ def _read_choice(
         served_model=_take_text(extra, "model"),
         error=(error.message or error.code) if error else broken_off,
         logprobs=logprobs,
-        extra={name: value for name, value in extra.items() if value is not None},
+        extra=extra,
     )
 
 
@@ -323,14 +323,14 @@ def _read_usage(value: object) -> Usage | None:
     prompt, completion = value.get("prompt_tokens_details"), value.get("completion_tokens_details")
     cached = prompt.get("cached_tokens") if is_object(prompt) else None
     reasoning = completion.get("reasoning_tokens") if is_object(completion) else None
-    usage = Usage(*map(_count, (value.get("prompt_tokens"), value.get("completion_tokens"), cached, reasoning)))
-    return None if usage == Usage() else usage
+    counts = [*map(_count, (value.get("prompt_tokens"), value.get("completion_tokens"), cached, reasoning))]
+    return None if counts == [None] * 4 else Usage(*counts)
 
 
 def _count(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value % 1 != 0:
-        return None
-    return int(value)  # some servers send 9.0
+    if isinstance(value, float) and value.is_integer():  # some servers send 9.0
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 # Sources: RFC 9110, 10.2.3 (Retry-After: seconds or a date; servers send fractions too); OpenAI API, "Rate limits"
