@@ -46,10 +46,7 @@ _RETRY: Final = Retry()
 _NOT_ASKED: Final = RequestFailed("stopped", "this row had not been asked")
 
 
-_WRONG_FORMAT: Final = {
-    "messages": "chat takes the format openai; for a text format use completions",
-    "prompt": "completions takes a text format, such as chatml; for the format openai use chat",
-}
+_WRONG_FORMAT: Final = "chat takes the format openai, and completions a text format, such as chatml"
 
 
 @dataclass(slots=True)
@@ -57,6 +54,7 @@ class _State:
     """The state of a backend in one event loop."""
 
     session: Session
+    closing: AsyncGenerator[None, None]
     limiter: Limiter
     refuses_n: bool = False
 
@@ -64,40 +62,11 @@ class _State:
 # Connections belong to one event loop and must be closed in it, before it ends. A backend outlives the loops that use it,
 # and nobody tells it when one ends. An async generator is told: a loop that shuts down (asyncio.run, `Asyncio`,
 # loop.shutdown_asyncgens()) closes the generators that began in it, and closes those that nobody holds any more (PEP 525,
-# "Finalization"). So each state lives in a generator that yields once. The generator must hold no other async generator
-# (an asynccontextmanager is one), since a loop closes all of them at once, and no reference to its _States, since the
-# parts of a cycle are finalized in any order.
-async def _open(
-    timeout: float, api_key: str, proxy: str | None, most: int, stop: threading.Event | None
-) -> AsyncGenerator[_State, None]:
-    async with open_session(timeout, api_key, proxy) as session:
-        yield _State(session, Limiter(most, stop))
-
-
-@final
-class _States:
-    """Keeps one state for each running event loop."""
-
-    def __init__(self) -> None:
-        # Not weak keys: a state holds its loop, so that no entry would ever go.
-        self._open: dict[asyncio.AbstractEventLoop, tuple[AsyncGenerator[_State, None], _State]] = {}
-
-    def __reduce__(self) -> tuple[type[_States], tuple[()]]:
-        """Leave the states behind: another process has loops of its own."""
-        return _States, ()
-
-    def find(self) -> _State | None:
-        """Return the state of the running loop, if it has one."""
-        found = self._open.get(asyncio.get_running_loop())
-        return found[1] if found else None
-
-    async def add(self, generator: AsyncGenerator[_State, None]) -> _State:
-        """Keep what the generator yields. It must not await before that, or a loop may get two states."""
-        for ended in [known for known in list(self._open) if known.is_closed()]:
-            self._open.pop(ended, None)  # another thread may have done that
-        state = await anext(generator)
-        self._open[asyncio.get_running_loop()] = generator, state
-        return state
+# "Finalization"). It must hold no other async generator (an asynccontextmanager is one), since a loop closes all of them at
+# once, and no reference to its backend, since the parts of a cycle are finalized in any order.
+async def _close_with_loop(session: Session) -> AsyncGenerator[None, None]:
+    async with session:
+        yield
 
 
 @final
@@ -122,7 +91,9 @@ class Server(Generic[P]):
     headers: Headers = field(repr=False, hash=False)
     proxy: str | None = field(repr=False)  # it may hold a password
     stop: threading.Event | None = field(repr=False, compare=False)
-    _states: _States = field(default_factory=_States, init=False, repr=False, compare=False)
+    _states: dict[asyncio.AbstractEventLoop, _State] = field(
+        default_factory=dict[asyncio.AbstractEventLoop, _State], init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -133,6 +104,10 @@ class Server(Generic[P]):
             raise ValueError(f"max_connections must be at least 1, got {self.max_connections}")
         if self.proxy is not None and not self.proxy.startswith(("http://", "https://")):
             raise ValueError("proxy is no URL that begins with http:// or https://, as 'http://127.0.0.1:3128'.")
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the states behind: another process has event loops of its own."""
+        return {**self.__dict__, "_states": {}}
 
     def body(self, prompt: P, n: int, offset: int = 0) -> dict[str, object]:
         """Return the request for `n` choices. A seed is shifted by `offset`: the same one would give the same texts."""
@@ -154,18 +129,23 @@ class Server(Generic[P]):
 
     def end_waits(self) -> None:
         """End the waits of the rows under way in the running event loop: they become RequestFailed("stopped")."""
-        if (state := self._states.find()) is not None:
+        if (state := self._states.get(asyncio.get_running_loop())) is not None:
             state.limiter.end_run()
 
+    async def _open(self) -> _State:
+        for ended in [loop for loop in list(self._states) if loop.is_closed()]:
+            self._states.pop(ended, None)  # another thread may have done that
+        session = open_session(self.timeout, self.api_key, self.proxy)
+        state = _State(session, _close_with_loop(session), Limiter(self.max_connections, self.stop))
+        self._states[asyncio.get_running_loop()] = state  # before the first await, or another row would open it too
+        await anext(state.closing)
+        return state
+
     async def _ask_row(self, prompt: P, num_generations: int) -> Row:
-        if isinstance(prompt, str) != (
-            self.prompt_key == "prompt"
-        ):  # untyped code may pair any format with any backend
-            return Failure(RequestFailed("not_sent", _WRONG_FORMAT[self.prompt_key]))
-        state = self._states.find()
-        if state is None:
-            opening = _open(self.timeout, self.api_key, self.proxy, self.max_connections, self.stop)
-            state = await self._states.add(opening)
+        # Untyped code may pair any format with any backend.
+        if isinstance(prompt, str) != (self.prompt_key == "prompt"):
+            return Failure(RequestFailed("not_sent", _WRONG_FORMAT))
+        state = self._states.get(asyncio.get_running_loop()) or await self._open()
         run = state.limiter.run
         n = 1 if state.refuses_n else num_generations
         first = await self._ask(state, run, self.body(prompt, n))

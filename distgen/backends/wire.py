@@ -290,13 +290,11 @@ def read_logprobs(value: object) -> tuple[TokenLogprob, ...] | None:
         return None
     content, tokens, logprobs = value.get("content"), value.get("tokens"), value.get("token_logprobs")
     try:
-        if is_array(content):
-            return tuple(map(_read_token, content))
-        if not is_array(tokens) or not is_array(logprobs):
-            return None
-        tops = value.get("top_logprobs")
-        columns = (tokens, logprobs, tops if is_array(tops) else [None] * len(tokens))
-        return tuple(_token(*entry) for entry in zip(*columns, strict=True))
+        if is_array(tokens) and is_array(logprobs):
+            tops = value.get("top_logprobs") or [None] * len(tokens)
+            columns = zip(tokens, logprobs, tops if is_array(tops) else (), strict=True)
+            content = [{"token": token, "logprob": logprob, "top_logprobs": top} for token, logprob, top in columns]
+        return tuple(map(_read_token, content)) if is_array(content) else None
     except ValueError:
         return None
 
@@ -304,16 +302,13 @@ def read_logprobs(value: object) -> tuple[TokenLogprob, ...] | None:
 def _read_token(entry: object) -> TokenLogprob:
     if not is_object(entry):
         raise ValueError
-    return _token(entry.get("token"), entry.get("logprob"), entry.get("top_logprobs"))
-
-
-def _token(token: object, logprob: object, tops: object = None) -> TokenLogprob:
+    token, logprob, tops = entry.get("token"), entry.get("logprob"), entry.get("top_logprobs")
     if isinstance(logprob, bool) or not isinstance(logprob, int | float | None) or not isinstance(token, str):
         raise ValueError
     if logprob is not None and not logprob < math.inf:  # NaN is not
         raise ValueError
     if is_object(tops):
-        return TokenLogprob(token, logprob, tuple(_token(name, number) for name, number in tops.items()))
+        tops = [{"token": name, "logprob": number} for name, number in tops.items()]
     return TokenLogprob(token, logprob, tuple(map(_read_token, tops)) if is_array(tops) else ())
 
 
