@@ -24,7 +24,7 @@ from typing import BinaryIO, Final, Generic, Literal, TypeAlias, TypeVar, final,
 
 from returns.result import Failure, Result, Success
 
-from distgen.errors import Raised, RequestFailed
+from distgen.errors import Raised, error_kind
 from distgen.llm import RowResult, SupportsGenerate
 
 _In = TypeVar("_In")
@@ -160,12 +160,7 @@ def to_json_line(fields: Fields) -> bytes:
     '{"user": "é�"}\n'
     """
     text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
-    return f"{replace_surrogates(text)}\n".encode()
-
-
-def replace_surrogates(text: str) -> str:
-    """Return the text with U+FFFD in place of each lone surrogate."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)
+    return re.sub("[\ud800-\udfff]", "\ufffd", f"{text}\n").encode()
 
 
 @final
@@ -273,8 +268,7 @@ def _open(
                 _check(path, mode, {}, now)
             sidecar.touch()
             lock = files.enter_context(sidecar.open("r+b", buffering=0))
-            if not _lock(lock):
-                raise _Refused("in_use", f"another run writes {path}; wait until it ends, or {_ELSE}")
+            _lock(lock, path)
             if mode == "overwrite" and path.exists() and _has_answers(path, decode):
                 os.replace(path, f"{path}.bak")
             writer = files.enter_context(path.open("ab", buffering=0))
@@ -347,8 +341,7 @@ def _ask(
         stack.callback(getattr(answers, "close", lambda: None))  # a Stream or a generator
         for index, answer in answers:
             row, value = asked.pop(index)
-            failure = answer.swap().value_or(None)
-            if not (isinstance(failure, RequestFailed) and failure.reason == "stopped"):
+            if answer.swap().map(error_kind).value_or("") != "stopped":
                 yield row, value, answer
 
 
@@ -407,19 +400,15 @@ def _write_sidecar(file: BinaryIO, settings: Fields, params: list[object]) -> No
     os.fsync(file.fileno())
 
 
-def _lock(file: BinaryIO) -> bool:
-    """Return False if another process has locked the file."""
+def _lock(sidecar: BinaryIO, path: Path) -> None:
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            file.seek(2**30)  # a locked byte cannot be read; this one does not exist
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            file.seek(0)
+            msvcrt.locking(sidecar.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(sidecar, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
-        return False
-    return True
+        raise _Refused("in_use", f"another run writes {path}; wait until it ends, or {_ELSE}") from None

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -57,9 +56,8 @@ def _pair(text: str) -> tuple[str, object]:
 def _param(text: str) -> tuple[str, object]:
     name, value = _pair(text)
     if name not in Params.__annotations__:
-        nearest = get_close_matches(name, Params.__annotations__, 1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-        message = f"the protocol has no parameter {name!r}{hint} Other fields of a request: --extra {text}"
+        hint = "".join(f"; did you mean {nearest!r}?" for nearest in get_close_matches(name, Params.__annotations__, 1))
+        message = f"the protocol has no parameter {name!r}{hint or '.'} Other fields of a request: --extra {text}"
         raise argparse.ArgumentTypeError(message)
     return name, value
 
@@ -71,14 +69,13 @@ def _template(text: str) -> str:
     return text
 
 
-def _option(group: str, default: _T, metavar: str | None, help: str, *flags: str, **more: object) -> _T:
+def _option(group: str, default: _T, metavar: str, help: str, *flags: str, **more: object) -> _T:
     """Return a field of Options that is an option of each command with this group; `more` is for add_argument."""
-    more = {"metavar": metavar, "help": help, **more}
-    return field(default=default, metadata={"group": group, "flags": flags, "more": more})
+    return field(default=default, metadata={"group": group, "flags": flags, "metavar": metavar, "help": help, **more})
 
 
 def _flag(group: str, help: str) -> bool:
-    return field(default=False, metadata={"group": group, "more": {"action": "store_true", "help": help}})
+    return field(default=False, metadata={"group": group, "action": "store_true", "help": help})
 
 
 def _number(group: str, default: _T, help: str, *flags: str, least: int = 1) -> _T:
@@ -103,9 +100,7 @@ class Options:
     format: str = _option("prompt", "openai", "NAME", "chat format of the model, see `distgen formats` [openai]")
     system: str | None = _option("prompt", None, "TEXT", "system text of rows that have none")
     user_field: str | None = _option("prompt", None, "NAME", "field with the user's text")
-    template: str | None = _option(
-        "prompt", None, "TEXT", "user's text, made of fields, as 'Rate {question}'; {{ is a brace", type=_template
-    )
+    template: str | None = _option("prompt", None, "TEXT", "user's text, as 'Rate {field}'; {{ is {", type=_template)
     each_generation: bool = _flag("prompt", "read an answers file: one row for each generation with text")
     no_bos: bool = _flag("prompt", "leave out the BOS token, for servers that add it")
     limit: int | None = _number("prompt", None, "only the first N rows")
@@ -117,9 +112,7 @@ class Options:
     concurrency: int = _number("ask", 32, "requests at once [32]")
     timeout: float = _option("ask", 600.0, "SECONDS", "deadline of each request [600]", type=float)
     retries: int = _number("ask", 5, "further attempts of a failed request [5]", least=0)
-    max_failures: int = _number(
-        "ask", 100, "end after N rows in a row failed as all will [100, or --concurrency before the first answer]"
-    )
+    max_failures: int = _number("ask", 100, "end after N failures alike in a row [100; at first --concurrency]")
     max_total_tokens: int | None = _number("ask", None, "ask no more once this run took N tokens")
     hf: str = _option("ask", "", "NAME", "transformers model to load, by folder or name")
     batch_size: int = _number("ask", 8, "with --hf: rows generated together [8]")
@@ -171,13 +164,14 @@ def _make_parser() -> argparse.ArgumentParser:
         command = parent.add_parser(word, help=help, description=help, argument_default=argparse.SUPPRESS)
         command.set_defaults(command=name)
         for option in fields(Options):
-            if option.metadata.get("group") in groups:
-                flags = option.metadata.get("flags") or (f"--{option.name.replace('_', '-')}",)
-                command.add_argument(*flags, **option.metadata["more"])
+            more = dict(option.metadata)
+            if more.pop("group", "") in groups:
+                flags = more.pop("flags", ()) or (f"--{option.name.replace('_', '-')}",)
+                command.add_argument(*flags, **more)
     return parser
 
 
-def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Options:
+def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Options:
     """Read arguments; raise UsageError for what cannot be meant. Without arguments, help is printed.
 
     >>> read_options(["run", "in.jsonl", "-o", "out.jsonl"], {}).model
@@ -186,11 +180,7 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
     parsed, unknown = _make_parser().parse_known_args(arguments or ["--help"])
     given = vars(parsed)
     if unknown:
-        groups = {name: groups for name, _, groups in _COMMANDS}[parsed.command]
-        names = [option.name for option in fields(Options) if option.metadata.get("group") in groups]
-        flags = [f"--{name.replace('_', '-')}" for name in names]
-        nearest = "".join(f"; did you mean {flag}?" for flag in get_close_matches(unknown[0], flags, 1))
-        raise UsageError(f"unknown argument {unknown[0]!r}{nearest or '.'} See `distgen {parsed.command} --help`.")
+        raise UsageError(f"unknown argument {unknown[0]!r}; see `distgen {parsed.command} --help`.")
     for one, other in _EXCLUSIVE:
         if one in given and other in given:
             raise UsageError(f"--{one} and --{other} exclude each other; give one.".replace("_", "-"))

@@ -220,7 +220,7 @@ def test_a_second_run_judges_each_generation(server: Server) -> None:
         (["--template", "Rate it"], "'Rate it' needs fields"),
         (
             ["--concurency", "4"],
-            "unknown argument '--concurency'; did you mean --concurrency? See `distgen run --help`.",
+            "unknown argument '--concurency'; see `distgen run --help`.",
         ),
         (["--param", "stop=END"], "is not KEY=JSON, such as"),
     ],
@@ -522,7 +522,7 @@ def test_logprobs_and_tool_calls_are_json_text(server: Server) -> None:
 
 def test_a_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     write_rows({"user": "Hi"})
-    monkeypatch.setenv("http_proxy", f"127.0.0.1:{server.port}")
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.port}")
     monkeypatch.setenv("no_proxy", "")
     arguments = ["--base-url", "http://example.invalid/v1", "--model", "m"]
     server.script(then_always=Act(response(200, chat_body("x"))))
@@ -656,7 +656,7 @@ def test_stdout_and_stdin_may_be_values(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_line_of_progress_leaves_out_what_nobody_knows() -> None:
-    assert progress_line(Counts(), None, 0.0) == "0 rows, 0.0 rows/s"
+    assert progress_line(Counts(), None, 0.0) == "0 rows, 0.0 rows/s, 0 failed"
 
 
 def test_a_closed_reader_ends_a_run_in_this_process(server: Server) -> None:
