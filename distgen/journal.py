@@ -14,7 +14,7 @@ import shutil
 import sys
 from array import array
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -136,7 +136,23 @@ def run(
     if mode not in get_args(Mode):
         raise TypeError(f"mode must be 'new', 'resume' or 'overwrite', got {mode!r}")
     opening = _open(path, decode, mode, {**settings, "num_generations": num_generations}, params)
-    return _run(llm, inputs, opening, encode, num_generations)
+
+    def events() -> Generator[Result[RunEvent[_In, _Out], JournalError], None, None]:
+        try:
+            with opening as (file, past), closing(_ask(llm, inputs, file, num_generations)) as answers:
+                yield Success(Opened(file.answered, tuple(past)))
+                for row, value, answer in answers:
+                    with _refuse("not_encoded", f"row {row} of {file.path} cannot be written as JSON"):
+                        line = to_json_line({**encode(value, answer), "row": row})
+                    with _refuse("not_written", f"cannot write {file.path}", OSError):
+                        file.append(row, line)
+                    yield Success(Written(row, value, answer))
+                with _refuse("not_written", f"cannot sort {file.path}", OSError):
+                    file.sort()
+        except _Refused as refused:
+            yield Failure(refused.error)
+
+    return events()
 
 
 def missing(
@@ -195,6 +211,7 @@ class _File(Generic[_In]):
     texts: bytearray = field(default_factory=bytearray)  # of that line, at most 255
     size: int = 0  # of the lines so far, in bytes
     in_order: bool = True  # one line a row, each after those of the rows before it
+    synced: float = 0.0  # when the rows were last sent to the disk
 
     @property
     def answered(self) -> int:
@@ -219,34 +236,30 @@ class _File(Generic[_In]):
             self.writer.truncate(self.size)
             raise
         self.add(row, len(line), 0)  # a row is asked only if its earlier lines have no text
+        if monotonic() - self.synced > _SYNC_SECONDS:
+            os.fsync(self.writer.fileno())
+            self.synced = monotonic()
 
-
-def _run(
-    llm: SupportsGenerate[_In, _Out],
-    inputs: Iterable[_In],
-    opening: AbstractContextManager[tuple[_File[_In], list[object]]],
-    encode: Encode[_In, _Out],
-    num_generations: int,
-) -> Generator[Result[RunEvent[_In, _Out], JournalError], None, None]:
-    try:
-        with opening as (file, past), closing(_ask(llm, inputs, file, num_generations)) as answers:
-            yield Success(Opened(file.answered, tuple(past)))
-            synced = monotonic()
-            for row, value, answer in answers:
-                with _refuse("not_encoded", f"row {row} of {file.path} cannot be written as JSON"):
-                    line = to_json_line({**encode(value, answer), "row": row})
-                with _refuse("not_written", f"cannot write {file.path}", OSError):
-                    file.append(row, line)
-                    if monotonic() - synced > _SYNC_SECONDS:
-                        os.fsync(file.writer.fileno())
-                        synced = monotonic()
-                yield Success(Written(row, value, answer))
-            with _refuse("not_written", f"cannot sort {file.path}", OSError):
-                os.fsync(file.writer.fileno())
-                if not file.in_order:
-                    _sort(file)
-    except _Refused as refused:
-        yield Failure(refused.error)
+    def sort(self) -> None:
+        """Put the rows in input order, one line each, in one atomic step."""
+        os.fsync(self.writer.fileno())
+        if self.in_order:
+            return
+        new = self.path.with_name(f"{self.path.name}.distgen.sorting")
+        try:
+            with new.open("wb") as ordered:
+                shutil.copymode(self.path, new)
+                for offset in self.offsets:
+                    if offset >= 0:
+                        self.reader.seek(offset)
+                        ordered.write(self.reader.readline())
+                ordered.flush()
+                os.fsync(ordered.fileno())
+            self.reader.close()  # Windows replaces no open file
+            self.writer.close()
+            os.replace(new, self.path)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -360,25 +373,6 @@ def _missing(file: _File[_In], inputs: Iterable[_In]) -> Iterator[tuple[int, _In
 def _write(file: BinaryIO, content: bytes) -> None:
     while content:
         content = content[file.write(content) :]
-
-
-def _sort(file: _File[_In]) -> None:
-    """Put the rows in input order, one line each, in one atomic step."""
-    new = file.path.with_name(f"{file.path.name}.distgen.sorting")
-    try:
-        with new.open("wb") as ordered:
-            shutil.copymode(file.path, new)
-            for offset in file.offsets:
-                if offset >= 0:
-                    file.reader.seek(offset)
-                    ordered.write(file.reader.readline())
-            ordered.flush()
-            os.fsync(ordered.fileno())
-        file.reader.close()  # Windows replaces no open file
-        file.writer.close()
-        os.replace(new, file.path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _read_sidecar(file: BinaryIO) -> tuple[Fields, list[object]]:

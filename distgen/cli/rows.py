@@ -268,7 +268,6 @@ def completions_of(answer: RowResult[str], num_generations: int = 0) -> list[Com
 
 
 def _generation(completion: Completion) -> Fields:
-    usage = completion.usage or Usage()
     calls = [asdict(call) for call in completion.tool_calls]
     tokens = completion.logprobs or ()
     logprobs = [{**_logprob(token), "top_logprobs": [*map(_logprob, token.top_logprobs)]} for token in tokens]
@@ -281,10 +280,7 @@ def _generation(completion: Completion) -> Fields:
         "logprobs": json.dumps(logprobs, ensure_ascii=False) if logprobs else "",
         "served_model": completion.served_model or "",
         "error": completion.error or "",
-        "prompt_tokens": usage.prompt_tokens or 0,
-        "completion_tokens": usage.completion_tokens or 0,
-        "cached_tokens": usage.cached_tokens or 0,
-        "reasoning_tokens": usage.reasoning_tokens or 0,
+        **{name: count or 0 for name, count in asdict(completion.usage or Usage()).items()},
     }
 
 

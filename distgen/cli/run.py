@@ -27,14 +27,14 @@ from urllib.request import getproxies, proxy_bypass
 
 from returns.result import Failure, Result, Success
 
-from distgen import LLM, Asyncio, Batch, Messages, RowResult, Sequential, SupportsGenerate, Task, journal
+from distgen import LLM, Asyncio, Batch, RowResult, Sequential, SupportsGenerate, Task, journal
 from distgen.backends.echo import echo
 from distgen.backends.retry import Retry
 from distgen.cli import rows
 from distgen.cli.options import Options, UsageError, add_flags
 from distgen.completion import Completion, Usage
 from distgen.errors import RequestFailed, explain
-from distgen.formats import FORMATS, ChatMessages, ChatTemplate, Formatter, TextFormat, lookup, segment_if_needed
+from distgen.formats import FORMATS, ChatMessages, ChatTemplate, TextFormat, lookup, segment_if_needed
 
 _P = TypeVar("_P")
 _T_co = TypeVar("_T_co", covariant=True)
@@ -359,20 +359,17 @@ def _local(options: Options) -> Asks:
 
 def render(options: Options) -> int:
     """Print what each row would send: the text, or the messages as JSON, and a line break."""
-    format: Formatter[str | Messages] = find_format(options)
-    status = OK
+    format, status = find_format(options), OK
     with rows.open_lines(options.input) as lines, rows.open_output("-") as output:
         for record in islice(rows.parse_records(lines, options), options.limit):
-            rendered = record.prompt.bind(format)
-            if isinstance(rendered, Failure):
-                status = SOME_FAILED
-                print(
-                    f"row {record.number}: {rows.error_of(Failure(rendered.failure()))[1]}", file=sys.stderr, flush=True
-                )
+            found = record.prompt if isinstance(record.prompt, Failure) else format(record.prompt.unwrap())
+            if isinstance(found, Failure):
+                status, (_, message) = SOME_FAILED, rows.error_of(Failure(found.failure()))
+                print(f"row {record.number}: {message}", file=sys.stderr, flush=True)
             else:
-                text = rendered.unwrap()
+                sent = found.unwrap()
                 print(f"row {record.number}:", file=sys.stderr, flush=True)
-                print(text if isinstance(text, str) else json.dumps(text, ensure_ascii=False), file=output, flush=True)
+                print(sent if isinstance(sent, str) else json.dumps(sent, ensure_ascii=False), file=output, flush=True)
     return status
 
 
