@@ -211,7 +211,7 @@ class _File(Generic[_In]):
     texts: bytearray = field(default_factory=bytearray)  # of that line, at most 255
     size: int = 0  # of the lines so far, in bytes
     in_order: bool = True  # one line a row, each after those of the rows before it
-    synced: float = 0.0  # when the rows were last sent to the disk
+    synced: float = field(default_factory=lambda: monotonic())
 
     @property
     def answered(self) -> int:
@@ -349,13 +349,10 @@ def _ask(
             asked[index] = row, value
             yield value
 
-    with ExitStack() as stack:
-        answers = llm.as_completed(pending(), num_generations)
-        stack.callback(getattr(answers, "close", lambda: None))  # a Stream or a generator
-        for index, answer in answers:
-            row, value = asked.pop(index)
-            if answer.swap().map(error_kind).value_or("") != "stopped":
-                yield row, value, answer
+    for index, answer in llm.as_completed(pending(), num_generations):
+        row, value = asked.pop(index)
+        if answer.swap().map(error_kind).value_or("") != "stopped":
+            yield row, value, answer
 
 
 def _missing(file: _File[_In], inputs: Iterable[_In]) -> Iterator[tuple[int, _In]]:
