@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 from time import monotonic
-from types import MappingProxyType
 from typing import BinaryIO, Final, Generic, Literal, TypeAlias, TypeVar, final, get_args
 
 from returns.result import Failure, Result, Success
@@ -46,7 +45,6 @@ JournalReason: TypeAlias = Literal[
 
 _SYNC_SECONDS: Final = 1.0
 _ELSE: Final = "choose another output."
-_NO_FIELDS: Final[Fields] = MappingProxyType({})
 
 
 @final
@@ -100,8 +98,8 @@ def run(
     mode: Mode,
     *,
     num_generations: int = 1,
-    settings: Fields = _NO_FIELDS,
-    params: Fields = _NO_FIELDS,
+    settings: Fields | None = None,
+    params: Fields | None = None,
 ) -> Generator[Result[RunEvent[_In, _Out], JournalError], None, None]:
     r"""Ask `llm` about each input that has no answered row in the file yet, and yield each row once it is written.
 
@@ -135,7 +133,7 @@ def run(
     """
     if mode not in get_args(Mode):
         raise TypeError(f"mode must be 'new', 'resume' or 'overwrite', got {mode!r}")
-    opening = _open(path, decode, mode, {**settings, "num_generations": num_generations}, params)
+    opening = _open(path, decode, mode, {**(settings or {}), "num_generations": num_generations}, params or {})
 
     def events() -> Generator[Result[RunEvent[_In, _Out], JournalError], None, None]:
         try:

@@ -221,4 +221,4 @@ def add_flags(kind: str, message: str) -> str:
     'no whole answer in 60 s; raise timeout, or ask for fewer tokens (--timeout, --param max_tokens=N).'
     """
     flags = f" ({_FLAGS[kind]})" if kind in _FLAGS else ""
-    return f"{' '.join(message.split()).removesuffix('.')}{flags}."
+    return f"{' '.join(message.split()).removesuffix('.').replace('num_generations', '-n')}{flags}."

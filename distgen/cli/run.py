@@ -9,7 +9,6 @@ import json
 import os
 import shlex
 import signal
-import statistics
 import sys
 import time
 from collections import Counter, deque
@@ -27,14 +26,14 @@ from urllib.request import getproxies, proxy_bypass
 
 from returns.result import Failure, Result, Success
 
-from distgen import LLM, Asyncio, Batch, RowResult, Sequential, SupportsGenerate, Task, journal
+from distgen import LLM, Asyncio, Batch, Messages, RowResult, Sequential, SupportsGenerate, Task, journal
 from distgen.backends.echo import echo
 from distgen.backends.retry import Retry
 from distgen.cli import rows
 from distgen.cli.options import Options, UsageError, add_flags
 from distgen.completion import Completion, Usage
 from distgen.errors import RequestFailed, explain
-from distgen.formats import FORMATS, ChatMessages, ChatTemplate, TextFormat, lookup, segment_if_needed
+from distgen.formats import FORMATS, ChatMessages, ChatTemplate, Formatter, TextFormat, lookup, segment_if_needed
 
 _P = TypeVar("_P")
 _T_co = TypeVar("_T_co", covariant=True)
@@ -116,7 +115,7 @@ def summary(counts: Counts, seconds: float, latencies: Sequence[float]) -> Itera
         if counter:
             yield f"{name}: {', '.join(f'{count:,} {what}' for what, count in counter.items())}"
     if latencies:
-        p50, p90 = statistics.quantiles([*latencies, latencies[-1]], n=10, method="inclusive")[4::4]
+        p50, p90 = (sorted(latencies)[len(latencies) * share // 100] for share in (50, 90))
         yield f"latency: p50 {p50:.2f} s, p90 {p90:.2f} s (retries included)"
 
 
@@ -302,10 +301,8 @@ def build_llm(options: Options, stop: Event, add_latency: Callable[[float], obje
         return _local(options)
     if options.base_url:
         return with_server(options, lambda llm: _time(llm, add_latency), stop)
-    format = find_format(options)
+    format: Formatter[str | Messages] = find_format(options)
     print("distgen: no --base-url, so this is a rehearsal: each prompt is its own answer", file=sys.stderr)
-    if isinstance(format, ChatMessages):
-        return LLM(_TASK, format, echo, Sequential(), options.model)
     return LLM(_TASK, format, echo, Sequential(), options.model)
 
 

@@ -16,7 +16,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -310,11 +310,17 @@ def test_no_arguments_print_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "distgen run rows.jsonl" in capsys.readouterr().out
 
 
-def interrupt(server: Server, requests: int) -> threading.Thread:
+def interrupt(server: Server, requests: int, number: int = signal.SIGINT, twice: bool = False) -> threading.Thread:
+    """Send a signal when the server has so many requests, and again when the first one was heard."""
+
     def send() -> None:
         while len(server.seen()) < requests:
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
+        if twice:
+            while signal.getsignal(number) is not signal.default_int_handler:
+                time.sleep(0.01)
+            os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -337,12 +343,13 @@ def test_ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on(
     assert len(written()) < 8
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("output", ["out.jsonl", "-"])
-def test_ctrl_c_gives_up_rows_that_wait_for_a_retry(server: Server, output: str) -> None:
+def test_a_signal_gives_up_rows_that_wait_for_a_retry(server: Server, output: str, number: int) -> None:
     write_rows(*users(4))
     busy = Act(response(429, b"slow down", {"Retry-After": "60"}))
     server.script(then_always=busy)
-    thread = interrupt(server, 1)  # its pause holds the others back
+    thread = interrupt(server, 1, number)  # its pause holds the others back
     assert run(server, output=output) == 130
     thread.join()
     assert output == "-" or written() == []
@@ -352,24 +359,10 @@ def test_a_second_ctrl_c_raises_before_the_requests_are_finished(server: Server)
     write_rows(*users(2))
     server.script(then_always=Act(then="hang"))
     before = signal.getsignal(signal.SIGINT)
-
-    def send_again() -> None:
-        while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threads = [interrupt(server, 2), threading.Thread(target=wait_for_handler, args=(before, send_again))]
-    threads[1].start()
+    thread = interrupt(server, 2, twice=True)
     assert run(server) == 130
-    for thread in threads:
-        thread.join()
+    thread.join()
     assert signal.getsignal(signal.SIGINT) is before
-
-
-def wait_for_handler(before: object, then: Callable[[], None]) -> None:
-    while signal.getsignal(signal.SIGINT) is before:
-        time.sleep(0.01)
-    then()
 
 
 def test_render_shows_what_would_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
