@@ -14,7 +14,7 @@ import shutil
 import sys
 from array import array
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -297,11 +297,9 @@ def _open(
 
 
 def _has_answers(path: Path, decode: Decode[_In]) -> bool:
-    try:
-        with path.open("rb") as lines:
-            return any(_parse(line, decode)[2] for line in lines)
-    except Exception:  # a file of someone else
-        return True
+    with suppress(Exception), path.open("rb") as lines:
+        return any(_parse(line, decode)[2] for line in lines)
+    return True  # it is a file of someone else
 
 
 def _scan(file: _File[_In]) -> None:
@@ -372,11 +370,10 @@ def _write(file: BinaryIO, content: bytes) -> None:
 
 def _read_sidecar(file: BinaryIO) -> tuple[Fields, list[object]]:
     """Return the settings, which are never empty, and the params of each run; nothing for anything but a sidecar."""
-    try:
+    with suppress(Exception):
         found = json.load(file)
         return {**found["settings"]}, [*found["params"]]
-    except Exception:
-        return {}, []
+    return {}, []
 
 
 def _write_sidecar(file: BinaryIO, settings: Fields, params: list[object]) -> None:

@@ -26,7 +26,6 @@ from typing import Final, NoReturn, TypeAlias, TypeVar, final
 
 from distgen import __version__
 from distgen.backends.params import Params
-from distgen.journal import Mode
 
 _T = TypeVar("_T")
 
@@ -126,11 +125,6 @@ class Options:
     no_n: bool = _flag("requests", "a request for each answer, for services that do not take n")
     max_lines: int = _number("requests", 50_000, "requests a file [50000]")
 
-    @property
-    def mode(self) -> Mode:
-        """The treatment of an output that exists."""
-        return "overwrite" if self.overwrite else "resume" if self.resume else "new"
-
 
 _COMMANDS: Final = (
     ("run", "answer each row of a file", ("input", "output", "answers", "prompt", "model", "ask")),
@@ -203,10 +197,7 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Option
 # Errors speak of Python's arguments. These are the options of the same name or effect, by the kind of the error.
 _FLAGS: Final = {
     "timeout": "--timeout, --param max_tokens=N",
-    "connection": "--base-url",
-    "redirect": "--base-url",
-    "not_json": "--base-url",
-    "status 404": "--model, --base-url",
+    "status 404": "--model",
     "status 429": "--concurrency",
     "unknown_format": "`distgen formats`",
     "no_line": "`batch write --unanswered-in`",
@@ -220,5 +211,6 @@ def add_flags(kind: str, message: str) -> str:
     >>> add_flags("timeout", "no whole answer in 60 s; raise timeout, or ask for fewer tokens.")
     'no whole answer in 60 s; raise timeout, or ask for fewer tokens (--timeout, --param max_tokens=N).'
     """
-    flags = f" ({_FLAGS[kind]})" if kind in _FLAGS else ""
-    return f"{' '.join(message.split()).removesuffix('.').replace('num_generations', '-n')}{flags}."
+    text = " ".join(message.split()).removesuffix(".")
+    text = text.replace("num_generations", "-n").replace("base_url", "--base-url")
+    return f"{text} ({_FLAGS[kind]})." if kind in _FLAGS else f"{text}."

@@ -80,11 +80,9 @@ def parse_records(lines: Iterable[bytes], options: Options) -> Iterator[Record]:
     >>> [record.prompt for record in parse_records([b'{"user": "Hi"}'], Options())]
     [<Success: Prompt(user='Hi', system=None, history=())>]
     """
-    number = 0
-    for line in filter(bytes.strip, lines):
-        for fields, prompt in _read(line, options):
-            number += 1
-            yield Record(number, fields, json.dumps(fields, ensure_ascii=False), prompt)
+    found = chain.from_iterable(_read(line, options) for line in filter(bytes.strip, lines))
+    for number, (fields, prompt) in enumerate(found, 1):
+        yield Record(number, fields, json.dumps(fields, ensure_ascii=False), prompt)
 
 
 def _read(line: bytes, options: Options) -> Iterator[tuple[Fields, Result[Prompt, FormatError]]]:
@@ -179,13 +177,12 @@ def _text(name: str, fields: Fields, *, of_template: bool = False) -> str:
         names = f"its fields are {', '.join(map(json.dumps, fields))}" if fields else "it is empty"
         raise LookupError(f"it has no field {json.dumps(name)}; {names}; --user-field or --template names another")
     value = fields[name]
-    is_number = isinstance(value, int | float)  # or a boolean
-    if isinstance(value, str):
-        return value
-    if of_template and is_number:
+    if of_template and isinstance(value, int | float):  # or a boolean
         return json.dumps(value)
-    hint = f"; --template '{{{name}}}' takes numbers" if is_number else ""
-    raise ValueError(f"{json.dumps(name)} is {_json_type(value)}, not text{hint}")
+    if not isinstance(value, str):
+        hint = f"; --template '{{{name}}}' takes numbers" if isinstance(value, int | float) else ""
+        raise ValueError(f"{json.dumps(name)} is {_json_type(value)}, not text{hint}")
+    return value
 
 
 def _fill(template: str, fields: Fields) -> str:
@@ -219,14 +216,13 @@ def encode(options: Options, record: Record, answer: RowResult[str]) -> Fields:
     ('Hi', 1, 'timeout', 1)
     """
     kind, message = error_of(answer)
-    completions = completions_of(answer, options.num_generations)[: options.num_generations]
     return {
         **record.fields,
         "row": record.number,
         "model": options.model,
         "error": kind,
         "error_message": message,
-        "generations": [_generation(completion) for completion in completions],
+        "generations": [_generation(each) for each in completions_of(answer, options.num_generations)],
     }
 
 

@@ -232,12 +232,13 @@ def _ask(options: Options, llm: Asks, records: Iterator[rows.Record]) -> _Events
     """Write the answers to a file as they come, or to a pipe or a device in the order of the input."""
     path, n, to_row = Path(options.output), options.num_generations, partial(rows.encode, options)
     if options.output != "-" and (path.is_file() or not path.exists()):
+        mode: journal.Mode = "overwrite" if options.overwrite else "resume" if options.resume else "new"
         settings, params = settings_of(options)
         yield from journal.run(
-            llm, records, path, to_row, rows.decode, options.mode, num_generations=n, settings=settings, params=params
+            llm, records, path, to_row, rows.decode, mode, num_generations=n, settings=settings, params=params
         )
         return
-    if options.mode == "resume":
+    if options.resume:
         raise UsageError(f"--resume needs a file, and {options.output} is not one.")
     asked, kept = tee(records)
     with rows.open_output(options.output) as output:

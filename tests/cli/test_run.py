@@ -453,7 +453,7 @@ def test_a_refused_connection_ends_the_run(capsys: pytest.CaptureFixture[str]) -
     arguments = ["--base-url", "http://127.0.0.1:9/v1", "--model", "m", "--retries", "0"]
     assert run(None, *arguments) == 2
     said = capsys.readouterr().err
-    assert "check that the server is up, and base_url (--base-url)." in said
+    assert "check that the server is up, and --base-url." in said
     assert "every row failed with connection" in said
 
 
