@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
@@ -43,22 +43,18 @@ def _whole(least: int, text: str) -> int:
     return int(text)
 
 
-def _pair(text: str) -> tuple[str, object]:
+def _pair(names: Collection[str], text: str) -> tuple[str, object]:
+    """Read KEY=JSON; the key must be one of the names, if there are any."""
     name, _, value = text.partition("=")
+    if names and name not in names:
+        hint = "".join(f"; did you mean {nearest!r}?" for nearest in get_close_matches(name, names, 1)) or "."
+        message = f"the protocol has no parameter {name!r}{hint} Other fields of a request: --extra {text}"
+        raise argparse.ArgumentTypeError(message)
     try:
         return name, json.loads(value)
     except ValueError:
         message = f"{text!r} is not KEY=JSON, such as temperature=0.7 or stop='[\"END\"]'"
         raise argparse.ArgumentTypeError(message) from None
-
-
-def _param(text: str) -> tuple[str, object]:
-    name, value = _pair(text)
-    if name not in Params.__annotations__:
-        hint = "".join(f"; did you mean {nearest!r}?" for nearest in get_close_matches(name, Params.__annotations__, 1))
-        message = f"the protocol has no parameter {name!r}{hint or '.'} Other fields of a request: --extra {text}"
-        raise argparse.ArgumentTypeError(message)
-    return name, value
 
 
 def _template(text: str) -> str:
@@ -81,8 +77,9 @@ def _number(group: str, default: _T, help: str, *flags: str, least: int = 1) -> 
     return _option(group, default, "N", help, *flags, type=partial(_whole, least))
 
 
-def _pairs(group: str, kind: Callable[[str], tuple[str, object]], help: str, flag: str) -> Pairs:
-    return _option(group, (), "KEY=JSON", f"{help}; may be repeated", flag, type=kind, action="append")
+def _pairs(names: Collection[str], help: str) -> Pairs:
+    kind = partial(_pair, names)
+    return _option("model", (), "KEY=JSON", f"{help}; may be repeated", type=kind, action="append")
 
 
 @final
@@ -106,12 +103,12 @@ class Options:
     base_url: str = _option("ask", "", "URL", "OpenAI-compatible server: http://127.0.0.1:8000/v1")
     model: str = _option("model", "", "NAME", "name of the model on the server")
     num_generations: int = _number("model", 1, "answers a row [1]", "-n", "--num-generations")
-    param: Pairs = _pairs("model", _param, "sampling parameter, such as temperature=0.7", "--param")  # noqa: RUF009
-    extra: Pairs = _pairs("model", _pair, "field that only this server takes, such as top_k=20", "--extra")  # noqa: RUF009
+    param: Pairs = _pairs(Params.__annotations__, "sampling parameter, such as temperature=0.7")  # noqa: RUF009
+    extra: Pairs = _pairs((), "field that only this server takes, such as top_k=20")  # noqa: RUF009
     concurrency: int = _number("ask", 32, "requests at once [32]")
     timeout: float = _option("ask", 600.0, "SECONDS", "deadline of each request [600]", type=float)
     retries: int = _number("ask", 5, "further attempts of a failed request [5]", least=0)
-    max_failures: int = _number("ask", 100, "end after N failures alike in a row [100; at first --concurrency]")
+    max_failures: int = _number("ask", 100, "end after N fatal failures in a row [100; --concurrency before an answer]")
     max_total_tokens: int | None = _number("ask", None, "ask no more once this run took N tokens")
     hf: str = _option("ask", "", "NAME", "transformers model to load, by folder or name")
     batch_size: int = _number("ask", 8, "with --hf: rows generated together [8]")
@@ -146,8 +143,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = _Parser("distgen", description=__doc__, formatter_class=raw)
+    parser = _Parser("distgen", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"distgen {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     batch = commands.add_parser("batch", help="write and read the files of a batch service, at half the price")

@@ -203,10 +203,6 @@ def _is_messages(value: object) -> TypeGuard[list[Fields]]:
     return isinstance(value, list)  # from_messages checks its items
 
 
-# Source: OpenAI API reference, "The chat completion object": -9999.0 signifies that a token is very unlikely.
-_NEVER: Final = -9999.0  # JSON has no -Infinity
-
-
 def encode(options: Options, record: Record, answer: RowResult[str]) -> Fields:
     """Return the output row: the fields of the input, and the same keys for an answer and for a failure.
 
@@ -281,7 +277,8 @@ def _generation(completion: Completion) -> Fields:
 
 
 def _logprob(token: TokenLogprob) -> Fields:
-    return {"token": token.token, "logprob": _NEVER if token.logprob == -math.inf else token.logprob}
+    # JSON has no -Infinity. Source of -9999.0: OpenAI API reference, "The chat completion object": a very unlikely token.
+    return {"token": token.token, "logprob": -9999.0 if token.logprob == -math.inf else token.logprob}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -160,8 +160,7 @@ def _count_records(options: Options) -> int | None:
 
 def _follow(options: Options, events: _Events, stop: Event) -> tuple[Counts, _End | None]:
     """Count the rows as they come, show them, and set `stop` when the run is to end early."""
-    is_drawn = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-    is_drawn = is_drawn and not (options.output == "-" and sys.stdout.isatty())
+    is_drawn = _can_redraw(options)
     erase = _ERASE if is_drawn else ""
     counts, total, started = Counts(), _count_records(options), time.monotonic()
     end, due = None, started if is_drawn else started + _LOG
@@ -192,6 +191,11 @@ def _follow(options: Options, events: _Events, stop: Event) -> tuple[Counts, _En
     if end is None and 0 < counts.rows.total() == counts.fatal_rows and not counts.answered_before:
         end = UNUSABLE, f"every row failed with {' or '.join(counts.rows)}"
     return counts, end
+
+
+def _can_redraw(options: Options) -> bool:
+    is_terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return is_terminal and not (options.output == "-" and sys.stdout.isatty())
 
 
 def _show(line: str, is_drawn: bool) -> None:
@@ -264,12 +268,10 @@ def _listen_to_signals(stop: Event) -> Generator[None, None, None]:
 
     # Only the main thread receives signals.
     numbers = (signal.SIGINT, signal.SIGTERM) if current_thread() is main_thread() else ()
-    before = {number: signal.signal(number, hear) for number in numbers}
-    try:
+    with ExitStack() as stack:
+        for number in numbers:
+            stack.callback(signal.signal, number, signal.signal(number, hear))
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Use(Protocol[_T_co]):
