@@ -94,10 +94,9 @@ def progress_line(counts: Counts, total: int | None, seconds: float) -> str:
     '1,000/4,000 rows, 100.0 rows/s, 0:00:30 left, 100 failed (timeout 100)'
     """
     done, rate = counts.answered_before + counts.rows.total(), counts.rows.total() / max(seconds, 1e-3)
-    if total is None:
-        return f"{done:,} rows, {rate:,.1f} rows/s, {_failures(counts)}"
-    left = f"{timedelta(seconds=round(max(0, total - done) / rate))} left, " if rate else ""
-    return f"{done:,}/{total:,} rows, {rate:,.1f} rows/s, {left}{_failures(counts)}"
+    of = "" if total is None else f"/{total:,}"
+    left = f"{timedelta(seconds=round(max(0, total - done) / rate))} left, " if total and rate else ""
+    return f"{done:,}{of} rows, {rate:,.1f} rows/s, {left}{_failures(counts)}"
 
 
 def summary(counts: Counts, seconds: float, latencies: Sequence[float]) -> Iterator[str]:

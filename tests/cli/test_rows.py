@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from returns.result import Result, Success
+from returns.result import Failure, Result, Success
 
+from distgen.backends.wire import is_array, is_object
 from distgen.cli.options import Options
-from distgen.cli.rows import decode, parse_records
-from distgen.errors import FormatError, Raised
+from distgen.cli.rows import decode, encode, parse_records
+from distgen.completion import Completion, Usage
+from distgen.errors import FormatError, Raised, RequestFailed
 from distgen.prompt import Exchange, Prompt
 
 PLAIN = Options()
@@ -133,3 +135,26 @@ def test_records_with_numbers_of_other_types_differ() -> None:
     one, same, other, true = parse_records([b'{"a": 1}', b'{"a":1}', b'{"a": 1.0}', b'{"a": true}'], PLAIN)
     assert one == same
     assert one not in (other, true)
+
+
+def test_generations_that_did_not_come_have_the_error_and_the_first_one_its_tokens() -> None:
+    (record,) = parse_records([b'{"user": "Hi"}'], PLAIN)
+    came = Completion("4", usage=Usage(3, 5))
+    failed = RequestFailed("timeout", "no whole answer in 60 s", usage=Usage(7, 9), completions=(came,))
+    row = encode(Options(num_generations=3), record, Failure(failed))
+    assert row["error"] == row["error_message"] == ""  # it has a text
+    generations = row["generations"]
+    assert is_array(generations)
+    names = ("text", "error", "prompt_tokens", "completion_tokens")
+    assert [[each[name] for name in names] for each in generations if is_object(each)] == [
+        ["4", "", 3, 5],
+        ["", "timeout", 7, 9],
+        ["", "timeout", 0, 0],
+    ]
+
+
+def test_an_answer_with_an_error_answers_no_row() -> None:
+    (record,) = parse_records([b'{"user": "Hi"}'], PLAIN)
+    failed = RequestFailed("status", "no", status=400, completions=(Completion("a part", error="cut"),))
+    row = encode(Options(num_generations=1), record, Failure(failed))
+    assert (row["error"], row["error_message"]) == ("status 400", "status 400: no.")

@@ -491,6 +491,8 @@ def test_other_settings_are_refused_by_name(server: Server, capsys: pytest.Captu
     assert run(server) == 0
     assert run(server, "--resume", "--system", "Be brief.") == 2
     assert "system was None and is now 'Be brief.'" in capsys.readouterr().err
+    assert run(server, "--resume", "-n", "2") == 2
+    assert "-n was 1 and is now 2" in capsys.readouterr().err
 
 
 def test_a_text_format_is_asked_with_its_stop_and_without_bos(server: Server) -> None:
