@@ -43,18 +43,12 @@ OK, SOME_FAILED, UNUSABLE, SPENT, INTERRUPTED = 0, 1, 2, 3, 130
 _STOPPING: Final = b"\ndistgen: finishing the requests under way; press Ctrl-C again to end at once\n"
 _REDRAW, _LOG = 0.2, 30.0  # seconds between two lines of progress, on a terminal and in a log
 _ERASE: Final = "\r\x1b[K"
-_FATAL_STATUSES: Final = (401, 402, 403, 404)
-_QUOTA_WORDS: Final = ("quota", "billing", "balance", "arrearage")  # in the codes of services, see backends/retry.py
 _SETTINGS: Final = ("model", "format", "no_bos", "hf", "system", "user_field", "template")
 _TASK: Final = Task[rows.Record, str](lambda record: record.prompt, Success)
 Asks: TypeAlias = SupportsGenerate[rows.Record, str]
 ServerLLM: TypeAlias = LLM[rows.Record, str, _P, Awaitable[Batch]]
 MakeLLM: TypeAlias = Callable[[Options, Event, Callable[[float], object]], Asks]
 _Events: TypeAlias = Generator[Result[journal.RunEvent[rows.Record, str], journal.JournalError], None, None]
-
-
-_End: TypeAlias = tuple[int, str]
-"""The exit status of a run that ends early, and the reason."""
 
 
 @final
@@ -157,8 +151,8 @@ def _count_records(options: Options) -> int | None:
         return sum(1 for _ in islice(filter(bytes.strip, source), options.limit))
 
 
-def _follow(options: Options, events: _Events, stop: Event) -> tuple[Counts, _End | None]:
-    """Count the rows as they come, show them, and set `stop` when the run is to end early."""
+def _follow(options: Options, events: _Events, stop: Event) -> tuple[Counts, tuple[int, str] | None]:
+    """Count the rows as they come and show them. If the run is to end early, set `stop` and return status and reason."""
     is_drawn = _can_redraw(options)
     erase = _ERASE if is_drawn else ""
     counts, total, started = Counts(), _count_records(options), time.monotonic()
@@ -210,14 +204,15 @@ def _is_fatal(answer: RowResult[str]) -> bool:
     """Return True for a failure that every other row will meet too."""
     match answer:
         case Failure(RequestFailed(reason, status=status, code=code)):
-            is_quota = any(word in (code or "").lower() for word in _QUOTA_WORDS)
-            return is_quota or status in _FATAL_STATUSES or (reason, code) == ("connection", "refused")
+            # The words are of the codes of services, see backends/retry.py.
+            is_quota = any(word in (code or "").lower() for word in ("quota", "billing", "balance", "arrearage"))
+            return is_quota or status in (401, 402, 403, 404) or (reason, code) == ("connection", "refused")
         case _:
             return rows.error_of(answer)[0] == "missing_field"
 
 
-def _find_end(options: Options, counts: Counts, kind: str) -> _End | None:
-    """Return why nothing more is to be asked after a failure of this kind, or an answer, if so."""
+def _find_end(options: Options, counts: Counts, kind: str) -> tuple[int, str] | None:
+    """Return the exit status and the reason, if nothing more is to be asked after a row with this kind of failure."""
     most = options.max_failures if counts.rows[""] else min(options.concurrency, options.max_failures)
     if counts.fatal_rows >= most:
         return UNUSABLE, f"{counts.fatal_rows} rows in a row failed with {kind}, so the run ended"
