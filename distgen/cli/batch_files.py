@@ -14,14 +14,13 @@ from returns.result import Failure
 
 from distgen import batch, journal
 from distgen.cli.options import Options, UsageError, add_flags
-from distgen.cli.rows import BadRow, Record, decode, open_lines, parse_records
+from distgen.cli.rows import NO_PROMPT, Record, decode, open_lines, parse_records
 from distgen.cli.run import OK, Asks, ServerLLM, run, settings_of, usage_errors, with_server
 from distgen.llm import RowResult
 
 _P = TypeVar("_P")
 _Row: TypeAlias = RowResult[str]
 
-_GAP: Final = BadRow("invalid_row", "it is answered already")
 _STORED: Final = (
     *("format", "system", "user_field", "template", "each_generation", "no_bos", "limit"),
     *("base_url", "model", "num_generations", "param", "extra", "no_n"),
@@ -72,7 +71,7 @@ def _fill_gaps(records: Iterable[Record]) -> Iterator[Record]:
     place = 1
     for record in records:
         for number in range(place, record.number):
-            yield Record(number, {}, "", _GAP)
+            yield Record(number, {}, "")
         yield record
         place = record.number + 1
 
@@ -112,7 +111,7 @@ class _Answers(Generic[_P]):
         records, kept = tee(_fill_gaps(inputs))
         takes_n = not self.options.no_n
         answers = batch.read(self.llm, records, _open_all(self.options.results), num_generations, takes_n=takes_n)
-        return (answer for answer, record in zip(answers, kept, strict=False) if record.prompt is not _GAP)
+        return (answer for answer, record in zip(answers, kept, strict=False) if record.prompt is not NO_PROMPT)
 
 
 def _open_all(names: Sequence[str]) -> Iterator[Iterator[bytes]]:
