@@ -153,18 +153,6 @@ def run(
     return events()
 
 
-def missing(
-    inputs: Iterable[_In], path: Path, decode: Decode[_In], num_generations: int, settings: Fields, params: Fields
-) -> Iterator[Result[_In, JournalError]]:
-    """Yield each input that `run` would ask when it resumes the file; a Failure is the last one."""
-    try:
-        with _open(path, decode, "resume", {**settings, "num_generations": num_generations}, params) as (file, _):
-            for _, value in _missing(file, inputs):
-                yield Success(value)
-    except _Refused as refused:
-        yield Failure(refused.error)
-
-
 def to_json_line(fields: Fields) -> bytes:
     r"""Return a line of JSON Lines in UTF-8; raise ValueError or TypeError for what JSON cannot hold.
 

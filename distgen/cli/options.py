@@ -90,6 +90,8 @@ class Options:
     command: str = "run"
     arguments: tuple[str, ...] = ()
     input: str = _option("input", "-", "INPUT.jsonl", "JSON Lines in UTF-8; - is stdin", "input")
+    each_generation: bool = _flag("input", "read an answers file: one row for each generation with text")
+    limit: int | None = _number("input", None, "only the first N rows")
     output: str = _option("output", "-", "OUTPUT.jsonl", "output file; - is stdout", "-o", "--output", required=True)
     resume: bool = _flag("answers", "keep the answered rows of the output and ask the rest")
     overwrite: bool = _flag("answers", "replace the output, which is kept as OUTPUT.jsonl.bak")
@@ -97,9 +99,7 @@ class Options:
     system: str | None = _option("prompt", None, "TEXT", "system text of rows that have none")
     user_field: str | None = _option("prompt", None, "NAME", "field with the user's text")
     template: str | None = _option("prompt", None, "TEXT", "user's text, as 'Rate {field}'; {{ is {", type=_template)
-    each_generation: bool = _flag("prompt", "read an answers file: one row for each generation with text")
     no_bos: bool = _flag("prompt", "leave out the BOS token, for servers that add it")
-    limit: int | None = _number("prompt", None, "only the first N rows")
     base_url: str = _option("ask", "", "URL", "OpenAI-compatible server: http://127.0.0.1:8000/v1")
     model: str = _option("model", "", "NAME", "name of the model on the server")
     num_generations: int = _number("model", 1, "answers a row [1]", "-n", "--num-generations")
@@ -112,25 +112,19 @@ class Options:
     max_total_tokens: int | None = _number("ask", None, "ask no more once this run took N tokens")
     hf: str = _option("ask", "", "NAME", "transformers model to load, by folder or name")
     batch_size: int = _number("ask", 8, "with --hf: rows generated together [8]")
-    results: Sequence[str] = _option(
-        "results", (), "RESULTS.jsonl", "result files of the service", "results", nargs="+"
-    )
-    requests: str = _option(
-        "results", "requests.jsonl", "REQUESTS.jsonl", "as written by `batch write` [requests.jsonl]"
-    )
-    unanswered_in: str = _option("requests", "", "ANSWERS.jsonl", "only the rows that this file has no answer for")
+    answers: str = _option("requests", "answers.jsonl", "ANSWERS.jsonl", "output of `batch read` [answers.jsonl]")
     no_n: bool = _flag("requests", "a request for each answer, for services that do not take n")
-    max_lines: int = _number("requests", 50_000, "requests a file [50000]")
+    results: Sequence[str] = _option("results", (), "RESULTS.jsonl", "files of the service", "results", nargs="+")
 
 
 _COMMANDS: Final = (
     ("run", "answer each row of a file", ("input", "output", "answers", "prompt", "model", "ask")),
     ("render", "show what each row would send", ("input", "prompt")),
     ("formats", "list the chat formats", ()),
-    ("batch write", "write request files for a batch service", ("input", "output", "prompt", "model", "requests")),
+    ("batch write", "write a batch of requests", ("input", "output", "answers", "prompt", "model", "requests")),
     ("batch read", "read the results of a batch service", ("input", "results", "output", "answers")),
 )
-_NO_SERVER: Final = "http://batch.invalid/v1"  # RFC 2606, 2: a name that is never of a server
+NO_SERVER: Final = "http://batch.invalid/v1"  # RFC 2606, 2: a name that is never of a server
 _EXCLUSIVE: Final = (("user_field", "template"), ("resume", "overwrite"), ("base_url", "hf"))
 
 
@@ -179,14 +173,12 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Option
         return options
     if options.hf:
         return replace(options, model=options.model or Path(options.hf).name)
-    is_batch = options.command == "batch write"
-    url = _NO_SERVER if is_batch else given.get("base_url", environ.get("OPENAI_BASE_URL", ""))
+    url = NO_SERVER if options.command == "batch write" else given.get("base_url", environ.get("OPENAI_BASE_URL", ""))
     if not url and options.model:
         raise UsageError("--model needs a server: add --base-url http://127.0.0.1:8000/v1, or set OPENAI_BASE_URL.")
     model = (options.model or environ.get("OPENAI_MODEL", "")) if url else "echo"
     if not model:
-        needs = "a batch" if is_batch else "--base-url"
-        raise UsageError(f"{needs} needs --model, the name of a model on that server, or OPENAI_MODEL.")
+        raise UsageError("--model is missing: name a model of the server, or set OPENAI_MODEL.")
     return replace(options, base_url=url, model=model)
 
 
@@ -196,7 +188,7 @@ _FLAGS: Final = {
     "status 404": "--model",
     "status 429": "--concurrency",
     "unknown_format": "`distgen formats`",
-    "no_line": "`batch write --unanswered-in`",
+    "no_line": "`batch write --resume`",
     "exists": "--resume, --overwrite, --output",
 }
 

@@ -303,6 +303,7 @@ def build_llm(options: Options, stop: Event, add_latency: Callable[[float], obje
     return LLM(_TASK, format, echo, Sequential(), options.model)
 
 
+@usage_errors()
 def with_server(options: Options, use: _Use[_T_co], stop: Event | None = None) -> _T_co:
     """Return what `use` makes of the LLM that asks the server."""
     from distgen.backends.server import Server, chat, completions

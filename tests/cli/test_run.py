@@ -207,7 +207,7 @@ def test_a_second_run_judges_each_generation(server: Server) -> None:
     [
         (["--param", "temprature=1"], "the protocol has no parameter 'temprature'; did you mean 'temperature'?"),
         (["--model", "m"], "--model needs a server"),
-        (["--base-url", "http://127.0.0.1:1/v1"], "--base-url needs --model"),
+        (["--base-url", "http://127.0.0.1:1/v1"], "--model is missing: name a model"),
         (["--hf", "gpt2"], "--hf needs --format"),
         (["--concurrency", "0"], "'0' is not a whole number, 1 or more"),
         (["--format", "lama3"], "no format is named 'lama3'; did you mean"),
