@@ -44,8 +44,6 @@ Headers: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
 _REFUSES_N: Final = (("status", 400), ("status", 422))  # a validator, as FastAPI's, answers 422
 _RETRY: Final = Retry()
 _NOT_ASKED: Final = RequestFailed("stopped", "this row had not been asked")
-
-
 _WRONG_FORMAT: Final = "chat takes the format openai, and completions a text format, such as chatml"
 
 
@@ -133,6 +131,7 @@ class Server(Generic[P]):
             state.limiter.end_run()
 
     async def _open(self) -> _State:
+        """Open connections in the running event loop."""
         for ended in [loop for loop in list(self._states) if loop.is_closed()]:
             self._states.pop(ended, None)  # another thread may have done that
         session = open_session(self.timeout, self.api_key, self.proxy)
@@ -142,8 +141,7 @@ class Server(Generic[P]):
         return state
 
     async def _ask_row(self, prompt: P, num_generations: int) -> Row:
-        # Untyped code may pair any format with any backend.
-        if isinstance(prompt, str) != (self.prompt_key == "prompt"):
+        if isinstance(prompt, str) != (self.prompt_key == "prompt"):  # in untyped code
             return Failure(RequestFailed("not_sent", _WRONG_FORMAT))
         state = self._states.get(asyncio.get_running_loop()) or await self._open()
         run = state.limiter.run
@@ -188,8 +186,8 @@ class Server(Generic[P]):
                     limiter.reject(period, min(hint or 0.0, self.retry.longest_wait), wait or 0.0)
             finally:
                 limiter.leave()
-        if failed.code == "refused" and waited:
-            failed = replace(failed, message=f"{failed.message} (tried for {waited:.0f} s)")
+        if failed.reason == "connection" and waited:
+            failed = replace(failed, message=f"{failed.message} (tried for {waited:.1f} s)")
         return Failure(failed)
 
     async def _send(self, session: Session, body: bytes) -> Answer:

@@ -7,6 +7,7 @@ import gzip
 import json
 import logging
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -14,19 +15,23 @@ import time
 import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from returns.result import Failure, Result, Success
 
 from distgen.backends.generate import Batch, Row
+from distgen.backends.redact import Secrets, may_hold
 from distgen.backends.retry import Retry
 from distgen.backends.server import Completions, blocking, chat, completions
 from distgen.completion import Completion, Usage
 from distgen.errors import FormatError, NoText, ParseFailed, RequestFailed
 from distgen.executors import Asyncio, Call, CallResult, Executor, Pool, Processes, Threads
-from distgen.formats import openai
+from distgen.formats import chatml, openai
 from distgen.llm import LLM, RowResult, single
 from distgen.prompt import Prompt
 from distgen.task import Task
@@ -200,6 +205,13 @@ def test_a_refused_connection_waits_for_the_server(server: Server) -> None:
             return await row
 
     assert shown(asyncio.run(main())[0]) == ["a"]
+
+
+def test_a_connection_that_fails_again_says_how_long_it_was_tried(server: Server) -> None:
+    server.script(then_always=Act(then="reset"))
+    for retry, end in ((ONCE, ""), (Retry(attempts=2), r" \(tried for 0\.[2-5] s\)")):
+        error = failure(ask(completions(server.url, model="m", retry=retry), "a")[0])
+        assert re.fullmatch(rf"the answer broke off[^()]+\(\w+\){end}", error.message)
 
 
 def test_a_rate_limit_pauses_all_requests(server: Server) -> None:
@@ -402,6 +414,27 @@ def test_a_key_is_taken_out_of_completions() -> None:
     assert not holds_a_secret(repr((completion, completion.extra)))
 
 
+def escape_all(text: str) -> str:
+    return f'"{"".join(f"{chr(92)}u{ord(character):04x}" for character in text)}"'
+
+
+ESCAPES: Mapping[str, Callable[[str], str]] = {
+    "few": json.dumps,
+    "slashes": lambda text: json.dumps(text).replace("/", "\\/"),
+    "all": escape_all,
+}
+
+
+@pytest.mark.parametrize("way", ESCAPES)
+@given(st.text(st.characters(codec="ascii", min_codepoint=33), min_size=8, max_size=60), st.data())
+def test_a_piece_of_a_key_is_found_however_it_is_escaped(way: str, key: str, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(key) - 8))
+    piece = key[start : start + 8]
+    body = f'{{"said": {ESCAPES[way](piece)}}}'
+    assert json.loads(body) == {"said": piece}
+    assert may_hold(body.encode(), Secrets(key))
+
+
 def test_a_header_that_holds_no_credential_leaves_texts_as_they_are() -> None:
     backend = completions("http://127.0.0.1/v1", model="m", headers={"X-Title": "Distillation of rivers"})
     choice = {"text": "Distillation of rivers is a title.", "meta": "Distillation of rivers"}
@@ -448,6 +481,17 @@ def test_a_wrong_argument_is_named(arguments: dict[str, Any], said: str) -> None
     given: dict[str, Any] = {"base_url": "http://127.0.0.1/v1", "model": "m", **arguments}
     with pytest.raises(ValueError, match=said):
         chat(**given)
+
+
+def test_a_format_of_the_other_backend_is_a_failure_that_says_what_to_write(server: Server) -> None:
+    server.script()
+    to_chat: LLM[str, str, Any, Any] = LLM(Task(Prompt, parse_text), chatml, chat(server.url, model="m"), Asyncio(2))
+    to_completions = replace(to_chat, format=openai, backend=completions(server.url, model="m"))
+    for llm in (to_chat, to_completions):
+        (row,) = llm.generate(["a"])
+        assert failure(row).reason == "not_sent"
+        assert "chat takes the format openai" in failure(row).message
+    assert server.seen() == []
 
 
 def test_a_query_string_is_kept_and_not_shown(server: Server) -> None:

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/backends.py [ROWS]
 
-A server in a process of its own answers each chat request after 50 ms; 2,000 rows unless told otherwise, the best of three
+A server in a process of its own answers each chat request after 50 ms; 2,000 rows unless told otherwise, the best of five
 runs taken in turn. Bare aiohttp sends and reads JSON as a careful user would. The openai client is compared where it is
 installed. Then a server of 5 and one of 20 places, which rejects all that is more with status 429, is asked by
 Asyncio(512), with answers of 50 ms, without and with a Retry-After: time beside the ideal, requests beside the rows.
@@ -33,7 +33,7 @@ from tests.support.servers import Act, response
 from tests.support.servers import serving as serving_few
 
 LATENCY = 0.05
-RUNS = 3
+RUNS = 5
 ANSWER = json.dumps(
     {
         "id": "chatcmpl-1",
