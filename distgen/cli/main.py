@@ -5,26 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from fileinput import FileInput
-from itertools import islice, tee
-from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias, final
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Final
 
 from returns.result import Failure, Result
 
-from distgen import batch
-from distgen.cli.options import NO_SERVER, Options, UsageError, read_options
+from distgen.cli.options import Options, UsageError, read_options
 from distgen.cli.rows import BadRow, Record, open_lines, open_output, parse_records
-from distgen.cli.run import INTERRUPTED, OK, SOME_FAILED, UNUSABLE, build_llm, find_format, run, with_server
+from distgen.cli.run import INTERRUPTED, OK, SOME_FAILED, UNUSABLE, build_llm, find_format, read_batch, run, write_batch
 from distgen.errors import explain
 from distgen.formats import FORMATS
 from distgen.formats.messages import ChatMessages
 from distgen.formats.registry import AnyFormat
-from distgen.llm import RowResult
-
-_Row: TypeAlias = RowResult[str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,64 +77,10 @@ def _list_formats(_: Options) -> int:
     return OK
 
 
-@final
-class _ByBatch(NamedTuple):
-    """Answers records as an LLM does, by a function of the records, their numbers, and the number of answers a row."""
-
-    answer: Callable[[Iterable[Record], Iterator[int], int], Iterator[_Row]]
-
-    def generate(self, inputs: Iterable[Record], num_generations: int = 1, on_progress: object = None) -> list[_Row]:
-        return [*self.stream(inputs, num_generations)]
-
-    def stream(self, inputs: Iterable[Record], num_generations: int = 1, on_progress: object = None) -> Iterator[_Row]:
-        records, kept = tee(inputs)
-        return self.answer(records, (record.number for record in kept), num_generations)
-
-    def as_completed(
-        self, inputs: Iterable[Record], num_generations: int = 1, on_progress: object = None
-    ) -> Iterator[tuple[int, _Row]]:
-        return enumerate(self.stream(inputs, num_generations))
-
-
-def _write_batch(options: Options) -> int:
-    """Write the requests of the rows that the answers file lacks; the settings of that file are those of the batch."""
-
-    def write(records: Iterable[Record], rows: Iterator[int], n: int) -> Iterator[_Row]:
-        first = Path(options.output)
-        files = with_server(options, lambda llm: batch.write(llm, records, n, rows, takes_n=not options.no_n))
-        for number, requests in enumerate(files, 1):
-            path = first if number == 1 else first.with_stem(f"{first.stem}-{number}")
-            with path.open("xb") as file:
-                file.writelines(requests)
-            print(f"distgen: wrote {path}", file=sys.stderr)
-        if not first.exists():
-            raise UsageError("no row without an answer has a prompt, so there are no requests; see `distgen render`.")
-        return iter(())
-
-    return run(replace(options, output=options.answers), lambda _, __, ___: _ByBatch(write))
-
-
-def _read_batch(options: Options) -> int:
-    """Write the results as `run` writes answers, with the settings that the requests were written with."""
-    path = Path(f"{options.output}.distgen.json")
-    if not path.is_file():
-        raise UsageError(f"{path} is no file; `distgen batch write --answers {options.output}` writes it.")
-    stored = json.loads(path.read_text("utf-8"))
-    # A row of a batch says nothing about the rows after it, so that no failures end the reading.
-    options = replace(options, base_url=NO_SERVER, concurrency=sys.maxsize, max_failures=sys.maxsize)
-    options = replace(options, **stored["settings"], extra=[*stored["params"][-1].items()])
-
-    def read(records: Iterable[Record], rows: Iterator[int], n: int) -> Iterator[_Row]:
-        with FileInput(options.results, mode="rb") as lines:
-            yield from with_server(options, lambda llm: batch.read(llm, records, [lines], n, rows))
-
-    return run(options, lambda _, __, ___: _ByBatch(read))
-
-
 _COMMANDS: Final[Mapping[str, Callable[[Options], int]]] = {
     "run": lambda options: run(options, build_llm),
     "render": _render,
     "formats": _list_formats,
-    "batch write": _write_batch,
-    "batch read": _read_batch,
+    "batch write": write_batch,
+    "batch read": read_batch,
 }

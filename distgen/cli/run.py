@@ -1,7 +1,11 @@
-"""The command `run`: answer each row of a file, show how far it is, and end early if no other row can be answered."""
+"""The command `run`: answer each row of a file, show how far it is, and end early if no other row can be answered.
+
+`batch write` and `batch read` are runs whose requests a batch service answers.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -9,26 +13,27 @@ import statistics
 import sys
 import time
 from array import array
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from fileinput import FileInput
 from functools import partial
 from itertools import islice, takewhile, tee
 from pathlib import Path
 from threading import Event, current_thread, main_thread
-from typing import Final, Protocol, TypeAlias, TypeVar, final
+from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar, final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from returns.result import Failure, Result, Success
 
-from distgen import journal
+from distgen import batch, journal
 from distgen.backends.echo import echo
 from distgen.backends.generate import Batch
 from distgen.backends.retry import Retry
 from distgen.cli import rows
-from distgen.cli.options import Options, UsageError, add_flags
+from distgen.cli.options import NO_SERVER, Options, UsageError, add_flags
 from distgen.cli.rows import Record
 from distgen.errors import RequestFailed, explain
 from distgen.executors import Asyncio, Sequential
@@ -51,6 +56,7 @@ _FATAL_STATUSES: Final = (401, 402, 403, 404)
 _QUOTA_WORDS: Final = ("quota", "billing", "balance", "arrearage")  # in the codes of services, see backends/retry.py
 _SETTINGS: Final = ("model", "format", "no_bos", "hf", "system", "user_field", "template")
 _TASK: Final = Task(rows.to_prompt, Success)
+_Row: TypeAlias = RowResult[str]
 Asks: TypeAlias = SupportsGenerate[Record, str]
 ServerLLM: TypeAlias = LLM[Record, str, _P, Awaitable[Batch]]
 MakeLLM: TypeAlias = Callable[[Options, Event, Callable[[float], object]], Asks]
@@ -329,7 +335,6 @@ def build_llm(options: Options, stop: Event, add_latency: Callable[[float], obje
     return LLM(_TASK, format, echo, Sequential(), options.model)
 
 
-@usage_errors()
 def with_server(options: Options, use: _Use[_T_co], stop: Event | None = None) -> _T_co:
     """Return what `use` makes of the LLM that asks the server."""
     from distgen.backends.server import Server, chat, completions
@@ -384,3 +389,58 @@ def _local(options: Options) -> Asks:
     print(f"distgen: running on {model.device} ({model.dtype})", file=sys.stderr)
     formatter = segment_if_needed(format, model.is_special_token, model.has_special_token)
     return LLM(_TASK, formatter, model, Sequential(), options.model, options.batch_size)
+
+
+@final
+class _ByBatch(NamedTuple):
+    """Answers records as an LLM does, by a function of the records, their numbers, and the number of answers a row."""
+
+    answer: Callable[[Iterable[Record], Iterator[int], int], Iterator[_Row]]
+
+    def generate(self, inputs: Iterable[Record], num_generations: int = 1, on_progress: object = None) -> list[_Row]:
+        return [*self.stream(inputs, num_generations)]
+
+    def stream(self, inputs: Iterable[Record], num_generations: int = 1, on_progress: object = None) -> Iterator[_Row]:
+        records, kept = tee(inputs)
+        return self.answer(records, (record.number for record in kept), num_generations)
+
+    def as_completed(
+        self, inputs: Iterable[Record], num_generations: int = 1, on_progress: object = None
+    ) -> Iterator[tuple[int, _Row]]:
+        return enumerate(self.stream(inputs, num_generations))
+
+
+def write_batch(options: Options) -> int:
+    """Write the requests of the rows that the answers file lacks; the settings of that file are those of the batch."""
+
+    def write(records: Iterable[Record], rows: Iterator[int], n: int) -> Iterator[_Row]:
+        first = Path(options.output)
+        with usage_errors():
+            files = with_server(options, lambda llm: batch.write(llm, records, n, rows, takes_n=not options.no_n))
+        for number, requests in enumerate(files, 1):
+            path = first if number == 1 else first.with_stem(f"{first.stem}-{number}")
+            with path.open("xb") as file:
+                file.writelines(requests)
+            print(f"distgen: wrote {path}", file=sys.stderr)
+        if not first.exists():
+            raise UsageError("no row without an answer has a prompt, so there are no requests; see `distgen render`.")
+        return iter(())
+
+    return run(replace(options, output=options.answers), lambda _, __, ___: _ByBatch(write))
+
+
+def read_batch(options: Options) -> int:
+    """Write the results as `run` writes answers, with the settings that the requests were written with."""
+    path = Path(f"{options.output}.distgen.json")
+    if not path.is_file():
+        raise UsageError(f"{path} is no file; `distgen batch write --answers {options.output}` writes it.")
+    stored = json.loads(path.read_text("utf-8"))
+    # A row of a batch says nothing about the rows after it, so that no failures end the reading.
+    options = replace(options, base_url=NO_SERVER, concurrency=sys.maxsize, max_failures=sys.maxsize)
+    options = replace(options, **stored["settings"], extra=[*stored["params"][-1].items()])
+
+    def read(records: Iterable[Record], rows: Iterator[int], n: int) -> Iterator[_Row]:
+        with FileInput(options.results, mode="rb") as lines:
+            yield from with_server(options, lambda llm: batch.read(llm, records, [lines], n, rows))
+
+    return run(options, lambda _, __, ___: _ByBatch(read))
