@@ -89,7 +89,9 @@ def adversarial_prompts(format: Format[P]) -> st.SearchStrategy[Prompt]:
     whole = (*tokens, *_literals(format))
     ends = {cut for piece in whole for i in range(1, len(piece)) for cut in (piece[:i], piece[i:])}
     harmless = sorted(end for end in ends if not any(token in end for token in tokens))
-    blunt = st.sampled_from((*harmless, *WHITE_SPACE, "x", "")) | st.sampled_from(("", " ", "\n", "x"))
+    halves = [half for half in harmless if any(token.startswith(half) or token.endswith(half) for token in tokens)]
+    common = st.sampled_from(("", " ", "\n", "x"))
+    blunt = st.sampled_from((*harmless, *WHITE_SPACE)) | st.sampled_from((*halves, "x")) | common
     sharp = st.sampled_from((*whole, "")) | blunt
     return st.one_of(*(prompts(st.lists(pieces, max_size=4).map("".join)) for pieces in (blunt, sharp)))
 
