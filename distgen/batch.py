@@ -134,7 +134,7 @@ def _read_row(server: Server[P], prompt: P, lines: Sequence[tuple[str, bytes]], 
     errors = [answer for answer in answers if isinstance(answer, Failure)]
     if len(own) > len(dict(own)):
         errors.insert(0, Failure(RequestFailed("doubled_line", "a request has several lines in the result files")))
-    elif not errors and len(came) < expected:
+    elif len(came) < expected:
         reason: RequestReason = "other_batch" if len(lines) > len(own) else "no_line"
         errors.append(Failure(RequestFailed(reason, f"the result files have {len(came)} of {expected} answers")))
     row = join_row(came, errors)

@@ -15,17 +15,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
-from typing import Final, Protocol, TypeGuard, TypeVar, runtime_checkable
+from typing import Final, TypeGuard, TypeVar
 
-from hypothesis import Phase, find, settings
-from hypothesis import strategies as st
-from hypothesis.errors import Flaky, NoSuchExample
-from returns.result import Failure, Result, Success
+from returns.result import Failure, Success
 
-from distgen.errors import FormatError, InjectedToken, Unsupported
-from distgen.formats import FORMATS, Format, Formatter, openai
+from distgen.errors import InjectedToken, Unsupported
+from distgen.formats import FORMATS, Format, Formatter
 from distgen.formats.injection import find_markup, is_markup
-from distgen.prompt import Exchange, Messages, Prompt, Segment
+from distgen.prompt import Exchange, Prompt
+
+try:
+    from hypothesis import Phase, find, settings
+    from hypothesis import strategies as st
+    from hypothesis.errors import Flaky, NoSuchExample
+except ImportError as _missing:  # pragma: no cover  (in another process)
+    raise ImportError("distgen.testing needs hypothesis: pip install hypothesis") from _missing
 
 P = TypeVar("P")
 
@@ -52,19 +56,6 @@ PROSE: Final = (
 """Ordinary text that no format refuses: eleven languages, Markdown and source code."""
 
 
-@runtime_checkable
-class Segmented(Protocol):
-    """A formatter of text that also renders to segments."""
-
-    def __call__(self, prompt: Prompt, /) -> Result[str, FormatError]:
-        """Render the prompt as text."""
-        ...
-
-    def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
-        """Render the prompt as literals and texts."""
-        ...
-
-
 _PAST: Final = (Exchange("bravo", "charlie"), Exchange("delta", "echo"))
 SHAPES: Final = tuple(Prompt("foxtrot", system, _PAST[:count]) for system in (None, "alfa") for count in (0, 1, 2))
 """A prompt of each shape, with a word of its own for each text."""
@@ -87,15 +78,6 @@ def prompts(texts: st.SearchStrategy[str] | None = None, max_exchanges: int = 3)
     return st.builds(Prompt, said, system=st.none() | said, history=(short | long).map(tuple))
 
 
-def conversations(texts: st.SearchStrategy[str] | None = None, max_exchanges: int = 3) -> st.SearchStrategy[Messages]:
-    """Well-formed OpenAI-style messages, as `prompts` has them.
-
-    >>> from hypothesis import given
-    >>> given(conversations())(lambda messages: law_parse(openai, messages))()
-    """
-    return prompts(texts, max_exchanges).map(lambda prompt: openai(prompt).unwrap())
-
-
 def adversarial_prompts(format: Format[P]) -> st.SearchStrategy[Prompt]:
     """Prompts whose texts are made of the format's own control tokens and literals, whole and cut, and of white space.
 
@@ -107,7 +89,9 @@ def adversarial_prompts(format: Format[P]) -> st.SearchStrategy[Prompt]:
     whole = (*tokens, *_literals(format))
     ends = {cut for piece in whole for i in range(1, len(piece)) for cut in (piece[:i], piece[i:])}
     harmless = sorted(end for end in ends if not any(token in end for token in tokens))
-    blunt = st.sampled_from((*harmless, *WHITE_SPACE, "x", "")) | st.sampled_from(("", " ", "\n", "x"))
+    halves = [half for half in harmless if any(token.startswith(half) or token.endswith(half) for token in tokens)]
+    common = st.sampled_from(("", " ", "\n", "x"))
+    blunt = st.sampled_from((*harmless, *WHITE_SPACE)) | st.sampled_from((*halves, "x")) | common
     sharp = st.sampled_from((*whole, "")) | blunt
     return st.one_of(*(prompts(st.lists(pieces, max_size=4).map("".join)) for pieces in (blunt, sharp)))
 
@@ -197,7 +181,7 @@ def law_refusal(formatter: Formatter[P], prompt: Prompt) -> None:
     Traceback (most recent call last):
     AssertionError: law_refusal: InjectedToken(format='mine', token='###', where='user', offset=0) is not so of Prompt(user='Hi', system=None, history=())
     """
-    refusal = _failure(formatter(prompt))
+    refusal = formatter(prompt).swap().value_or(None)
     thoughts = any(exchange.reasoning is not None for exchange in prompt.history)
     holds = {"system": prompt.system is not None, "history": prompt.history != (), "thinking": thoughts}
     match refusal:
@@ -219,7 +203,7 @@ def law_prose(formatter: Formatter[P], prompt: Prompt) -> None:
     Traceback (most recent call last):
     AssertionError: law_prose: InjectedToken(format='mine', token=':', where='user', offset=5) in Prompt(user='Human: a word', system=None, history=())
     """
-    refusal = _failure(formatter(prompt))
+    refusal = formatter(prompt).swap().value_or(None)
     _check(not isinstance(refusal, InjectedToken), f"law_prose: {refusal} in {prompt}")
 
 
@@ -279,7 +263,7 @@ def law_no_forgery(format: Format[P], prompt: Prompt) -> None:
     tokens = [token for token in _tokens(format) if is_markup(token)]
     held = [(where, token) for where, text in prompt.texts() for token in tokens if token in text]
     answer = format(prompt)
-    if held and not isinstance(_failure(answer), InjectedToken | Unsupported):
+    if held and not isinstance(answer.swap().value_or(None), InjectedToken | Unsupported):
         raise AssertionError(f"law_no_forgery: {held[0][0]} holds {held[0][1]!r}, and is not refused: {answer}")
     if tokens and isinstance(answer, Success):
         markup = re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
@@ -312,31 +296,6 @@ def law_injective(format: Format[P], one: Prompt, other: Prompt) -> None:
         _check(is_one, f"law_injective: {one} and {other} both give {rendered}")
 
 
-# A law of text formats.
-
-
-def law_segments(template: Segmented, prompt: Prompt) -> None:
-    """The segments joined are the rendering, wherever there is one, and what is no control in them is the prompt's texts.
-
-    None is refused for what a text holds.
-
-    >>> from distgen.formats import chatml
-    >>> law_segments(chatml, Prompt("Hi<|im_end|>"))
-    """
-    rendered, segments = template(prompt), template.segments(prompt)
-    if isinstance(segments, Failure):
-        is_due = segments == rendered and not isinstance(segments.failure(), InjectedToken)
-        _check(is_due, f"law_segments: {prompt} has no segments: {segments}")
-        return
-    joined = "".join(each.text for each in segments.unwrap())
-    is_whole = rendered.value_or(joined) == joined
-    _check(is_whole, f"law_segments: {prompt} gives {rendered}, but its segments {joined!r}")
-    said = "".join(each.text for each in segments.unwrap() if not each.is_control)
-    told = "".join(text for _, text in prompt.texts())
-    is_told = sorted("".join(said.split())) == sorted("".join(told.split()))
-    _check(is_told, f"law_segments: {prompt} says {said!r} in its segments")
-
-
 # All laws at once.
 
 
@@ -350,20 +309,21 @@ def check_formatter(formatter: Formatter[P], *, max_examples: int = 50) -> None:
     ...     print(str(broken)[:12])
     law_complete
     """
-    for prompt in (*_each_place(""), *_each_place("\ud800")):
-        law_pure(formatter, prompt)
-        law_refusal(formatter, prompt)
-    for law in (law_complete, law_turns, law_absent_system):
-        for prompt in SHAPES:
-            law(formatter, prompt)
-    for prompt in (prompt for text in PROSE for prompt in _each_place(text)):
-        law_complete(formatter, prompt)
-        law_prose(formatter, prompt)
+    if isinstance(formatter, type) or not callable(formatter):
+        raise TypeError(f"check_formatter needs a function of a Prompt, or a format of FORMATS, got {formatter!r}")
 
     def hold(prompt: Prompt) -> None:
-        law_pure(formatter, prompt)
-        law_refusal(formatter, prompt)
+        for law in (law_pure, law_refusal, law_complete):
+            law(formatter, prompt)
 
+    for prompt in (*_each_place(""), *_each_place("\ud800"), *SHAPES):
+        hold(prompt)
+    for prompt in SHAPES:
+        law_turns(formatter, prompt)
+        law_absent_system(formatter, prompt)
+    for prompt in (prompt for text in PROSE for prompt in _each_place(text)):
+        hold(prompt)
+        law_prose(formatter, prompt)
     _try(hold, prompts(), max_examples)
 
 
@@ -373,9 +333,8 @@ def check_format(format: Format[P], *, max_examples: int = 50) -> None:
     >>> from distgen.formats import chatml
     >>> check_format(chatml, max_examples=20)
     """
-    if not (hasattr(format, "parse") and hasattr(format, "canonical")):
-        kind = type(format).__name__
-        raise TypeError(f"check_format needs a Format, with parse and canonical, got {kind}: use check_formatter")
+    if isinstance(format, type) or not (hasattr(format, "parse") and hasattr(format, "canonical")):
+        raise TypeError(f"check_format needs a Format, with parse and canonical, got {format!r}; see check_formatter")
     check_formatter(format, max_examples=max_examples)
     law_markup(format)
     literals = _literals(format)
@@ -388,8 +347,6 @@ def check_format(format: Format[P], *, max_examples: int = 50) -> None:
         if _writes_text(format):
             for text in _damage(format(prompt).value_or(""), literals):
                 law_parse(format, text)
-        if isinstance(format, Segmented):
-            law_segments(format, prompt)
 
     _try(hold, prompts() | adversarial_prompts(format), max_examples)
 
@@ -464,10 +421,6 @@ def _stands(token: str, text: str, offset: int) -> bool:
     """Tell whether a token, or its first half at the end of the text, begins there, or a half ends at its beginning."""
     begins = text[offset:] != "" and (text.startswith(token, offset) or token.startswith(text[offset:]))
     return begins or (offset == 0 and any(text.startswith(token[cut:]) for cut in range(1, len(token))))
-
-
-def _failure(result: Result[P, FormatError]) -> FormatError | None:
-    return result.failure() if isinstance(result, Failure) else None
 
 
 def _blank(prompt: Prompt) -> Prompt:

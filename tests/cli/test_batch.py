@@ -148,6 +148,15 @@ def test_a_batch_goes_on_where_a_run_ended(server: Server) -> None:
     assert texts(rows_of()) == [[f"u{number}"] for number in range(5)]
 
 
+def test_all_results_are_read_whatever_failed_before(server: Server) -> None:
+    write_rows(*[{"user": "bad"}] * 120, {"user": "u"})
+    server.script(to={"bad": [Act(response(401, b'{"error": {"message": "no key"}}'))] * 120})
+    assert write() == 0
+    serve(server)
+    assert read() == 1
+    assert [row["error"] for row in rows_of()] == ["status 401"] * 120 + [""]
+
+
 def test_equal_rows_have_answers_of_their_own(server: Server) -> None:
     write_rows({"user": "same", "id": 1}, {"user": "same", "id": 2})
     assert write() == 0

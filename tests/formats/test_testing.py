@@ -16,8 +16,6 @@ from returns.result import Failure, Result, Success
 
 from distgen.errors import FormatError, InjectedToken, NotParsed, Unsupported
 from distgen.formats import (
-    FORMATS,
-    ChatMessages,
     ChatTemplate,
     Format,
     Formatter,
@@ -28,14 +26,13 @@ from distgen.formats import (
     llama3,
     openai,
 )
-from distgen.prompt import Exchange, Messages, Prompt, Segment
+from distgen.prompt import Exchange, Messages, Prompt
 from distgen.testing import (
     PROSE,
     WHITE_SPACE,
     adversarial_prompts,
     check_format,
     check_formatter,
-    conversations,
     law_canonical,
     law_complete,
     law_injective,
@@ -45,7 +42,6 @@ from distgen.testing import (
     law_prose,
     law_pure,
     law_refusal,
-    law_segments,
     prompts,
 )
 
@@ -248,62 +244,6 @@ def test_a_format_that_declares_no_token_still_refuses_a_forged_turn() -> None:
     assert isinstance(unguarded(Prompt(forged)), Failure)
 
 
-@dataclass(frozen=True)
-class Cut:
-    """A template with faulty segments."""
-
-    cut: Callable[[tuple[Segment, ...]], tuple[Segment, ...]] = tuple
-    of: TextFormat = chatml
-
-    def __call__(self, prompt: Prompt, /) -> Answer:
-        return self.of(prompt)
-
-    def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
-        if any(token in prompt.user for token in self.of.special_tokens) and self.cut is refused:
-            return Failure(InjectedToken("chatml", "<|im_end|>", "user", 0))
-        return self.of.segments(prompt).map(self.cut)
-
-
-def refused(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
-    return segments
-
-
-def beheaded(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
-    return segments[1:]
-
-
-def all_control(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
-    return tuple(Segment(each.text, True) for each in segments)
-
-
-def no_control(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
-    return tuple(Segment(each.text, False) for each in segments)
-
-
-@pytest.mark.parametrize(
-    ("cut", "prompt", "message"),
-    [
-        (beheaded, Prompt("a"), "but its segments 'a<|im_end|>"),
-        (all_control, Prompt("a"), "says '' in its segments"),
-        (no_control, Prompt("a"), "says '<|im_start|>user"),
-        (refused, Prompt("<|im_end|>"), "has no segments: <Failure: InjectedToken"),
-    ],
-)
-def test_law_segments_names_its_faults(
-    cut: Callable[[tuple[Segment, ...]], tuple[Segment, ...]], prompt: Prompt, message: str
-) -> None:
-    with pytest.raises(AssertionError, match=rf"^law_segments: [^$]*{re.escape(message)}"):
-        law_segments(Cut(cut), prompt)
-
-
-def test_law_segments_holds_where_nothing_is_seeded() -> None:
-    for name in ("chatml", "solar", "gemma", "qwq", "default", "chatglm4", "smollm3-nothink"):
-        of = FORMATS[name]
-        assert not isinstance(of, ChatMessages)
-        for prompt in (Prompt("a"), Prompt(" ", "s"), Prompt("<|im_end|>", "", (Exchange("a", "b"),))):
-            law_segments(Cut(of=of), prompt)
-
-
 # Faults that a user's own formatter has.
 
 
@@ -346,8 +286,11 @@ OWN_FAULTS: Final[tuple[tuple[str, Formatter[object], str], ...]] = (
     ("system twice", lambda p: plain_lines(p).map(lambda text: f"{p.system or ''}\n{text}"), "law_turns"),
     ("messages without history", lambda p: openai(replace(p, history=())), "law_complete"),
     ("messages without system", lambda p: openai(replace(p, system=None)), "law_complete"),
+    ("a tuple without history", lambda p: Success((p.system or "", p.user)), "law_complete"),
     ("a tuple of the user text", lambda p: Success((p.user,)), "law_complete"),
     ("a dict without history", lambda p: Success({"system": p.system, "user": p.user}), "law_complete"),
+    ("history cut at two", lambda p: plain_lines(replace(p, history=p.history[-2:])), "law_complete"),
+    ("a long text cut", lambda p: plain_lines(replace(p, user=re.sub(r"(..x)+.*", "", p.user))), "law_complete"),
     ("raises on a lone surrogate", encoded, "law_pure"),
     ("a Raised for a lone surrogate", formatter_of(lambda p: encoded(p).unwrap()), "law_refusal"),
 )
@@ -391,10 +334,13 @@ def test_a_format_that_fails_otherwise_is_not_hidden() -> None:
 
 
 def test_a_function_in_place_of_a_format_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match="check_format needs a Format, with parse and canonical, got function"):
-        check_format(plain_lines)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    with pytest.raises(AssertionError, match="'str' object is not callable"):
-        check_formatter("chatml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    for wrong in (plain_lines, "chatml", ChatTemplate):
+        with pytest.raises(TypeError, match="check_format needs a Format, with parse and canonical, got "):
+            check_format(wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    for other in ("chatml", None, ChatTemplate):
+        said = re.escape(f"check_formatter needs a function of a Prompt, or a format of FORMATS, got {other!r}")
+        with pytest.raises(TypeError, match=said):
+            check_formatter(other)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_a_format_that_fails_now_and_then_is_one_assertion_error() -> None:
@@ -406,17 +352,6 @@ def test_a_format_that_fails_now_and_then_is_one_assertion_error() -> None:
 
     with pytest.raises(AssertionError, match=r"^law_"):
         check_formatter(flaky)
-
-
-def test_conversations_are_well_formed() -> None:
-    @settings(max_examples=50, database=None)
-    @given(conversations(st.sampled_from(("a", "", " ")), max_exchanges=2))
-    def hold(messages: Messages) -> None:
-        told = [each for each in messages if each["role"] != "system"]
-        assert [each["role"] for each in told] == ["user", "assistant"] * (len(told) // 2) + ["user"]
-        assert isinstance(Prompt.from_messages(messages), Success)
-
-    hold()
 
 
 def test_check_format_takes_formats_that_are_no_text() -> None:
@@ -566,16 +501,6 @@ def test_prose_is_tried_in_a_system_text_too() -> None:
 def test_a_refusal_that_is_not_so_breaks_a_law(refusal: FormatError, prompt: Prompt) -> None:
     with pytest.raises(AssertionError, match=r"^law_refusal: "):
         law_refusal(always(refusal), prompt)
-
-
-def test_segments_are_refused_as_the_call_is() -> None:
-    @dataclass(frozen=True)
-    class Unlike(Cut):
-        def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
-            return Failure(Unsupported("chatml", "history"))
-
-    with pytest.raises(AssertionError, match=r"^law_segments: .* has no segments"):
-        law_segments(Unlike(), Prompt("a"))
 
 
 def test_laws_of_other_shapes_of_refusal() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from returns.result import Failure
+
+from distgen.errors import InjectedToken
 from distgen.formats import FORMATS, ChatMessages, ChatTemplate, TextFormat, chatml, llama2, zephyr
 from distgen.prompt import Exchange, Prompt
 from tests.support.oracle import DATA as DATA
@@ -47,3 +50,22 @@ WHOLE: Final = {
 
 def prompt_of(case: Case) -> Prompt:
     return Prompt(case["user"], case["system"], tuple(Exchange(user, answer) for user, answer in case["history"]))
+
+
+def law_segments(template: TextFormat, prompt: Prompt) -> None:
+    """The segments joined are the rendering, wherever there is one, and what is no control in them is the prompt's texts.
+
+    None is refused for what a text holds.
+    """
+    rendered, segments = template(prompt), template.segments(prompt)
+    if isinstance(segments, Failure):
+        is_due = segments == rendered and not isinstance(segments.failure(), InjectedToken)
+        assert is_due, f"law_segments: {prompt} has no segments: {segments}"
+        return
+    joined = "".join(each.text for each in segments.unwrap())
+    is_whole = rendered.value_or(joined) == joined
+    assert is_whole, f"law_segments: {prompt} gives {rendered}, but its segments {joined!r}"
+    said = "".join(each.text for each in segments.unwrap() if not each.is_control)
+    told = "".join(text for _, text in prompt.texts())
+    is_told = sorted("".join(said.split())) == sorted("".join(told.split()))
+    assert is_told, f"law_segments: {prompt} says {said!r} in its segments"
