@@ -61,7 +61,7 @@ def mark_parts(
         if text:
             spans.append(Span(start, start + len(text), role, trained))
 
-    roles = [ROLES[place.rpartition(".")[2]] for place in places]
+    roles: list[Role] = [ROLES[place.rpartition(".")[2]] for place in places]
     first = 0 if train == "all" else len(roles) - (2 if "reasoning" in roles[-2:] else 1)
     literal, before = parts[0], ""
     for index, (role, text, after) in enumerate(zip(roles, parts[1::2], parts[2::2], strict=True)):
