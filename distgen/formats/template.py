@@ -6,7 +6,8 @@ the format's special tokens is refused, since it would forge a turn. Nothing her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, TypeAlias, final
@@ -105,7 +106,7 @@ class ChatTemplate:
     strip_first_user: Strip | None = None
     """Strips the first user text if a system text comes first, in place of `strip_user`."""
     system_position: SystemPosition = "first"
-    """A turn of its own comes first. In the "first_user" or "last_user" turn it opens that user text, before `after_system`.
+    """A turn of its own comes first. In the "first_user" or "last_user" turn it is the beginning of that user text.
     "refused" if the model has no system role or drops it."""
     drops_empty_system: bool = False
     """An empty system text is rendered as none."""
@@ -245,8 +246,17 @@ class ChatTemplate:
 
     @cached_property
     def junctions(self) -> tuple[tuple[str, str], ...]:
-        """What an empty text leaves of the two literals beside it, and the two whole."""
-        return tuple(find_junctions(self))
+        """What an empty text leaves of each two literals that may be beside it, and the two whole."""
+        drops = defaultdict[str, tuple[str, str]](lambda: ("", ""))
+        drops.update({role: (before, after) for role, before, after in self.around})
+        found: list[tuple[str, str]] = []
+        for left, one, role in self.literals:
+            for same, other, right in self.literals:
+                start, end = one.removeprefix(drops[left][1]), other.removesuffix(drops[right][0])
+                short = start.removesuffix(drops[role][0]) + end.removeprefix(drops[role][1])
+                if role == same and short != start + end:
+                    found.append((short, start + end))
+        return tuple(found)
 
     @cached_property
     def markup(self) -> frozenset[str]:
@@ -267,8 +277,20 @@ class ChatTemplate:
 
     @cached_property
     def hazards(self) -> frozenset[str]:
-        """The dangerous strings: a text without any of them cannot forge a turn."""
-        return find_hazards(self)
+        """The dangerous strings, such as delimiters and their parts: a text without any of them cannot forge a turn."""
+        past = (Exchange("", ""), Exchange("x", "x"))
+        for shape in (Prompt(""), Prompt("", ""), Prompt("x", "x"), Prompt("x", None, past), Prompt("x", "x", past)):
+            rendering = render_parts(self, shape)
+            if isinstance(rendering, tuple) and not is_read_back(self, *rendering):
+                return frozenset({""})  # its literals do not tell texts apart, so that every rendering is read back
+        shorts = [short for short, _ in self.junctions]
+        later = [literal for left, literal, _ in self.literals if left not in ("", "system")]
+        # A first text may make one opening of the other, such as "USER: " in a system text that nothing comes before.
+        opening, system_opening = self.bos + self.user_prefix, self.bos + self.before_system
+        ends = (*self.openings, *later, *shorts, system_opening)
+        hazards = find_straddling(self, ("system",), (self.after_system, opening))
+        hazards |= find_straddling(self, ("user", "reasoning", "assistant"), ends)
+        return (hazards | self.markup) - {self.default_system}
 
     @cached_property
     def guards(self) -> tuple[str, ...]:
@@ -366,7 +388,7 @@ def unfold(template: ChatTemplate, text: str) -> tuple[str | None, str]:
     if strip(text) == text:
         return None, text
     if strip(text[-1:]) == "":  # no user text ends with this character, so the user text is empty
-        return (text.removesuffix(end), "") if text.endswith(end) else (None, text)
+        return text.removesuffix(end), ""
     cut = text.find(end)
     while cut >= 0 and strip(text[cut + len(end) : cut + len(end) + 1]) == "":
         cut = text.find(end, cut + 1)
@@ -423,22 +445,6 @@ def split(text: str, delimiter: str, times: int = -1) -> list[str]:
     return text.split(delimiter, times) if delimiter else [text]
 
 
-def find_junctions(template: ChatTemplate) -> Iterator[tuple[str, str]]:
-    """Yield what an empty text leaves of each two literals that may be beside it, and the two whole."""
-    drops: dict[str, tuple[str, str]] = {role: (before, after) for role, before, after in template.around}
-    for left, one, role in template.literals:
-        for same, other, right in template.literals:
-            if role == same and role in drops:
-                # The text on the other side may be empty too.
-                start, end = (
-                    one.removeprefix(drops.get(left, ("", ""))[1]),
-                    other.removesuffix(drops.get(right, ("", ""))[0]),
-                )
-                short = start.removesuffix(drops[role][0]) + end.removeprefix(drops[role][1])
-                if short != start + end:
-                    yield short, start + end
-
-
 # Refusing.
 
 
@@ -488,23 +494,6 @@ def is_read_back(template: ChatTemplate, roles: Sequence[str], parts: Sequence[s
     texts = list(zip(roles, parts[1::2], strict=True))
     is_default = texts[0] == ("system", template.default_system)
     return read(template, "".join(parts)) == texts[is_default:]
-
-
-def find_hazards(template: ChatTemplate) -> frozenset[str]:
-    """Return the tokens and delimiters, and their parts that form one with the literals beside a text."""
-    history = (Exchange("", ""), Exchange("x", "x"))
-    for shape in (Prompt(""), Prompt("", ""), Prompt("x", "x"), Prompt("x", None, history), Prompt("x", "x", history)):
-        rendering = render_parts(template, shape)
-        if isinstance(rendering, tuple) and not is_read_back(template, *rendering):
-            return frozenset({""})  # its literals do not tell texts apart, so that every rendering is read back
-    shorts = [short for short, _ in template.junctions]
-    later = [literal for left, literal, _ in template.literals if left not in ("", "system")]
-    # A first text may make one opening of the other, such as "USER: " in a system text that nothing comes before.
-    opening, system_opening = template.bos + template.user_prefix, template.bos + template.before_system
-    ends = (*template.openings, *later, *shorts, system_opening)
-    hazards = find_straddling(template, ("system",), (template.after_system, opening))
-    hazards |= find_straddling(template, ("user", "reasoning", "assistant"), ends)
-    return (hazards | template.markup) - {template.default_system}
 
 
 def refuse_blank_system(name: str, prompt: Prompt) -> Unsupported | None:
