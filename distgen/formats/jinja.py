@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -21,7 +21,7 @@ from typing import Final, TypeAlias, TypeGuard, final
 
 from returns.result import Failure, Result, Success
 
-from distgen.errors import FormatError, Raised, Unsupported
+from distgen.errors import Feature, FormatError, Raised, Unsupported
 from distgen.formats.formatter import split_completion
 from distgen.formats.injection import find_markup, find_token, is_markup
 from distgen.formats.training import Train, TrainingText, end_of_answer, mark_parts
@@ -37,10 +37,9 @@ except ImportError as _missing:
 
 _Texts: TypeAlias = tuple[tuple[str, str], ...]  # of a prompt, each with its place
 
-# Private characters of Unicode, which no template treats in a way of its own.
-_PLACEHOLDER: Final = re.compile("\ue000\\d+\ue001")
 _KNOWS_REASONING: Final = re.compile("reasoning|thinking|</think>")
 _NO_VARIABLES: Final[Mapping[str, object]] = {}
+_FEATURES: Final[Mapping[str, Feature]] = {"system": "system", "assistant": "training"}
 
 
 @final
@@ -82,12 +81,12 @@ class JinjaTemplate:
         - `Raised` of kind "TextChanged": the template drops or changes a text, which the message names.
         - `Raised` of another kind: the template does not compile, or raises; the message has the line and the reason.
         """
-        injected = find_token(self.name, prompt.texts(), self.special_tokens)
+        texts = tuple(prompt.texts())
+        injected = find_token(self.name, texts, self.special_tokens)
         if injected is not None:
             return Failure(injected)
-        texts = tuple(prompt.texts())
-        rendered = _render(self, texts)
-        return _check_texts(self, texts, rendered.unwrap()) if isinstance(rendered, Success) else rendered
+        found = _render_texts(self, texts)
+        return found if isinstance(found, Failure) else Success("".join(found.unwrap()[1]))
 
     def training_text(
         self,
@@ -106,20 +105,16 @@ class JinjaTemplate:
         if isinstance(opened, Failure):
             return opened
         thought = (("reasoning", reasoning),) if reasoning and reasoning.strip() else ()
-        injected = find_token(
-            self.name, Prompt("", history=(Exchange("", answer, reasoning),)).texts(), self.special_tokens
-        )
+        injected = find_token(self.name, (*thought, ("answer", answer)), self.special_tokens)
         if injected is not None:
-            return Failure(replace(injected, where="reasoning" if "reasoning" in injected.where else "answer"))
+            return Failure(injected)
         texts = (*prompt.texts(), *thought, ("assistant", answer))
-        finished = _render(self, texts)
-        if isinstance(finished, Failure):
-            return finished
-        places, parts = _split_texts(self, texts, finished.unwrap())
-        if thought and "reasoning" not in places:
-            return Failure(Unsupported(self.name, "thinking"))
+        found = _render_texts(self, texts)
+        if isinstance(found, Failure):
+            return found
+        places, parts = found.unwrap()
         is_cut, end = finish_reason == "length", end_of_answer(self.stop, parts[-1])
-        continues = "assistant" in places and finished.unwrap().startswith(opened.unwrap())
+        continues = places[-1:] == ["assistant"] and "".join(parts).startswith(opened.unwrap())
         if not continues or not (end or is_cut):
             return Failure(Unsupported(self.name, "training"))
         generation = opened.unwrap().removeprefix("".join(parts[: -2 * len(thought) - 3]))
@@ -166,11 +161,7 @@ class _Generation(Extension):
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_write"), [], [], body).set_lineno(line)
-
-    def _write(self, caller: Callable[[], str]) -> str:
-        return caller()
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
 
 _ENVIRONMENT: Final = ImmutableSandboxedEnvironment(
@@ -228,66 +219,52 @@ def _render(template: JinjaTemplate, texts: _Texts) -> Result[str, FormatError]:
         return Failure(replace(raised, message=f"line {lines[-1]}: {reason}" if lines else reason))
 
 
-# Texts that the template drops or changes.
+_render_once: Final[Callable[[JinjaTemplate, _Texts], Result[str, FormatError]]] = lru_cache(maxsize=256)(_render)
 
 
-def _check_texts(template: JinjaTemplate, texts: _Texts, rendered: str) -> Result[str, FormatError]:
-    """Return the rendering if each text is in it, its ends aside, in a place of its own."""
-    order = _find_order(template, _replace_texts(texts))
-    missing = sorted({*range(len(texts))}.difference(order))
-    dropped = [texts[index][0] for index in missing if texts[index][1].strip()]
-    if _KNOWS_REASONING.search(template.source):  # then it drops that of past answers on purpose
-        dropped = [where for where in dropped if not where.endswith("reasoning")]
-    if "user" in dropped[:1]:
-        return Failure(Raised("TextChanged", "the template drops the text of user", "format"))
-    if dropped:
-        if dropped[0].endswith("reasoning"):
-            return Failure(Unsupported(template.name, "thinking"))
-        return Failure(Unsupported(template.name, "system" if dropped[0] == "system" else "history"))
-    end = 0
-    # Not compared with the placeholders' rendering: some templates rightly write more for a text with a switch of theirs.
-    for index in order:
-        where, text = texts[index]
-        start = rendered.find(text.strip(), end)
+def _render_texts(template: JinjaTemplate, texts: _Texts) -> Result[tuple[list[str], list[str]], FormatError]:
+    """Render the texts; return their places, in the rendering's order, and its literals and texts in turn.
+
+    A text that the template drops or changes, its ends aside, is a Failure.
+    """
+    whole = _render(template, texts)
+    if isinstance(whole, Failure):
+        return whole
+    rendered = whole.unwrap()
+    # Private characters of Unicode, which no template treats in a way of its own; the same for all prompts of one shape.
+    shape = tuple((where, f"\ue000{i}\ue001" if text.strip() else text) for i, (where, text) in enumerate(texts))
+    shown = _render_once(template, shape)
+    if isinstance(shown, Failure):
+        return shown
+    known = {placeholder: each for (_, placeholder), each in zip(shape, texts, strict=True) if placeholder.strip()}
+    places, parts, end = list[str](), list[str](), 0
+    pieces = re.split("(\ue000\\d+\ue001)", shown.unwrap())
+    for literal, placeholder in zip(pieces[::2], pieces[1::2], strict=False):
+        if placeholder not in known:  # written before
+            continue
+        where, text = known.pop(placeholder)
+        start = rendered.find(text.strip(), end + len(literal))
+        if start < 0:  # some templates write other literals beside a text with a switch of theirs
+            start = rendered.find(text.strip(), end)
         if start < 0:
             return Failure(Raised("TextChanged", f"the template changes the text of {where}", "format"))
+        places.append(where)
+        parts += (rendered[end:start], text.strip())
         end = start + len(text.strip())
-    return Success(rendered)
+    refusal = _find_drop(template, [where for where, _ in known.values()])
+    return Failure(refusal) if refusal is not None else Success((places, [*parts, rendered[end:]]))
 
 
-def _replace_texts(texts: _Texts) -> _Texts:
-    """Return a placeholder for each text that is not blank: the same for all prompts of one shape."""
-    numbered = enumerate(texts)
-    return tuple((where, f"\ue000{index}\ue001" if text.strip() else "") for index, (where, text) in numbered)
-
-
-@lru_cache(maxsize=256)
-def _find_order(template: JinjaTemplate, placeholders: _Texts) -> tuple[int, ...]:
-    """Return the indexes of the texts that the template writes, in its order; all if it raises on placeholders."""
-    rendered = _render(template, placeholders).value_or(None)
-    if rendered is None:
-        return tuple(range(len(placeholders)))
-    indexes = {text: index for index, (_, text) in enumerate(placeholders)}
-    return tuple(dict.fromkeys(indexes[text] for text in _PLACEHOLDER.findall(rendered) if text in indexes))
-
-
-# Training.
-
-
-def _split_texts(template: JinjaTemplate, texts: _Texts, finished: str) -> tuple[list[str], list[str]]:
-    """Return the places of the texts that a finished conversation has, and its literals and texts in turn."""
-    places, parts = list[str](), list[str]()
-    placeholders, end = _replace_texts(texts), 0
-    replaced = {placeholder: text for (_, placeholder), text in zip(placeholders, texts, strict=True)}
-    pieces = re.split(f"({_PLACEHOLDER.pattern})", _render(template, placeholders).value_or(""))
-    for literal, placeholder in zip(pieces[::2], pieces[1::2], strict=False):
-        where, text = replaced.get(placeholder, ("", ""))
-        start = finished.find(text.strip(), end + len(literal))
-        if where and start >= 0:
-            places.append(where)
-            parts += (finished[end:start], text.strip())
-            end = start + len(text.strip())
-    return places, [*parts, finished[end:]]
+def _find_drop(template: JinjaTemplate, dropped: Sequence[str]) -> Unsupported | Raised | None:
+    """Return the refusal of a prompt of which the template drops texts; that of past reasoning on purpose is none."""
+    for where in dropped:
+        if where == "user":
+            return Raised("TextChanged", "the template drops the text of user", "format")
+        if not where.endswith("reasoning"):
+            return Unsupported(template.name, _FEATURES.get(where, "history"))
+        if where == "reasoning" or not _KNOWS_REASONING.search(template.source):
+            return Unsupported(template.name, "thinking")
+    return None
 
 
 # Markup.
@@ -300,17 +277,20 @@ def _is_special(token: str) -> bool:
 
 def _find_markup(template: JinjaTemplate) -> Iterator[str]:
     """Yield the markup around the texts in renderings of each shape of conversation."""
-    past = (Exchange("x", "x"), Exchange("x", "x"))
-    for shape in (Prompt("x"), Prompt("x", "x"), Prompt("x", None, past), Prompt("x", "x", past)):
-        rendered = _render(template, _replace_texts(tuple(shape.texts()))).value_or("")
-        for literal in _PLACEHOLDER.split(rendered):
-            yield from find_markup(literal)
+    text = "a b"  # a part of no markup, which has no spaces
+    past = (Exchange(text, text), Exchange(text, text))
+    for shape in (Prompt(text), Prompt(text, text), Prompt(text, None, past), Prompt(text, text, past)):
+        yield from find_markup(_render(template, tuple(shape.texts())).value_or(""))
 
 
 # Tokenizer configs. Source of the files and fields: transformers 5.23.0, tokenization_utils_base.py (_from_pretrained,
 # save_pretrained), and 4.57 for extra_special_tokens and added_tokens_decoder.
 
 _TOKENS: Final = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_OTHERS: Final = (
+    *("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"),
+    *("added_tokens_decoder", "added_tokens"),
+)
 
 
 def from_tokenizer_config(
@@ -382,15 +362,13 @@ def _read_tokens(config: Mapping[str, object]) -> tuple[dict[str, str], list[str
     """Return the tokens that a template knows by name, and other special tokens."""
     named = {name: _read_text(config[name], name) for name in _TOKENS if config.get(name) is not None}
     others: list[str] = []
-    for field_name in ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"):
+    for field_name in _OTHERS:
         for key, token in _read_items(config, field_name):
+            if _is_object(token) and token.get("special") is False:
+                continue
             others.append(_read_text(token, field_name))
-            if isinstance(key, str):
+            if isinstance(key, str) and key.isidentifier():
                 named[key] = others[-1]
-    for field_name in ("added_tokens_decoder", "added_tokens"):
-        for _, token in _read_items(config, field_name):
-            if _is_object(token) and token.get("special") is True:
-                others.append(_read_text(token, field_name))
     return named, others
 
 

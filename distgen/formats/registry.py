@@ -18,8 +18,7 @@ from distgen.prompt import Messages, Prompt
 
 AnyFormat: TypeAlias = TextFormat | ChatMessages
 
-_TEXT_FORMATS: Final[Mapping[str, TextFormat]] = {format.name: format for format in ALL}
-FORMATS: Final[Mapping[str, AnyFormat]] = MappingProxyType({**_TEXT_FORMATS, openai.name: openai})
+FORMATS: Final[Mapping[str, AnyFormat]] = MappingProxyType({format.name: format for format in (*ALL, openai)})
 """Every format by its name, immutable. A format of your own needs no entry here."""
 
 # What the name of a package adds to that of its model: the same weights in another file format, or quantized.
@@ -59,7 +58,9 @@ def lookup(name: str) -> Result[AnyFormat, UnknownFormat]:
     found = [format for format in FORMATS.values() if any(_has_name(format, each) for each in names)]
     if len(found) == 1:
         return Success(found[0])
-    nearest = [format.name for format in found] or get_close_matches(names[0], FORMATS)
+    # The models of the OpenAI API have no template of their own.
+    likely = ["openai"] if names[0].startswith("gpt-") else get_close_matches(names[0], FORMATS)
+    nearest = [format.name for format in found] or likely
     return Failure(UnknownFormat(name, tuple(nearest)))
 
 

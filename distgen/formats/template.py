@@ -6,7 +6,8 @@ the format's special tokens is refused, since it would forge a turn. Nothing her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, TypeAlias, final
@@ -27,16 +28,11 @@ SystemPosition: TypeAlias = Literal["first", "first_user", "last_user", "refused
 Refuse: TypeAlias = Callable[[str, Prompt], Unsupported | InjectedToken | None]
 """A function of a format's name and a prompt that returns why the prompt is refused, or None."""
 
-Texts: TypeAlias = list[tuple[Role, str]]
+Texts: TypeAlias = list[tuple[str, str]]
 """The texts of a rendering, each with its role."""
 
-Rendering: TypeAlias = tuple[list[Role], list[str]]
+Rendering: TypeAlias = tuple[list[str], list[str]]
 """The roles of the texts, and the parts of a rendering: literals at even places, texts at odd places."""
-
-
-def strip_trailing_spaces(text: str) -> str:
-    """Return the text without spaces at its end; other white space stays."""
-    return text.rstrip(" ")
 
 
 def strip_leading_newlines(text: str) -> str:
@@ -110,7 +106,7 @@ class ChatTemplate:
     strip_first_user: Strip | None = None
     """Strips the first user text if a system text comes first, in place of `strip_user`."""
     system_position: SystemPosition = "first"
-    """A turn of its own comes first. In the "first_user" or "last_user" turn it opens that user text, before `after_system`.
+    """A turn of its own comes first. In the "first_user" or "last_user" turn it is the beginning of that user text.
     "refused" if the model has no system role or drops it."""
     drops_empty_system: bool = False
     """An empty system text is rendered as none."""
@@ -234,25 +230,33 @@ class ChatTemplate:
         return default if is_whole and self.system_position == "first" else None
 
     @cached_property
-    def literals(self) -> Mapping[str, Mapping[str, str]]:
-        """The literals by the roles of the texts before and after them; "" is the start or the end."""
-        literals = {
-            "": {"user": self.bos + self.user_prefix},
-            "user": {"assistant": self.before_assistant, "": self.generation_prompt},
-            "assistant": {"user": self.after_assistant},
-        }
+    def literals(self) -> Sequence[tuple[str, str, str]]:
+        """The literals, each between the roles of the texts before and after it; "" is the start or the end."""
+        literals = [
+            ("", self.bos + self.user_prefix, "user"),
+            ("user", self.before_assistant, "assistant"),
+            ("assistant", self.after_assistant, "user"),
+            ("user", self.generation_prompt, ""),
+        ]
         if self.system_position == "first":
-            literals[""]["system"] = self.bos + self.before_system
-            literals["system"] = {"user": self.after_system}
+            literals += [("", self.bos + self.before_system, "system"), ("system", self.after_system, "user")]
         if self.thinking and self.past_reasoning == "written":
-            literals["user"]["reasoning"] = self.thinking.before
-            literals["reasoning"] = {"assistant": self.thinking.after}
+            literals += [("user", self.thinking.before, "reasoning"), ("reasoning", self.thinking.after, "assistant")]
         return literals
 
     @cached_property
     def junctions(self) -> tuple[tuple[str, str], ...]:
-        """What an empty text leaves of the two literals beside it, and the two whole."""
-        return tuple(find_junctions(self))
+        """What an empty text leaves of each two literals that may be beside it, and the two whole."""
+        drops = defaultdict[str, tuple[str, str]](lambda: ("", ""))
+        drops.update({role: (before, after) for role, before, after in self.around})
+        found: list[tuple[str, str]] = []
+        for left, one, role in self.literals:
+            for same, other, right in self.literals:
+                start, end = one.removeprefix(drops[left][1]), other.removesuffix(drops[right][0])
+                short = start.removesuffix(drops[role][0]) + end.removeprefix(drops[role][1])
+                if role == same and short != start + end:
+                    found.append((short, start + end))
+        return tuple(found)
 
     @cached_property
     def markup(self) -> frozenset[str]:
@@ -260,7 +264,8 @@ class ChatTemplate:
 
         They are refused in any text.
         """
-        return find_straddling(self, [token for token in (*self.special_tokens, *self.stop) if is_markup(token)])
+        tokens = filter(is_markup, (*self.special_tokens, *self.stop))
+        return find_straddling(self, ("system", "user", "reasoning", "assistant"), tuple(tokens))
 
     @cached_property
     def openings(self) -> tuple[str, ...]:
@@ -272,8 +277,20 @@ class ChatTemplate:
 
     @cached_property
     def hazards(self) -> frozenset[str]:
-        """The dangerous strings: a text without any of them cannot forge a turn."""
-        return find_hazards(self)
+        """The dangerous strings, such as delimiters and their parts: a text without any of them cannot forge a turn."""
+        past = (Exchange("", ""), Exchange("x", "x"))
+        for shape in (Prompt(""), Prompt("", ""), Prompt("x", "x"), Prompt("x", None, past), Prompt("x", "x", past)):
+            rendering = render_parts(self, shape)
+            if isinstance(rendering, tuple) and not is_read_back(self, *rendering):
+                return frozenset({""})  # its literals do not tell texts apart, so that every rendering is read back
+        shorts = [short for short, _ in self.junctions]
+        later = [literal for left, literal, _ in self.literals if left not in ("", "system")]
+        # A first text may make one opening of the other, such as "USER: " in a system text that nothing comes before.
+        opening, system_opening = self.bos + self.user_prefix, self.bos + self.before_system
+        ends = (*self.openings, *later, *shorts, system_opening)
+        hazards = find_straddling(self, ("system",), (self.after_system, opening))
+        hazards |= find_straddling(self, ("user", "reasoning", "assistant"), ends)
+        return (hazards | self.markup) - {self.default_system}
 
     @cached_property
     def guards(self) -> tuple[str, ...]:
@@ -296,7 +313,7 @@ def render_parts(template: ChatTemplate, prompt: Prompt) -> Rendering | Unsuppor
             system = None
         elif position == "refused":
             return Unsupported(template.name, "system")
-    roles: list[Role] = []
+    roles: list[str] = []
     parts = [template.bos + template.user_prefix]
     if system is not None and position == "first":
         roles.append("system")
@@ -327,7 +344,7 @@ def render_answer(template: ChatTemplate, answer: str, reasoning: str | None) ->
     return [template.before_assistant, answer]
 
 
-def drop_around_empty(template: ChatTemplate, roles: Sequence[Role], parts: Sequence[str]) -> list[str]:
+def drop_around_empty(template: ChatTemplate, roles: Sequence[str], parts: Sequence[str]) -> list[str]:
     """Return the parts without what empty texts drop of the literals beside them."""
     left = list(parts)
     for role, before, after in template.around:
@@ -371,7 +388,7 @@ def unfold(template: ChatTemplate, text: str) -> tuple[str | None, str]:
     if strip(text) == text:
         return None, text
     if strip(text[-1:]) == "":  # no user text ends with this character, so the user text is empty
-        return (text.removesuffix(end), "") if text.endswith(end) else (None, text)
+        return text.removesuffix(end), ""
     cut = text.find(end)
     while cut >= 0 and strip(text[cut + len(end) : cut + len(end) + 1]) == "":
         cut = text.find(end, cut + 1)
@@ -428,31 +445,16 @@ def split(text: str, delimiter: str, times: int = -1) -> list[str]:
     return text.split(delimiter, times) if delimiter else [text]
 
 
-def find_junctions(template: ChatTemplate) -> Iterator[tuple[str, str]]:
-    """Yield what an empty text leaves of each two literals that may be beside it, and the two whole."""
-    before: dict[str, str] = {role: part for role, part, _ in template.around}
-    after: dict[str, str] = {role: part for role, _, part in template.around}
-    for role in before:
-        befores = [(left, row[role]) for left, row in template.literals.items() if role in row]
-        for left, one in befores:
-            for right, other in template.literals[role].items():
-                # The text on the other side may be empty too.
-                whole = one.removeprefix(after.get(left, "")), other.removesuffix(before.get(right, ""))
-                short = whole[0].removesuffix(before[role]) + whole[1].removeprefix(after[role])
-                if short != "".join(whole):
-                    yield short, "".join(whole)
-
-
 # Refusing.
 
 
 def find_injection(
-    template: ChatTemplate, prompt: Prompt, roles: Sequence[Role], parts: Sequence[str]
+    template: ChatTemplate, prompt: Prompt, roles: Sequence[str], parts: Sequence[str]
 ) -> InjectedToken | None:
     """Return the first token that would forge a turn; None if the rendering reads back as the prompt.
 
     Markup is refused in any text, and so is an opening of plain words. Other words are refused only if they make the
-    rendering read back as another prompt. `texts` and `parts` are those of the prompt.
+    rendering read back as another prompt. `roles` and `parts` are those of the prompt.
     """
     joined = "".join(parts[1::2])
     for guard in template.guards:
@@ -462,7 +464,7 @@ def find_injection(
 
 
 def find_forgery(
-    template: ChatTemplate, prompt: Prompt, roles: Sequence[Role], parts: Sequence[str]
+    template: ChatTemplate, prompt: Prompt, roles: Sequence[str], parts: Sequence[str]
 ) -> InjectedToken | None:
     """Return the same, found by reading the rendering back."""
     name, writes_reasoning = template.name, template.past_reasoning == "written"
@@ -477,52 +479,21 @@ def find_forgery(
     )
 
 
-def find_straddling(template: ChatTemplate, tokens: Sequence[str]) -> frozenset[str]:
-    """Return the parts of tokens that a text needs to hold to form one, alone or with the literals beside it."""
+def find_straddling(template: ChatTemplate, roles: Sequence[str], tokens: Sequence[str]) -> frozenset[str]:
+    """Return the parts of tokens that a text of some roles needs to hold to form one, with the literals beside it or alone."""
     parts = frozenset[str]()
-    for role, row in template.literals.items():
-        befores = [other[role] for other in template.literals.values() if role in other]
-        parts |= find_parts(tokens, befores, [*row.values()]) if role else set()
+    for role in roles:
+        befores = [literal for _, literal, right in template.literals if right == role]
+        afters = [literal for left, literal, _ in template.literals if left == role]
+        parts |= find_parts(tokens if befores else (), befores, afters)
     return parts
 
 
-def is_read_back(template: ChatTemplate, roles: Sequence[Role], parts: Sequence[str]) -> bool:
+def is_read_back(template: ChatTemplate, roles: Sequence[str], parts: Sequence[str]) -> bool:
     """Tell whether the rendering reads back as its texts; a default system text reads back as none."""
     texts = list(zip(roles, parts[1::2], strict=True))
     is_default = texts[0] == ("system", template.default_system)
     return read(template, "".join(parts)) == texts[is_default:]
-
-
-def find_hazards(template: ChatTemplate) -> frozenset[str]:
-    """Return the tokens and delimiters, and their parts that form one with the literals beside a text."""
-    history = (Exchange("", ""), Exchange("x", "x"))
-    for shape in (Prompt(""), Prompt("", ""), Prompt("x", "x"), Prompt("x", None, history), Prompt("x", "x", history)):
-        rendering = render_parts(template, shape)
-        if isinstance(rendering, tuple) and not is_read_back(template, *rendering):
-            return frozenset({""})  # its literals do not tell texts apart, so that every rendering is read back
-    later = [
-        literal
-        for role in template.literals
-        if role not in ("", "system")
-        for literal in template.literals[role].values()
-    ]
-    shorts = [short for short, _ in template.junctions]
-    hazards = template.markup | find_straddling(template, (*template.openings, *later, *shorts))
-    if template.system_position == "first":
-        opening, system_opening = template.literals[""]["user"], template.literals[""]["system"]
-        # A first text may make one opening of the other, such as "USER: " in a system text that nothing comes before.
-        hazards |= find_parts((template.after_system,), (system_opening,), (template.after_system,))
-        if opening.startswith(system_opening):
-            rest = opening.removeprefix(system_opening)
-            hazards |= find_parts((rest,), (), (template.after_system,)) - {template.default_system}
-        if system_opening.startswith(opening):
-            hazards |= find_parts((system_opening.removeprefix(opening),), (), [*template.literals["user"].values()])
-    return hazards
-
-
-def refuse_history(name: str, prompt: Prompt) -> Unsupported | None:
-    """Refuse history, for a model that answers one question."""
-    return Unsupported(name, "history") if prompt.history else None
 
 
 def refuse_blank_system(name: str, prompt: Prompt) -> Unsupported | None:
@@ -559,11 +530,11 @@ def find_answer_injection(
     template: ChatTemplate, prompt: Prompt, answer: str, reasoning: str | None
 ) -> InjectedToken | None:
     """Return the first token of an answer and its reasoning that would forge a turn."""
-    exchange = Exchange(prompt.user, answer, reasoning)
-    said = Prompt("", history=(exchange,)).texts()
+    said = (("reasoning", reasoning or ""), ("answer", answer))
     found = find_token(template.name, said, (*template.markup, *template.openings))
-    whole = replace(prompt, user="", history=(*prompt.history, replace(exchange, reasoning=None)))
+    whole = replace(prompt, user="", history=(*prompt.history, Exchange(prompt.user, answer)))
     rendering = render_parts(template, whole)
     if found is None and isinstance(rendering, tuple):
         found = find_injection(template, whole, *rendering)
-    return found and replace(found, where="reasoning" if found.where.endswith("reasoning") else "answer")
+        return found and replace(found, where="answer")
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, TypeAlias, final
+from typing import Final, Literal, NamedTuple, TypeAlias, final, get_args
 
 IGNORED: Final = -100
 """The label of a token that is not trained. Source: torch.nn.CrossEntropyLoss, ignore_index."""
@@ -12,12 +12,7 @@ IGNORED: Final = -100
 Role: TypeAlias = Literal["system", "user", "reasoning", "assistant", "markup"]
 """The writer of a piece of a training text; "markup" is a literal of the format."""
 
-ROLES: Final[Mapping[str, Role]] = {
-    "system": "system",
-    "user": "user",
-    "reasoning": "reasoning",
-    "assistant": "assistant",
-}
+ROLES: Final[Mapping[str, Role]] = {role: role for role in get_args(Role)}
 """The role of a text by the last name of its place in a prompt."""
 
 Train: TypeAlias = Literal["last", "all"]
@@ -61,7 +56,7 @@ def mark_parts(
         if text:
             spans.append(Span(start, start + len(text), role, trained))
 
-    roles = [ROLES[place.rpartition(".")[2]] for place in places]
+    roles: list[Role] = [ROLES[place.rpartition(".")[2]] for place in places]
     first = 0 if train == "all" else len(roles) - (2 if "reasoning" in roles[-2:] else 1)
     literal, before = parts[0], ""
     for index, (role, text, after) in enumerate(zip(roles, parts[1::2], parts[2::2], strict=True)):

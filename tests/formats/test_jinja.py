@@ -417,7 +417,6 @@ LAST: Final = "{{ messages[-1].content }}"
         (EACH + "{{ m.content.split('=')[-1] }}|{% endfor %}", Prompt("u", "s", (Exchange("a=a", "b"),)), "the template changes the text of history[0].user"),
         (EACH + "{{ m.content.split('=')[-1] }}|{% endfor %}", Prompt("ba", "s", (Exchange("=b", "a"),)), "the template changes the text of history[0].user"),
         (EACH + "{{ m.content if m.content != 'x' }}|{% endfor %}", Prompt("x", "x y"), "the template changes the text of user"),
-        ("{% if '\ue000' in messages[-1].content %}{{ raise_exception('x') }}{% endif %}{{ messages[-1].content[1:] }}", Prompt("u"), "the template changes the text of user"),
     ],
 )  # fmt: skip
 def test_a_text_left_out_or_changed_is_a_failure(source: str, prompt: Prompt, refusal: Unsupported | str) -> None:
@@ -437,7 +436,6 @@ def test_a_text_left_out_or_changed_is_a_failure(source: str, prompt: Prompt, re
         ("{{ messages[-1].content }}{{ messages[0].content }}", Prompt("u", "s"), "us"),
         ("{{ messages[0].content }}" + EACH + "{{ m.content }}{% endfor %}", Prompt("u", "s"), "ssu"),
         (LAST + "{{ '!' if '/think' in messages[-1].content }}", Prompt("u /think"), "u /think!"),
-        ("{% if '\ue000' in messages[-1].content %}{{ raise_exception('x') }}{% endif %}" + LAST, Prompt("u"), "u"),
     ],
 )
 def test_texts_that_all_stand_there_are_rendered(source: str, prompt: Prompt, text: str) -> None:

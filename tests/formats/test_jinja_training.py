@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from returns.result import Failure, Result, Success
 
-from distgen.errors import FormatError, InjectedToken, Unsupported
+from distgen.errors import FormatError, InjectedToken, Raised, Unsupported
 from distgen.formats import Span, TextFormat, TrainingText
 from distgen.formats.jinja import JinjaTemplate, jinja
 from distgen.formats.models.alibaba import qwen3
@@ -114,20 +114,18 @@ PAST: Final = Prompt("3+3?", None, (Exchange("2+2?", "4"),))
             "training",
             id="the answer is dropped",
         ),
-        pytest.param(
-            template_of(CHATML.replace("m.content", "m.content | replace('6', '7')")),
-            Prompt("2+2?"),
-            None,
-            "last",
-            "training",
-            id="the answer is changed",
-        ),
     ],
 )
 def test_a_template_that_does_not_continue_itself_has_none(
     template: JinjaTemplate, prompt: Prompt, reasoning: str | None, train: Train, feature: str
 ) -> None:
     assert what(template.training_text(prompt, "6", reasoning, train=train)) == feature
+
+
+def test_an_answer_that_the_template_changes_is_named() -> None:
+    template = template_of(CHATML.replace("m.content", "m.content | replace('6', '7')"))
+    refusal = template.training_text(Prompt("2+2?"), "6").failure()
+    assert refusal == Raised("TextChanged", "the template changes the text of assistant", "format")
 
 
 def test_a_template_that_opens_the_thought_continues_in_it() -> None:

@@ -66,6 +66,8 @@ def test_a_model_s_name_finds_its_format(name: str, format: str) -> None:
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
+        ("gpt-4o", ("openai",)),
+        ("openai/gpt-5-mini", ("openai",)),
         ("zefyr", ("zephyr",)),
         ("Mistral-7B-Instruct-v0.2", ("mistral-v1", "mistral-v0.2-hf", "mistral-v0.2-hf-sys")),
         ("Kimi-K2-Instruct", ("kimi-k2", "kimi-k2-0905")),

@@ -55,6 +55,10 @@ def test_what_a_model_has_no_place_for_is_refused_by_name() -> None:
         ("gemma3", Prompt(" u ", "s"), Prompt("s\n\nu")),
         ("gemma3", Prompt("", "s"), Prompt("", "s")),  # no user text alone keeps white space at its end
         ("gemma3", Prompt("b\n\nc", " s\n\na"), Prompt("a\n\nb\n\nc", " s")),
+        ("gemma3", Prompt("b", " s\n"), Prompt("b", " s\n")),  # the first "\n\n" is not the end of the system text
+        ("gemma3", Prompt("b", "\n"), Prompt("b", "\n")),
+        ("gemma3", Prompt("\n", "s\n\n"), Prompt("", "s\n\n")),
+        ("gemma3", Prompt("u", " s", (Exchange("a", "b"),)), Prompt("u", " s", (Exchange("a", "b"),))),
         ("qwen2.5", Prompt("u", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."), Prompt("u")),
         ("llama3.1", Prompt("u", " \n"), Prompt("u")),
         ("deepseek-v3", Prompt("u", ""), Prompt("u")),
@@ -67,6 +71,18 @@ def test_canonical_forms_by_hand(name: str, prompt: Prompt, canonical: Prompt) -
     assert template.canonical(prompt) == canonical
     assert template(canonical) == template(prompt)
     assert template.parse(template(prompt).unwrap()) == Success(canonical)
+
+
+@pytest.mark.parametrize("text", [" a", "a ", "\n\n a", " a\n\n b", "a\n\n\n"])
+def test_a_user_turn_that_stripping_would_change_is_read_with_a_system_text_or_not_at_all(text: str) -> None:
+    rendered = f"<bos><start_of_turn>user\n{text}<end_of_turn>\n<start_of_turn>model\n"
+    found = TEMPLATES["gemma3"].parse(rendered)
+    due = (
+        Success(Prompt("", "a\n"))
+        if text == "a\n\n\n"
+        else Failure(NotParsed("gemma3", "rendered again, it is another text"))
+    )
+    assert found == due
 
 
 @pytest.mark.parametrize(

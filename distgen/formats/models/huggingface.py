@@ -7,8 +7,8 @@ from datetime import date
 from typing import Final
 
 from distgen.errors import InjectedToken
-from distgen.formats._months import MONTHS
 from distgen.formats.injection import find_token
+from distgen.formats.models._months import MONTHS
 from distgen.formats.models.chatml import chatml
 from distgen.formats.models.microsoft import phi3_mini
 from distgen.formats.template import ChatTemplate, strip_leading_newlines

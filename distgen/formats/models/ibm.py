@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import date
 from typing import Final
 
-from distgen.formats._months import MONTHS
+from distgen.formats.models._months import MONTHS
 from distgen.formats.template import ChatTemplate
 
 # granite-3.0-instruct.

@@ -8,7 +8,7 @@ from datetime import date
 from typing import Final
 
 from distgen.errors import InjectedToken
-from distgen.formats._months import MONTHS
+from distgen.formats.models._months import MONTHS
 from distgen.formats.template import ChatTemplate, Thinking
 from distgen.prompt import Prompt
 

@@ -7,7 +7,7 @@ from datetime import date
 from typing import Final
 
 from distgen.errors import Unsupported
-from distgen.formats.template import ChatTemplate, Thinking, strip_trailing_spaces
+from distgen.formats.template import ChatTemplate, Thinking
 from distgen.prompt import Prompt
 
 # Mistral-7B-Instruct-v0.1/v0.2, Mixtral-8x7B-Instruct (mistral-common v1; system folded into FIRST user).
@@ -57,6 +57,11 @@ mistral_v0_2_hf_sys: Final = replace(
     drops_empty_system=False,
 )
 
+
+def _strip_trailing_spaces(text: str) -> str:
+    return text.rstrip(" ")
+
+
 # Mistral-7B-Instruct-v0.3, Mixtral-8x22B, Codestral, Mistral-Large-2407 (system folded into LAST user).
 # Source: mistral-common 1.13.1, InstructTokenizerV3 .text (U+2581 decoded to space).
 # The Hub's own template of Mistral-7B-Instruct-v0.3 differs from it in empty texts and in white space around answers.
@@ -74,7 +79,7 @@ mistral_v3: Final = replace(
     generation_prompt="[/INST]",
     system_position="last_user",
     drops_empty_system=True,
-    strip_assistant=strip_trailing_spaces,
+    strip_assistant=_strip_trailing_spaces,
     around=(("user", " ", ""), ("assistant", " ", "")),
 )
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from distgen.formats.template import ChatTemplate, refuse_history
+from distgen.errors import Unsupported
+from distgen.formats.template import ChatTemplate
+from distgen.prompt import Prompt
+
+
+def _refuse_history(name: str, prompt: Prompt) -> Unsupported | None:
+    return Unsupported(name, "history") if prompt.history else None
+
 
 # Stanford Alpaca (single turn, no system).
 #     Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n###
@@ -21,7 +28,7 @@ alpaca: Final = ChatTemplate(
     stop=("</s>",),
     special_tokens=("### Instruction:", "### Response:"),
     system_position="refused",
-    refuse=refuse_history,
+    refuse=_refuse_history,
 )
 
 
