@@ -25,25 +25,12 @@ Stage: TypeAlias = Literal["prompt", "format", "backend", "parser", "progress"]
 Feature: TypeAlias = Literal["system", "history", "no system", "thinking", "no thinking", "training"]
 """A feature of a prompt, or of an answer to train on, that a format cannot render."""
 
-RequestReason: TypeAlias = Literal[
-    "status",
-    "error_object",
-    "timeout",
-    "connection",
-    "redirect",
-    "too_long",
-    "not_json",
-    "no_choices",
-    "bad_choice",
-    "not_sent",
-    "prompt_too_long",
-    "stopped",
-    "no_line",
-    "cut_line",
-    "doubled_line",
-    "other_batch",
-    "other",
+_NoAnswer: TypeAlias = Literal["not_sent", "prompt_too_long", "stopped", "timeout", "connection", "other"]
+_BadAnswer: TypeAlias = Literal[
+    "status", "error_object", "redirect", "too_long", "not_json", "no_choices", "bad_choice"
 ]
+_BadLine: TypeAlias = Literal["no_line", "cut_line", "doubled_line", "other_batch"]
+RequestReason: TypeAlias = Literal[_NoAnswer, _BadAnswer, _BadLine]
 """Why a request failed; see `RequestFailed`."""
 
 NoTextReason: TypeAlias = Literal["max_tokens", "tool_call", "refusal", "filter", "error", "empty"]

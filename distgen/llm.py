@@ -214,9 +214,7 @@ class LLM(Generic[In, Out, P, R]):
         stage: Stage = "prompt"
         try:
             match self.task.prompt(value):
-                case Prompt() as prompt:
-                    pass
-                case Success(Prompt() as prompt):
+                case (Prompt() as prompt) | Success(Prompt() as prompt):
                     pass
                 case Failure(error):
                     return _to_error(error, stage)

@@ -16,19 +16,11 @@ from distgen.errors import FormatError, NotParsed
 P = TypeVar("P")
 
 # Keys of a message with content that a Prompt cannot hold. Other keys ("id", "timestamp") are about the message and say
-# nothing to a model.
-# Sources: OpenAI API reference, "Create chat completion", messages; the reasoning fields of DeepSeek ("reasoning_content"),
-# vLLM and OpenRouter ("reasoning", "reasoning_details"), Ollama ("thinking", "images").
-_UNSUPPORTED_KEYS: Final = (
-    "name",
-    "tool_calls",
-    "tool_call_id",
-    "function_call",
-    "audio",
-    "refusal",
-    "reasoning_details",
-    "images",
-)
+# nothing to a model. Source: OpenAI API reference, "Create chat completion", messages.
+_OPENAI_KEYS: Final = ("name", "tool_calls", "tool_call_id", "function_call", "audio", "refusal")
+# Sources: the documents of OpenRouter ("reasoning_details") and Ollama ("images").
+_OTHER_KEYS: Final = ("reasoning_details", "images")
+# Sources: the documents of vLLM and OpenRouter ("reasoning"), DeepSeek ("reasoning_content") and Ollama ("thinking").
 _REASONING_KEYS: Final = ("reasoning", "reasoning_content", "thinking")
 
 
@@ -157,11 +149,9 @@ def _read_content(message: object) -> Result[str, str]:
     """Return the text of a message, or why there is none."""
     if not _is_object(message):
         return Failure(f"the message is {_type_name(message)}, not an object with 'role' and 'content'")
-    for key in _UNSUPPORTED_KEYS:
-        if message.get(key):
-            return Failure(f"a Prompt cannot hold {key!r}")
-    for key in _REASONING_KEYS:
-        if message.get(key) and not (message.get("role") == "assistant" and isinstance(message.get(key), str)):
+    for key in (*_OPENAI_KEYS, *_OTHER_KEYS, *_REASONING_KEYS):
+        is_past = key in _REASONING_KEYS and message.get("role") == "assistant" and isinstance(message.get(key), str)
+        if message.get(key) and not is_past:
             return Failure(f"a Prompt cannot hold {key!r}")
     content = message.get("content")
     if isinstance(content, str):

@@ -111,7 +111,9 @@ async def _call_backend(call: Call[_P, Awaitable[Batch]], is_over: Callable[[], 
     """Do as `call_backend`, for an async backend."""
     result: CallResult | BackendError
     try:
-        result = await _read_batch(call, call.backend([*call.prompts], call.num_generations))
+        batch = call.backend([*call.prompts], call.num_generations)
+        refused = _refuse_synchronous(call, batch)
+        result = check_batch(call, await batch) if refused is None else refused
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -125,10 +127,10 @@ async def _call_backend(call: Call[_P, Awaitable[Batch]], is_over: Callable[[], 
     return tuple([(await _call_backend(row, is_over))[0] for row in call.rows()])
 
 
-async def _read_batch(call: Call[_P, object], batch: Awaitable[Batch] | Batch) -> CallResult | WrongCount:
+def _refuse_synchronous(call: Call[_P, object], batch: Awaitable[Batch] | Batch) -> CallResult | None:
     """Fail every row of a synchronous backend, and keep the completions that it answered: they may be paid for."""
     if isinstance(batch, Awaitable):
-        return check_batch(call, await batch)
+        return None
     answers = check_batch(call, batch)
     if isinstance(answers, WrongCount):  # the row of each completion is not known
         return call.failed(_NOT_ASYNC)

@@ -70,6 +70,8 @@ BREAKABLE: dict[str, Executor[Batch]] = {
 @pytest.fixture(params=BREAKABLE)
 def breakable(request: pytest.FixtureRequest) -> Iterator[Executor[Batch]]:
     name: str = request.param
+    if "loky" in name:
+        pytest.importorskip("loky")
     yield BREAKABLE[name]
     if name == "reusable loky":
         sys.modules["loky"].get_reusable_executor(2).shutdown(wait=True)

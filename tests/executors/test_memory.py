@@ -16,6 +16,7 @@ from distgen.executors import Executor
 from distgen.formats import default
 from tests.support.parts import EXECUTORS, PLAIN, Row, text_of
 
+psutil = pytest.importorskip("psutil")
 ROWS = 50_000
 pytestmark = [pytest.mark.no_cover, pytest.mark.slow]
 
@@ -27,7 +28,6 @@ TABLE: dict[str, tuple[Executor[Batch], int]] = {
 
 def grown(rows: Iterable[object]) -> int:
     """Bytes between the 5,000th row and the last."""
-    psutil = pytest.importorskip("psutil")
     before = seen = 0
     for seen, _ in enumerate(rows, 1):
         if seen == 5_000:
