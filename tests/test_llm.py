@@ -539,7 +539,9 @@ def test_an_interrupt_of_a_submitter_leaves_nothing_behind(moment: str, monkeypa
 
 
 @pytest.mark.parametrize(
-    "executor", [Threads(1), Pool(lambda: ThreadPoolExecutor(1), 1), Awaited(Asyncio(1))], ids=repr
+    "executor",
+    [Threads(1), Pool(lambda: ThreadPoolExecutor(1), 1), Awaited(Asyncio(1))],
+    ids=["threads", "pool", "asyncio"],
 )
 def test_a_callback_that_raises_costs_no_other_row(executor: Executor[Batch]) -> None:
     hold = threading.Event()
