@@ -22,7 +22,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -37,6 +36,10 @@ BOUND: Final = 0.95
 MOST: Final = 300
 """The number of tests that a mutant is tried by before all tests of its module."""
 PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider")
+# Statuses of pytest. A test is not found where a module cannot be imported, or where the map is of other tests.
+PASSED: Final = 0
+NOT_FOUND: Final = 4
+NO_TESTS: Final = 5
 # Which tests read which modules, besides the test file of the same name and the doctests; the first prefix that fits is taken.
 TESTS: Final[dict[str, list[str]]] = {
     "distgen/prompt.py": ["tests/formats/test_testing.py"],
@@ -186,11 +189,11 @@ def read_map(file: Path) -> Map:
         }
         for name in data.measured_files()
     }
-    seconds = Counter[str]()
+    seconds = dict[str, float]()
     for found in re.finditer(
         r"^([\d.]+)s (?:setup|call|teardown) +(.+)$", file.with_name(f"{file.name}-times").read_text(), re.M
     ):
-        seconds[found[2]] += float(found[1])  # type: ignore[assignment]
+        seconds[found[2]] = seconds.get(found[2], 0) + float(found[1])
     return Map(tests, seconds)
 
 
@@ -211,9 +214,9 @@ def is_killed(mutant: Mutant, copy: Path, known: Map, slow: bool) -> bool:
     try:
         narrow, wide = tests_of_line(mutant, known), tests_of(mutant.path)
         return bool(
-            (narrow and fails(narrow, "not slow", copy))
-            or fails(wide, "not slow", copy)
-            or (slow and fails(wide, "slow", copy))
+            (narrow and run_tests(narrow, "not slow", copy) not in (PASSED, NOT_FOUND, NO_TESTS))
+            or run_tests(wide, "not slow", copy) not in (PASSED, NO_TESTS)
+            or (slow and run_tests(wide, "slow", copy) not in (PASSED, NO_TESTS))
         )
     finally:
         write(path, before)
@@ -225,24 +228,35 @@ def write(path: Path, source: str) -> None:
     Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
 
 
-def fails(tests: Sequence[str], marker: str, copy: Path) -> bool:
-    """Run tests in a copy of the project, and end the processes that they leave. A run that does not end fails nothing."""
-    command = [*PYTEST, "-x", "-m", marker, "--timeout", "30", "--hypothesis-seed", "0", *tests]
+def run_tests(tests: Sequence[str], marker: str, copy: Path) -> int:
+    """Run tests in a copy of the project, end the processes that they leave, and return the status.
+
+    A run that does not end counts as passed.
+    """
+    command = [
+        *PYTEST,
+        "-x",
+        "-m",
+        marker,
+        "--timeout",
+        "30",
+        "--timeout-method",
+        "thread",
+        "--hypothesis-seed",
+        "0",
+        *tests,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(copy)}
-    with (copy / "output").open("w+") as output:
-        run = subprocess.Popen(command, cwd=copy, env=environment, stdout=output, stderr=output, start_new_session=True)
+    with subprocess.Popen(
+        command, cwd=copy, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as run:
         try:
-            status = run.wait(900)
+            return run.wait(900)
         except subprocess.TimeoutExpired:
-            status = 0
+            return PASSED
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(run.pid, signal.SIGKILL)
-            run.wait()
-        if status == 4:  # pytest's own error, such as a missing file
-            output.seek(0)
-            raise RuntimeError(output.read())
-    return status not in (0, 5)  # 5: no test has the marker
 
 
 def diff(mutant: Mutant) -> str:
