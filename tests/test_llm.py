@@ -613,6 +613,16 @@ def test_a_completion_without_text_or_with_an_error_is_not_parsed(completion: Co
     assert (error.reason, parsed) == (reason, [])
 
 
+@pytest.mark.parametrize(
+    ("reasoning", "cause"), [(None, "max_tokens was reached"), ("2 and", "reasoning used up max_tokens")]
+)
+def test_an_answer_that_was_cut_says_what_used_up_its_tokens(reasoning: str | None, cause: str) -> None:
+    llm = LLM(PLAIN, default, each(lambda _: Completion("", "length", reasoning=reasoning)), Sequential())
+    assert single(llm.generate(["a"])[0]).failure() == NoText(
+        "max_tokens", f"{cause} before there was any text; raise max_tokens"
+    )
+
+
 class Thinking:
     """A double of a format that splits reasoning off."""
 

@@ -222,7 +222,7 @@ def test_a_rate_limit_pauses_all_requests(server: Server) -> None:
 
 
 def test_stop_ends_waits_and_asks_nothing_new(server: Server) -> None:
-    server.script(then_always=Act(response(429, b"", {"Retry-After": "60"})))
+    server.script(then_always=Act(response(429, b"slow down", {"Retry-After": "60"})))
     stop = threading.Event()
     backend = completions(server.url, model="m", stop=stop, max_connections=1)
 
@@ -237,6 +237,8 @@ def test_stop_ends_waits_and_asks_nothing_new(server: Server) -> None:
     assert [shown(row) for row in rows] == ["stopped"] * 3
     assert len(server.seen()) == 1
     assert failure(rows[0]).status == 429
+    messages = [failure(row).message for row in rows]
+    assert messages == ["the last answer was: slow down", *["this row had not been asked"] * 2]
 
 
 @pytest.mark.timeout(30)  # the waits would take hours
