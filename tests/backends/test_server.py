@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import math
 import pickle
 import subprocess
 import sys
@@ -131,6 +132,20 @@ def test_a_broken_connection_is_made_again(server: Server, name: str) -> None:
     assert shown(ask(backend, "a")[0]) == ["a"]
     server.script(then_always=BROKEN[name])
     assert shown(ask(completions(server.url, model="m", retry=ONCE), "a")[0]) == "connection"
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("closed before", "reset"),
+        ("closed in the headers", "reset"),
+        ("closed in the body", "cut"),
+        ("closed in a chunk", "cut"),
+    ],
+)
+def test_an_answer_is_cut_once_its_body_has_begun(server: Server, name: str, code: str) -> None:
+    server.script(then_always=BROKEN[name])
+    assert failure(ask(completions(server.url, model="m", retry=ONCE), "a")[0]).code == code
 
 
 def test_a_cut_answer_is_asked_for_once_more(server: Server) -> None:
@@ -443,6 +458,7 @@ def test_a_header_that_cannot_be_sent_is_a_reason(server: Server) -> None:
         ({"params": {"temprature": 1}}, "did you mean 'temperature'"),
         ({"params": {"zzz": 1}}, "extra_body"),
         ({"params": {"seed": {1}}}, "no JSON value"),
+        ({"params": {"temperature": math.nan}}, "no JSON value"),
         ({"extra_body": {"stream": True}}, "set by the backend"),
     ],
 )
@@ -465,6 +481,7 @@ def test_a_copy_is_equal_and_asks(server: Server) -> None:
     backend = completions(server.url, model="m")
     copy: Completions = pickle.loads(pickle.dumps(backend))
     assert copy == backend
+    assert hash(copy) == hash(backend)
     assert shown(ask(copy, "a")[0]) == ["a"]
 
 
