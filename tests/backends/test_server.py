@@ -256,6 +256,21 @@ def test_stop_ends_waits_and_asks_nothing_new(server: Server) -> None:
     assert messages == ["the last answer was: slow down", *["this row had not been asked"] * 2]
 
 
+@pytest.mark.timeout(30)  # the wait would take hours
+def test_ending_waits_gives_up_rows_that_wait_for_a_retry(server: Server) -> None:
+    server.script(then_always=Act(response(429, b"", {"Retry-After": "9000"})))
+    backend = completions(server.url, model="m", retry=Retry(patience=1e5, longest_wait=1e5))
+
+    async def main() -> Batch:
+        row = asyncio.ensure_future(backend(["a"], 1))
+        while not server.done():
+            await asyncio.sleep(0.01)
+        backend.end_waits()
+        return await row
+
+    assert shown(asyncio.run(main())[0]) == "stopped"
+
+
 @pytest.mark.timeout(30)  # the waits would take hours
 @pytest.mark.parametrize("status", [429, 503])
 def test_leaving_a_run_on_threads_ends_waits_and_finishes_requests(server: Server, status: int) -> None:

@@ -57,6 +57,7 @@ TESTS: Final[dict[str, list[str]]] = {
     "distgen/journal.py": ["tests/cli"],
     "distgen/batch.py": ["tests/test_batch.py"],
 }
+STATIC: Final = ("slots", "covariant", "contravariant")  # keywords that change no result, or that type checkers read
 _PAIRS: Final[tuple[tuple[type[ast.AST], type[ast.AST]], ...]] = (
     (ast.Lt, ast.LtE),
     (ast.Gt, ast.GtE),
@@ -104,8 +105,9 @@ def mutants_of(path: str) -> Iterator[Mutant]:
     source = (ROOT / path).read_text("utf-8")
     before = ast.parse(source)
     lines = statement_lines(before)
+    static = [each.value for each in ast.walk(before) if isinstance(each, ast.keyword) and each.arg in STATIC]
     for index, node in enumerate(ast.walk(before)):
-        if not is_mutable(node):
+        if node in static or not is_mutable(node):
             continue
         tree = ast.parse(source)
         changed = next(found for number, found in enumerate(ast.walk(tree)) if number == index)

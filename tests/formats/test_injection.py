@@ -232,7 +232,9 @@ def test_prose_that_holds_markup_is_refused_where_it_is_markup() -> None:
     assert zephyr(struck) == Failure(InjectedToken("zephyr", "</s>", "user", 15))
 
 
-def test_openai_refuses_nothing() -> None:
+def test_openai_refuses_past_reasoning_alone() -> None:
+    thought = Prompt("a", history=(Exchange("2+2?", "4", "Two and two."),))
+    assert openai(thought) == Failure(Unsupported("openai", "thinking"))
     for template in TEMPLATES.values():
         for token in template.special_tokens:
             assert openai(Prompt(token)) == Success([{"role": "user", "content": token}])
