@@ -172,6 +172,12 @@ def test_files_end_at_the_limits(limits: dict[str, Any], counts: list[int]) -> N
     assert all(len(lines) == 1 or sum(map(len, lines)) <= limits.get("max_bytes", 10**6) for lines in files)
 
 
+def test_a_file_is_filled_to_its_last_byte() -> None:
+    words = ["a", "b", "c", "d", "e"]
+    ((line, *_),) = [list(lines) for lines in write(make_llm(), words)]
+    assert [len(list(lines)) for lines in write(make_llm(), words, max_bytes=2 * len(line))] == [2, 2, 1]
+
+
 def test_inputs_are_pulled_line_by_line() -> None:
     pulled = itertools.count()
     files = write(make_llm(), (str(next(pulled)) for _ in itertools.repeat(None)), max_lines=10)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from dataclasses import is_dataclass
+from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 
 import pytest
 
@@ -61,6 +64,14 @@ def test_no_import_runs_upwards() -> None:
                 if layer(other) > layer(name):
                     upwards.append(f"{path.name} imports {other}")
     assert upwards == []
+
+
+def test_public_records_are_frozen() -> None:
+    for module in walk_packages(distgen.__path__, "distgen."):
+        if module.name not in ("distgen.__main__", "distgen.backends.hf"):
+            for name, found in vars(import_module(module.name)).items():
+                if isinstance(found, type) and is_dataclass(found) and not name.startswith("_"):
+                    assert "__setattr__" in vars(found), f"{module.name}.{name} is not frozen"
 
 
 def test_a_star_import_gives_the_public_names_alone() -> None:

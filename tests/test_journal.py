@@ -209,6 +209,22 @@ def test_of_several_lines_of_a_row_the_one_with_most_texts_counts_then_the_later
     assert rows_of(path) == [(1, "a", "later"), (2, "b", "kept")]
 
 
+def test_a_row_may_have_any_number_of_texts(path: Path) -> None:
+    def decode_many(row: Mapping[str, object]) -> Result[tuple[str, int], str]:
+        return decode(row).map(lambda found: (found[0], 300 * found[1]))
+
+    record(path, "a")
+    assert [*run(answering(upper), "a", path, encode, decode_many, "resume")] == [Success(Opened(1))]
+
+
+def test_a_file_in_input_order_is_not_written_again(path: Path) -> None:
+    path.touch()
+    before = path.stat().st_ino
+    record(path, "abc", "overwrite")
+    assert len(rows_of(path)) == 3
+    assert path.stat().st_ino == before
+
+
 def test_rows_that_were_stopped_are_not_written(path: Path) -> None:
     def stop(prompts: Sequence[str], num_generations: int) -> Batch:
         return [Failure(RequestFailed("stopped", "the run ended")) for _ in prompts]
@@ -241,10 +257,10 @@ def test_other_settings_are_refused(path: Path, settings: Mapping[str, object], 
 
 
 def test_other_params_are_accepted_and_kept_beside_the_old(path: Path) -> None:
-    for params in ({"max_tokens": 5}, {"max_tokens": 5}, {"max_tokens": 50}):
-        record(path, "a", params=params)
+    for most in (5, 5, 50, 5):
+        record(path, "a", params={"max_tokens": most})
     sidecar = path.with_name("out.jsonl.distgen.json").read_text()
-    kept = {"settings": {"num_generations": 1}, "params": [{"max_tokens": 5}, {"max_tokens": 50}]}
+    kept = {"settings": {"num_generations": 1}, "params": [{"max_tokens": most} for most in (5, 50, 5)]}
     assert json.loads(sidecar) == kept
     assert sidecar == sidecar.strip() + "\n"  # it grows no further than it must
 

@@ -539,7 +539,9 @@ def test_an_interrupt_of_a_submitter_leaves_nothing_behind(moment: str, monkeypa
 
 
 @pytest.mark.parametrize(
-    "executor", [Threads(1), Pool(lambda: ThreadPoolExecutor(1), 1), Awaited(Asyncio(1))], ids=repr
+    "executor",
+    [Threads(1), Pool(lambda: ThreadPoolExecutor(1), 1), Awaited(Asyncio(1))],
+    ids=["threads", "pool", "asyncio"],
 )
 def test_a_callback_that_raises_costs_no_other_row(executor: Executor[Batch]) -> None:
     hold = threading.Event()
@@ -609,6 +611,16 @@ def test_a_completion_without_text_or_with_an_error_is_not_parsed(completion: Co
     error = single(llm.generate(["a"])[0]).failure()
     assert isinstance(error, NoText)
     assert (error.reason, parsed) == (reason, [])
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "cause"), [(None, "max_tokens was reached"), ("2 and", "reasoning used up max_tokens")]
+)
+def test_an_answer_that_was_cut_says_what_used_up_its_tokens(reasoning: str | None, cause: str) -> None:
+    llm = LLM(PLAIN, default, each(lambda _: Completion("", "length", reasoning=reasoning)), Sequential())
+    assert single(llm.generate(["a"])[0]).failure() == NoText(
+        "max_tokens", f"{cause} before there was any text; raise max_tokens"
+    )
 
 
 class Thinking:

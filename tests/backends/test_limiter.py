@@ -54,6 +54,35 @@ def test_the_requests_that_a_server_did_not_reject_are_its_bound() -> None:
     run(scene)
 
 
+def test_an_answer_for_each_place_opens_one_more_then_twice_as_many() -> None:
+    async def scene() -> None:
+        limiter, limits = Limiter(100), list[int]()
+        first = limiter.limit
+        for _ in range(first + first + 1):
+            limiter.answered()
+            limits.append(limiter.limit)
+        assert limits == [*[first] * (first - 1), *[first + 1] * (first + 1), first + 3]
+
+    run(scene)
+
+
+def test_after_a_rejection_each_place_needs_an_answer_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distgen.backends.limiter._LEAST_CAUTION", 0.0)
+
+    async def scene() -> None:
+        limiter = Limiter(100)
+        first, *_ = await fill(limiter, 4)
+        limiter.answered()
+        reject(limiter, first)
+        limits = [limiter.limit]
+        for _ in range(3):
+            limiter.answered()
+            limits.append(limiter.limit)
+        assert limits == [3, 3, 3, 4]
+
+    run(scene)
+
+
 def test_no_more_are_tried_soon_after_a_rejection_and_twice_as_many_each_time_later() -> None:
     async def scene() -> None:
         limiter, limits = Limiter(10), list[int]()

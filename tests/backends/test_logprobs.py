@@ -28,6 +28,7 @@ LOGPROBS: dict[str, tuple[object, tuple[TokenLogprob, ...] | None]] = {
     "an entry that is no object": ({"content": ["a"]}, None),
     "a number that is true": ({"tokens": ["a"], "token_logprobs": [True]}, None),
     "not a number": ({"tokens": ["a"], "token_logprobs": [math.nan]}, None),
+    "more than certain": ({"tokens": ["a"], "token_logprobs": [math.inf]}, None),
     "a text for a number": ({"tokens": ["a"], "token_logprobs": ["-0.5"]}, None),
 }
 

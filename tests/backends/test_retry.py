@@ -22,6 +22,7 @@ DECISIONS: dict[str, tuple[Retry, Sequence[Outcome], Outcome, float, float | Non
     "a hint beyond the longest wait": (Retry(longest_wait=10), [], Outcome("rate_limit", 3600), 0, 10),
     "rate limits are no attempts": (Retry(attempts=2), [RATE] * 9, RATE, 20, 16),
     "patience ends a wait early": (Retry(), [RATE] * 9, RATE, 80, 10),
+    "a wait that patience just covers": (Retry(), [RATE], Outcome("rate_limit", 60), 30, 60),
     "no wait that patience does not cover": (Retry(), [RATE], Outcome("rate_limit", 60), 60, None),
     "patience is used up": (Retry(), [RATE] * 9, RATE, 90, None),
     "refused": (Retry(attempts=2), [Outcome("refused")] * 5, Outcome("refused"), 10, 2),

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import math
 import pickle
 import re
 import subprocess
@@ -138,6 +139,20 @@ def test_a_broken_connection_is_made_again(server: Server, name: str) -> None:
     assert shown(ask(completions(server.url, model="m", retry=ONCE), "a")[0]) == "connection"
 
 
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("closed before", "reset"),
+        ("closed in the headers", "reset"),
+        ("closed in the body", "cut"),
+        ("closed in a chunk", "cut"),
+    ],
+)
+def test_an_answer_is_cut_once_its_body_has_begun(server: Server, name: str, code: str) -> None:
+    server.script(then_always=BROKEN[name])
+    assert failure(ask(completions(server.url, model="m", retry=ONCE), "a")[0]).code == code
+
+
 def test_a_cut_answer_is_asked_for_once_more(server: Server) -> None:
     server.script(then_always=BROKEN["closed in the body"])
     assert shown(ask(completions(server.url, model="m"), "a")[0]) == "connection"
@@ -234,7 +249,7 @@ def test_a_rate_limit_pauses_all_requests(server: Server) -> None:
 
 
 def test_stop_ends_waits_and_asks_nothing_new(server: Server) -> None:
-    server.script(then_always=Act(response(429, b"", {"Retry-After": "60"})))
+    server.script(then_always=Act(response(429, b"slow down", {"Retry-After": "60"})))
     stop = threading.Event()
     backend = completions(server.url, model="m", stop=stop, max_connections=1)
 
@@ -249,6 +264,23 @@ def test_stop_ends_waits_and_asks_nothing_new(server: Server) -> None:
     assert [shown(row) for row in rows] == ["stopped"] * 3
     assert len(server.seen()) == 1
     assert failure(rows[0]).status == 429
+    messages = [failure(row).message for row in rows]
+    assert messages == ["the last answer was: slow down", *["this row had not been asked"] * 2]
+
+
+@pytest.mark.timeout(30)  # the wait would take hours
+def test_ending_waits_gives_up_rows_that_wait_for_a_retry(server: Server) -> None:
+    server.script(then_always=Act(response(429, b"", {"Retry-After": "9000"})))
+    backend = completions(server.url, model="m", retry=Retry(patience=1e5, longest_wait=1e5))
+
+    async def main() -> Batch:
+        row = asyncio.ensure_future(backend(["a"], 1))
+        while not server.done():
+            await asyncio.sleep(0.01)
+        backend.end_waits()
+        return await row
+
+    assert shown(asyncio.run(main())[0]) == "stopped"
 
 
 @pytest.mark.timeout(30)  # the waits would take hours
@@ -474,6 +506,7 @@ def test_a_header_that_cannot_be_sent_is_a_reason(server: Server) -> None:
         ({"params": {"temprature": 1}}, "did you mean 'temperature'"),
         ({"params": {"zzz": 1}}, "extra_body"),
         ({"params": {"seed": {1}}}, "no JSON value"),
+        ({"params": {"temperature": math.nan}}, "no JSON value"),
         ({"extra_body": {"stream": True}}, "set by the backend"),
     ],
 )
@@ -507,6 +540,7 @@ def test_a_copy_is_equal_and_asks(server: Server) -> None:
     backend = completions(server.url, model="m")
     copy: Completions = pickle.loads(pickle.dumps(backend))
     assert copy == backend
+    assert hash(copy) == hash(backend)
     assert shown(ask(copy, "a")[0]) == ["a"]
 
 

@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.mutants --number 300 --seed 1 --jobs 2 --only distgen/llm.py distgen/formats
 
-Each mutant is tried in a copy of the project by the fast tests of its module, and with --slow by the slow tests, if it has
-survived. The seed, each survivor as a diff, and the share that was killed are printed; exits with 1 if less than 95 % were
-killed. A mutant that changes no result survives rightly: read the survivors.
+The fast tests run once under coverage, to learn which of them run which lines. Each mutant is then tried in a copy of the
+project: first by the tests that run its line, the quickest first; if it has survived, by all fast tests of its module; with
+--slow, by the slow ones too. The seed, each survivor as a diff, and the share that was killed are printed; exits with 1 if
+less than 95 % were killed. A mutant that changes no result survives rightly: read the survivors.
 """
 
 from __future__ import annotations
@@ -12,20 +13,33 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import importlib.util
 import os
 import random
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
+from coverage import CoverageData
+
 ROOT: Final = Path(__file__).parents[2]
 BOUND: Final = 0.95
+MOST: Final = 300
+"""The number of tests that a mutant is tried by before all tests of its module."""
+PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider")
+# Statuses of pytest. A test is not found where a module cannot be imported, or where the map is of other tests.
+PASSED: Final = 0
+NOT_FOUND: Final = 4
+NO_TESTS: Final = 5
 # Which tests read which modules, besides the test file of the same name and the doctests; the first prefix that fits is taken.
 TESTS: Final[dict[str, list[str]]] = {
     "distgen/prompt.py": ["tests/formats/test_testing.py"],
@@ -35,12 +49,15 @@ TESTS: Final[dict[str, list[str]]] = {
     "distgen/executors": ["tests/executors", "tests/test_llm.py"],
     "distgen/formats/models": [],  # data
     "distgen/formats": ["tests/formats"],
+    "distgen/testing.py": ["tests/formats/test_testing.py"],
+    "distgen/completion.py": ["tests/test_llm.py"],
     "distgen/backends/hf.py": [],  # needs torch
     "distgen/backends": ["tests/backends"],
     "distgen/cli": ["tests/cli"],
     "distgen/journal.py": ["tests/cli"],
     "distgen/batch.py": ["tests/test_batch.py"],
 }
+STATIC: Final = ("slots", "covariant", "contravariant")  # keywords that change no result, or that type checkers read
 _PAIRS: Final[tuple[tuple[type[ast.AST], type[ast.AST]], ...]] = (
     (ast.Lt, ast.LtE),
     (ast.Gt, ast.GtE),
@@ -60,8 +77,17 @@ class Mutant(NamedTuple):
     """A changed source of a module."""
 
     path: str
+    lines: range
+    """The lines of the smallest statement that was changed; none if it runs at import."""
     line: int
     source: str
+
+
+class Map(NamedTuple):
+    """Which tests run which lines, and how long they take."""
+
+    tests: Mapping[str, Mapping[int, Sequence[str]]]
+    seconds: Mapping[str, float]
 
 
 def tests_of(path: str) -> list[str]:
@@ -77,19 +103,42 @@ def tests_of(path: str) -> list[str]:
 def mutants_of(path: str) -> Iterator[Mutant]:
     """Yield every single change of a module that this program knows."""
     source = (ROOT / path).read_text("utf-8")
-    for index, node in enumerate(ast.walk(ast.parse(source))):
-        if not is_mutable(node):
+    before = ast.parse(source)
+    lines = statement_lines(before)
+    static = [each.value for each in ast.walk(before) if isinstance(each, ast.keyword) and each.arg in STATIC]
+    for index, node in enumerate(ast.walk(before)):
+        if node in static or not is_mutable(node):
             continue
         tree = ast.parse(source)
         changed = next(found for number, found in enumerate(ast.walk(tree)) if number == index)
         mutate(changed)
-        yield Mutant(path, getattr(node, "lineno", 0), ast.unparse(tree))
+        line: int = getattr(node, "lineno", 0)
+        yield Mutant(path, lines.get(line, range(0)), line, ast.unparse(tree))
+
+
+def statement_lines(tree: ast.Module) -> dict[int, range]:
+    """Map each line of a function's body to the lines of its statement, or of the head of a statement with a body."""
+    found = dict[int, range]()
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        first, last = function.body[0].lineno, function.end_lineno or 0
+        found.update({line: range(line, line + 1) for line in range(first, last + 1) if line not in found})
+        for node in (node for statement in function.body for node in ast.walk(statement)):
+            if isinstance(node, ast.stmt) and not isinstance(node, ast.Match):
+                body: list[ast.stmt] = getattr(node, "body", [])
+                end = body[0].lineno if body else (node.end_lineno or 0) + 1
+                lines = range(node.lineno, max(end, node.lineno + 1))
+                found.update(dict.fromkeys(lines, lines))
+    return found
 
 
 def is_mutable(node: ast.AST) -> bool:
     match node:
         case ast.Compare(ops=[op]) | ast.BoolOp(op=op) | ast.BinOp(op=op):
             return type(op) in SWAPS and not isinstance(getattr(node, "left", None), ast.JoinedStr)
+        case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            return False
         case ast.Constant(value=bool() | int()) | ast.If() | ast.IfExp():
             return True
         case _:
@@ -113,31 +162,103 @@ def mutate(node: ast.AST) -> None:
             pass
 
 
-def is_killed(mutant: Mutant, copy: Path, markers: list[str]) -> bool:
-    """Run the tests of the module in a copy of the project that has the mutant."""
+def measure(file: Path) -> None:
+    """Run the fast tests once under coverage; write the data to a file, and what pytest prints beside it."""
+    command = [*PYTEST, "-m", "not slow", "--durations=0", "--durations-min=0.001"]
+    coverage = ["--cov", "--cov-context=test", "--cov-report=", "--cov-fail-under=0"]
+    with file.with_name(f"{file.name}-times").open("w") as log:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "COVERAGE_FILE": str(file)}
+        subprocess.run([*command, *coverage], cwd=ROOT, env=environment, stdout=log, check=True)
+
+
+def load_map(file: Path | None) -> Map:
+    if file is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return load_map(Path(folder, "map"))
+    if not file.exists():
+        measure(file)
+    return read_map(file)
+
+
+def read_map(file: Path) -> Map:
+    """Return which tests run which lines, and their times, from the files of `measure`."""
+    data = CoverageData(str(file))
+    data.read()
+    tests = {
+        Path(name).relative_to(ROOT).as_posix(): {
+            line: [context.rpartition("|")[0] for context in contexts if context]
+            for line, contexts in data.contexts_by_lineno(name).items()
+        }
+        for name in data.measured_files()
+    }
+    seconds = dict[str, float]()
+    for found in re.finditer(
+        r"^([\d.]+)s (?:setup|call|teardown) +(.+)$", file.with_name(f"{file.name}-times").read_text(), re.M
+    ):
+        seconds[found[2]] = seconds.get(found[2], 0) + float(found[1])
+    return Map(tests, seconds)
+
+
+def tests_of_line(mutant: Mutant, known: Map) -> list[str]:
+    """Return the tests that run the lines of a mutant, the quickest first; none if it runs at import or in a process."""
+    by_line = known.tests.get(mutant.path, {})
+    found = {test for line in mutant.lines for test in by_line.get(line, ())}
+    own = tuple(tests_of(mutant.path)[:1])
+    ordered = sorted(found, key=lambda test: (round(known.seconds.get(test, 0), 1), not test.startswith(own), test))
+    return ordered[:MOST]
+
+
+def is_killed(mutant: Mutant, copy: Path, known: Map, slow: bool) -> bool:
+    """Run tests in a copy of the project that has the mutant: those of its line, those of its module, the slow ones."""
     path = copy / mutant.path
     before = path.read_text("utf-8")
-    path.write_text(mutant.source, "utf-8")
+    write(path, mutant.source)
     try:
-        return any(fails(tests_of(mutant.path), marker, copy) for marker in markers)
-    finally:
-        path.write_text(before, "utf-8")
-
-
-def fails(tests: list[str], marker: str, copy: Path) -> bool:
-    """Run tests in a copy of the project. A run that does not end fails nothing, and so is among the survivors."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
-    options = ["-m", marker, "--timeout", "30", *tests]
-    environment = {**os.environ, "PYTHONPATH": str(copy)}
-    try:
-        done = subprocess.run(
-            [*command, *options], cwd=copy, env=environment, capture_output=True, timeout=900, check=False
+        narrow, wide = tests_of_line(mutant, known), tests_of(mutant.path)
+        return bool(
+            (narrow and run_tests(narrow, "not slow", copy) not in (PASSED, NOT_FOUND, NO_TESTS))
+            or run_tests(wide, "not slow", copy) not in (PASSED, NO_TESTS)
+            or (slow and run_tests(wide, "slow", copy) not in (PASSED, NO_TESTS))
         )
-    except subprocess.TimeoutExpired:
-        return False
-    if done.returncode == 4:  # pytest's own error, such as a missing file
-        raise RuntimeError(done.stderr.decode())
-    return done.returncode not in (0, 5)  # 5: no test has the marker
+    finally:
+        write(path, before)
+
+
+def write(path: Path, source: str) -> None:
+    """Write a module; its compiled file goes, since one of the same size and second would be taken for the new one's."""
+    path.write_text(source, "utf-8")
+    Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
+
+
+def run_tests(tests: Sequence[str], marker: str, copy: Path) -> int:
+    """Run tests in a copy of the project, end the processes that they leave, and return the status.
+
+    A run that does not end counts as passed.
+    """
+    command = [
+        *PYTEST,
+        "-x",
+        "-m",
+        marker,
+        "--timeout",
+        "30",
+        "--timeout-method",
+        "thread",
+        "--hypothesis-seed",
+        "0",
+        *tests,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    with subprocess.Popen(
+        command, cwd=copy, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as run:
+        try:
+            return run.wait(900)
+        except subprocess.TimeoutExpired:
+            return PASSED
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
 
 
 def diff(mutant: Mutant) -> str:
@@ -153,20 +274,21 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=["distgen/"], help="prefixes of the paths of modules")
     parser.add_argument("--slow", action="store_true", help="try the survivors by the slow tests too")
+    parser.add_argument("--map", type=Path, help="a file that keeps which tests run which lines; made if it is missing")
     options = parser.parse_args()
-    markers = ["not slow", "slow"] if options.slow else ["not slow"]
     paths = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "distgen").rglob("*.py"))]
     mutants = [
         one for path in paths if tests_of(path) and path.startswith(tuple(options.only)) for one in mutants_of(path)
     ]
     drawn = random.Random(options.seed).sample(mutants, min(options.number, len(mutants)))
     print(f"seed {options.seed}: {len(drawn)} of {len(mutants)} mutants", flush=True)
+    known = load_map(options.map)
     copies: SimpleQueue[Path] = SimpleQueue()
 
     def survives(mutant: Mutant) -> bool:
         copy = copies.get()
         try:
-            return not is_killed(mutant, copy, markers)
+            return not is_killed(mutant, copy, known, options.slow)
         finally:
             copies.put(copy)
 

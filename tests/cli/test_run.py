@@ -163,9 +163,9 @@ def test_other_failures_never_end_a_run(server: Server) -> None:
 def test_a_spent_budget_ends_the_run_and_says_how_to_go_on(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(*users(50))
     server.script(then_always=Act(response(200, chat_body("x"))))
-    assert run(server, "--concurrency", "1", "--max-total-tokens", "20") == 3
+    assert run(server, "--concurrency", "1", "--max-total-tokens", "24") == 3
     assert len(written()) < 10
-    assert "24 of 20 tokens are spent; to go on: distgen run in.jsonl" in capsys.readouterr().err
+    assert "24 of 24 tokens are spent; to go on: distgen run in.jsonl" in capsys.readouterr().err
     assert [row["row"] for row in written()] == [*range(1, len(written()) + 1)]
 
 
@@ -286,8 +286,9 @@ def test_other_parameters_of_kept_rows_are_noted(capsys: pytest.CaptureFixture[s
     assert run(None, "--limit", "1", "--param", "seed=1") == 0
     assert run(None, "--resume", "--param", "seed=1") == 0
     assert note not in capsys.readouterr().err
-    assert run(None, "--resume", "--param", "seed=2") == 0
-    assert note in capsys.readouterr().err
+    for seed in (2, 1):
+        assert run(None, "--resume", "--param", f"seed={seed}") == 0
+        assert note in capsys.readouterr().err
 
 
 def test_a_resumed_run_that_ends_early_keeps_the_rows_that_failed_before(server: Server) -> None:
@@ -345,13 +346,16 @@ def test_ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("output", ["out.jsonl", "-"])
-def test_a_signal_gives_up_rows_that_wait_for_a_retry(server: Server, output: str, number: int) -> None:
+def test_a_signal_gives_up_rows_that_wait_for_a_retry(
+    server: Server, output: str, number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_rows(*users(4))
     busy = Act(response(429, b"slow down", {"Retry-After": "60"}))
     server.script(then_always=busy)
     thread = interrupt(server, 1, number)  # its pause holds the others back
     assert run(server, output=output) == 130
     thread.join()
+    assert capsys.readouterr().out == ""
     assert output == "-" or written() == []
 
 
@@ -513,6 +517,22 @@ def test_logprobs_and_tool_calls_are_json_text(server: Server) -> None:
     (generation,) = written()[0]["generations"]
     assert json.loads(generation["logprobs"])[0]["top_logprobs"][0]["token"] == "y"
     assert generation["tool_calls"] == ""
+
+
+def test_letters_of_every_script_are_written_as_they_are(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows({"user": "é"})
+    call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": '{"city": "東京"}'}}
+    choice = {
+        "message": {"content": "ж", "tool_calls": [call]},
+        "logprobs": {"content": [{"token": "ж", "logprob": 0}]},
+    }
+    server.script(Act(response(200, json.dumps({"choices": [choice]}).encode())))
+    assert [run(server), run(server, "--resume")] == [0, 0]
+    assert len(server.seen()) == 1
+    assert main(["render", "in.jsonl"]) == 0
+    for said in (Path("out.jsonl").read_text(encoding="utf-8"), capsys.readouterr().out):
+        assert "é" in said
+        assert "\\u" not in said
 
 
 def test_a_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

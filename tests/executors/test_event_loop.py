@@ -14,7 +14,7 @@ from itertools import chain, count
 import pytest
 from returns.result import Failure
 
-from distgen import LLM, Asyncio, Batch, Completion, Sequential, Threads, each, fold
+from distgen import LLM, Asyncio, Batch, Completion, Processes, Sequential, Threads, each, fold
 from distgen.errors import Raised
 from distgen.executors import Executor
 from distgen.formats import default
@@ -104,6 +104,10 @@ def test_closing_ends_calls_that_hang_and_asks_nothing_again(ended: type[BaseExc
     assert time.monotonic() - start < 5
     assert asked == [["a", "b"], ["slow", "c"], ["d", "slow"]]
     assert count_threads() == 0
+
+
+def test_the_next_call_is_ready_when_one_ends() -> None:
+    assert (Asyncio(3).in_flight, Threads(3).in_flight, Processes(3).in_flight) == (6, 6, 6)
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,12 @@ def test_stops_are_refused_too() -> None:
     assert llama3(Prompt("a<|end_of_text|>")) == Failure(InjectedToken("llama3", "<|end_of_text|>", "user", 1))
 
 
+def test_one_character_after_a_literal_completes_a_token() -> None:
+    template = ChatTemplate("half", "<sep|", "", "\n", "\n", "\n", "\n", special_tokens=("<sep|>",))
+    assert template(Prompt(">")) == Failure(InjectedToken("half", ">", "user", 0))
+    assert isinstance(template(Prompt("a")), Success)
+
+
 @every_whole
 def test_a_token_cut_in_two_is_text(template: ChatTemplate) -> None:
     for token in () if template.name in WORDS else template.special_tokens:

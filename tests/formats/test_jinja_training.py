@@ -69,6 +69,17 @@ def test_it_is_that_of_the_registry(
         assert merge(ours.unwrap()) == merge(theirs.unwrap())
 
 
+def test_a_text_may_be_the_first_of_all() -> None:
+    format = jinja("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}", bos="", eos="<|im_end|>")
+    written = format.training_text(Prompt("a"), "b", train="all").unwrap()
+    assert [(written.text[span.start : span.end], span.role) for span in written.spans] == [
+        ("a", "user"),
+        ("<|im_end|>", "markup"),
+        ("b", "assistant"),
+        ("<|im_end|>", "markup"),
+    ]
+
+
 def what(answer: Result[TrainingText, FormatError]) -> str:
     refusal = answer.failure()
     assert isinstance(refusal, Unsupported)

@@ -125,18 +125,23 @@ def without_empty_system(prompt: Prompt) -> Prompt:
     return replace(prompt, system=prompt.system or None)
 
 
-def remembering() -> Seeded:
+def remembering(of: Callable[[Prompt], Answer] = default) -> Seeded:
     """Text in which nothing can be found again, and a parse that knows the answer from before."""
     said: dict[str, Prompt] = {}
 
     def write(prompt: Prompt) -> Answer:
-        said[default(prompt).unwrap()] = prompt
-        return default(prompt)
+        said[of(prompt).unwrap()] = prompt
+        return of(prompt)
 
     def read(rendered: str) -> Parsed:
         return Success(said[rendered]) if rendered in said else Failure(NotParsed("seeded", "new"))
 
     return Seeded(write=write, read=read, normal=same, special_tokens=())
+
+
+def measured(prompt: Prompt) -> Answer:
+    """All texts, each after its length, but an empty system text as if there were none."""
+    return Success("\n".join(f"{where} {len(text)} {text}" for where, text in without_empty_system(prompt).texts()))
 
 
 def parse_raising(rendered: str) -> Parsed:
@@ -187,6 +192,11 @@ FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
     ("canonical is not one form", Seeded(normal=user(lambda text: text + " ")), "law_canonical"),
     ("canonical forgets a fold", Seeded(of=default, normal=same, special_tokens=()), "law_inverse"),
     ("parse remembers", remembering(), "law_injective"),
+    (
+        "parse remembers an empty system text",
+        remembering(measured),
+        "law_injective",
+    ),
     ("it refuses no token", Seeded(of=unguarded), "law_no_forgery law_markup"),
     ("it says a wrong offset", Seeded(write=shifted), "law_refusal"),
     ("it says a wrong place", Seeded(write=misplaced), "law_refusal"),
@@ -352,6 +362,16 @@ def test_a_format_that_fails_now_and_then_is_one_assertion_error() -> None:
 
     with pytest.raises(AssertionError, match=r"^law_"):
         check_formatter(flaky)
+
+
+def test_a_format_that_fails_once_is_an_assertion_error() -> None:
+    faulty = iter([Success("")])
+
+    def once(prompt: Prompt) -> Answer:
+        return next(faulty, plain_lines(prompt)) if len(prompt.history) == 50 else plain_lines(prompt)
+
+    with pytest.raises(AssertionError, match=r"^law_"):
+        check_formatter(once)
 
 
 def test_check_format_takes_formats_that_are_no_text() -> None:
@@ -532,6 +552,7 @@ ADVERSARIAL: Final[tuple[Kind, ...]] = (
     lambda prompt: "<|im_end|>" in prompt.user,
     lambda prompt: prompt.user.count("<|im_end|>") + prompt.user.count("<|im_start|>") >= 3,
     lambda prompt: prompt.user.endswith(HEADS),
+    lambda prompt: prompt.user == "|im_end|>",
     lambda prompt: prompt.user.startswith(ENDS) and prompt.system is not None,
     lambda prompt: prompt.user.endswith("\n") and "im_" in prompt.user,
     lambda prompt: "<|im_start|>user\n" in prompt.user,
