@@ -67,7 +67,7 @@ def test_segments_are_the_rendering(template: TextFormat) -> None:
 
 
 # Parts of markup at both ends of a literal, which may form markup with the text beside it.
-_ENDS: Final = st.sampled_from(("", " ", "\n", "<", "<|", "|>", "[", "</"))
+_ENDS: Final = st.sampled_from(("", " ", "\n", "<", "<|", "|>", "[", "]", ">"))
 _STRIPS: Final = st.sampled_from((str.strip, str.lstrip, str.rstrip))
 
 

@@ -299,7 +299,7 @@ OWN_FAULTS: Final[tuple[tuple[str, Formatter[object], str], ...]] = (
     ("a tuple without history", lambda p: Success((p.system or "", p.user)), "law_complete"),
     ("a tuple of the user text", lambda p: Success((p.user,)), "law_complete"),
     ("a dict without history", lambda p: Success({"system": p.system, "user": p.user}), "law_complete"),
-    ("history cut at two", lambda p: plain_lines(replace(p, history=p.history[-2:])), "law_complete"),
+    ("a control character dropped", lambda p: plain_lines(replace(p, user=p.user.replace("\x00", ""))), "law_complete"),
     ("a long text cut", lambda p: plain_lines(replace(p, user=re.sub(r"(..x)+.*", "", p.user))), "law_complete"),
     ("raises on a lone surrogate", encoded, "law_pure"),
     ("a Raised for a lone surrogate", formatter_of(lambda p: encoded(p).unwrap()), "law_refusal"),
