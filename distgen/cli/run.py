@@ -360,11 +360,11 @@ def render(options: Options) -> int:
             found = record.prompt if isinstance(record.prompt, Failure) else format(record.prompt.unwrap())
             if isinstance(found, Failure):
                 status, (_, message) = SOME_FAILED, rows.error_of(Failure(found.failure()))
-                print(f"row {record.number}: {message}", file=sys.stderr, flush=True)
+                print(f"row {record.number}: {message}", file=sys.stderr)
             else:
                 sent = found.unwrap()
-                print(f"row {record.number}:", file=sys.stderr, flush=True)
-                print(sent if isinstance(sent, str) else json.dumps(sent, ensure_ascii=False), file=output, flush=True)
+                print(f"row {record.number}:", file=sys.stderr)
+                print(sent if isinstance(sent, str) else json.dumps(sent, ensure_ascii=False), file=output)
     return status
 
 
