@@ -364,7 +364,7 @@ def render(options: Options) -> int:
             else:
                 sent = found.unwrap()
                 print(f"row {record.number}:", file=sys.stderr)
-                print(sent if isinstance(sent, str) else json.dumps(sent, ensure_ascii=False), file=output)
+                print(sent if isinstance(sent, str) else json.dumps(sent, ensure_ascii=False), file=output, flush=True)
     return status
 
 
