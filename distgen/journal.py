@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import count, repeat
 from pathlib import Path
 from time import monotonic
 from typing import BinaryIO, Final, Generic, Literal, TypeAlias, TypeVar, final, get_args
@@ -325,30 +325,25 @@ def _check(path: Path, mode: Mode, then: Fields, now: Fields) -> None:
 def _ask(
     llm: SupportsGenerate[_In, _Out], inputs: Iterable[_In], file: _File[_In], num_generations: int
 ) -> Generator[tuple[int, _In, RowResult[_Out]], None, None]:
-    """Yield each row, its input and its answer, as they are answered."""
+    """Yield each row that has no text yet, its input and its answer, as they are answered."""
     asked: dict[int, tuple[int, _In]] = {}  # by index, as `as_completed` counts its inputs
 
     def pending() -> Iterator[_In]:
-        for index, (row, value) in enumerate(_missing(file, inputs)):
-            asked[index] = row, value
-            yield value
+        indices = count()
+        for row, value in enumerate(inputs, 1):
+            if row > len(file.texts) or not file.texts[row - 1]:
+                asked[next(indices)] = row, value
+                yield value
+                continue
+            file.reader.seek(file.offsets[row - 1])
+            _, kept, _ = _parse(file.reader.readline(), file.decode)
+            if kept != value:
+                raise _Refused("other_input", f"row {row} of {file.path} has another input; use the same, or {_ELSE}")
 
     for index, answer in llm.as_completed(pending(), num_generations):
         row, value = asked.pop(index)
         if answer.swap().map(error_kind).value_or("") != "stopped":
             yield row, value, answer
-
-
-def _missing(file: _File[_In], inputs: Iterable[_In]) -> Iterator[tuple[int, _In]]:
-    """Yield the inputs without an answered row, numbered; refuse one that is not the input of its answered row."""
-    for row, value in enumerate(inputs, 1):
-        if row > len(file.texts) or not file.texts[row - 1]:
-            yield row, value
-            continue
-        file.reader.seek(file.offsets[row - 1])
-        _, kept, _ = _parse(file.reader.readline(), file.decode)
-        if kept != value:
-            raise _Refused("other_input", f"row {row} of {file.path} has another input; use the same, or {_ELSE}")
 
 
 def _write(file: BinaryIO, content: bytes) -> None:

@@ -15,17 +15,7 @@ from typing import Final, NamedTuple, TypeAlias, final
 from distgen import RowResult, batch
 from distgen.cli.options import NO_SERVER, Options, UsageError, read_options
 from distgen.cli.rows import Record
-from distgen.cli.run import (
-    INTERRUPTED,
-    OK,
-    SOME_FAILED,
-    UNUSABLE,
-    build_llm,
-    list_formats,
-    render,
-    run,
-    with_server,
-)
+from distgen.cli.run import INTERRUPTED, OK, SOME_FAILED, UNUSABLE, build_llm, list_formats, render, run, with_server
 
 _Row: TypeAlias = RowResult[str]
 

@@ -122,8 +122,7 @@ def run(options: Options, make_llm: MakeLLM) -> int:
     if options.input != "-" and os.path.realpath(options.input) == os.path.realpath(options.output):
         raise UsageError("the output is the input; choose another output.")
     started, stop, latencies = time.monotonic(), Event(), deque[float](maxlen=100_000)
-    with usage_errors():
-        llm = make_llm(options, stop, latencies.append)
+    llm = make_llm(options, stop, latencies.append)
     with rows.open_lines(options.input) as lines, _listen_to_signals(stop):
         records = islice(rows.parse_records(lines, options), options.limit)
         asked = takewhile(lambda _: not stop.is_set(), records)
@@ -284,7 +283,7 @@ def find_format(options: Options) -> TextFormat | ChatMessages:
 
 
 @contextmanager
-def usage_errors() -> Generator[None, None, None]:
+def _usage_errors() -> Generator[None, None, None]:
     """Raise what a backend says about its arguments, or about a library that is missing, as a UsageError."""
     try:
         yield
@@ -303,7 +302,7 @@ def build_llm(options: Options, stop: Event, add_latency: Callable[[float], obje
     return LLM(_TASK, format, echo, Sequential(), options.model)
 
 
-@usage_errors()
+@_usage_errors()
 def with_server(options: Options, use: _Use[_T_co], stop: Event | None = None) -> _T_co:
     """Return what `use` makes of the LLM that asks the server."""
     from distgen.backends.server import Server, chat, completions
@@ -339,6 +338,7 @@ def _time(llm: ServerLLM[_P], add_latency: Callable[[float], object]) -> Asks:
     return replace(llm, backend=ask)
 
 
+@_usage_errors()
 def _local(options: Options) -> Asks:
     from distgen.backends.hf import LocalModel, load
 
@@ -360,10 +360,10 @@ def render(options: Options) -> int:
             found = record.prompt if isinstance(record.prompt, Failure) else format(record.prompt.unwrap())
             if isinstance(found, Failure):
                 status, (_, message) = SOME_FAILED, rows.error_of(Failure(found.failure()))
-                print(f"row {record.number}: {message}", file=sys.stderr, flush=True)
+                print(f"row {record.number}: {message}", file=sys.stderr)
             else:
                 sent = found.unwrap()
-                print(f"row {record.number}:", file=sys.stderr, flush=True)
+                print(f"row {record.number}:", file=sys.stderr)
                 print(sent if isinstance(sent, str) else json.dumps(sent, ensure_ascii=False), file=output, flush=True)
     return status
 

@@ -16,6 +16,7 @@ import sys
 import termios
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -377,6 +378,12 @@ def test_render_shows_what_would_be_sent(capsys: pytest.CaptureFixture[str]) -> 
     assert shown.err == 'row 1:\nrow 2: "user" is null, not text\n'
 
 
+def test_render_keeps_each_row_at_its_number_in_one_pipe() -> None:
+    write_rows({"user": "a"}, {"user": "b"})
+    done = subprocess.run(child("render", "in.jsonl", "--format", "default"), stdout=-1, stderr=subprocess.STDOUT)
+    assert done.stdout == b"row 1:\na\nrow 2:\nb\n"
+
+
 def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(*[{"user": "u" * 500}] * 200)
     Path("disk").mkdir()
@@ -672,6 +679,16 @@ def test_stdout_and_stdin_may_be_values(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_line_of_progress_leaves_out_what_nobody_knows() -> None:
     assert progress_line(Counts(), None, 0.0) == "0 rows, 0.0 rows/s, 0 failed"
+
+
+def test_no_time_is_left_when_more_rows_were_answered_before_than_are_asked() -> None:
+    counts = Counts(answered_before=9, rows=Counter({"": 1}))
+    assert progress_line(counts, 5, 1.0) == "10/5 rows, 1.0 rows/s, 0:00:00 left, 0 failed"
+
+
+def test_a_command_that_is_not_whole_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["batch"]) == 2
+    assert capsys.readouterr().err.endswith("required: COMMAND; see `distgen batch --help`.\n")
 
 
 def test_a_closed_reader_ends_a_run_in_this_process(server: Server) -> None:
