@@ -8,15 +8,28 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fileinput import FileInput
+from functools import partial
 from itertools import tee
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias, final
+from typing import Final, NamedTuple, TypeAlias, TypeVar, final
 
 from distgen import RowResult, batch
 from distgen.cli.options import NO_SERVER, Options, UsageError, read_options
 from distgen.cli.rows import Record
-from distgen.cli.run import INTERRUPTED, OK, SOME_FAILED, UNUSABLE, build_llm, list_formats, render, run, with_server
+from distgen.cli.run import (
+    INTERRUPTED,
+    OK,
+    SOME_FAILED,
+    UNUSABLE,
+    ServerLLM,
+    build_llm,
+    list_formats,
+    render,
+    run,
+    with_server,
+)
 
+_P = TypeVar("_P")
 _Row: TypeAlias = RowResult[str]
 
 
@@ -66,10 +79,10 @@ class _ByBatch(NamedTuple):
 
 def _write_batch(options: Options) -> int:
     """Write the requests of the rows that the answers file lacks; the settings of that file are those of the batch."""
+    first, options = Path(options.output), replace(options, output=options.answers)
 
-    def write(records: Iterable[Record], rows: Iterator[int], n: int) -> Iterator[_Row]:
-        first = Path(options.output)
-        files = with_server(options, lambda llm: batch.write(llm, records, n, rows, takes_n=not options.no_n))
+    def write(llm: ServerLLM[_P], records: Iterable[Record], rows: Iterator[int], n: int) -> Iterator[_Row]:
+        files = batch.write(llm, records, n, rows, takes_n=not options.no_n)
         for number, requests in enumerate(files, 1):
             path = first if number == 1 else first.with_stem(f"{first.stem}-{number}")
             with path.open("xb") as file:
@@ -79,7 +92,7 @@ def _write_batch(options: Options) -> int:
             raise UsageError("no row without an answer has a prompt, so there are no requests; see `distgen render`.")
         return iter(())
 
-    return run(replace(options, output=options.answers), lambda _, __, ___: _ByBatch(write))
+    return run(options, lambda _, __, ___: with_server(options, lambda llm: _ByBatch(partial(write, llm))))
 
 
 def _read_batch(options: Options) -> int:
@@ -92,11 +105,11 @@ def _read_batch(options: Options) -> int:
     options = replace(options, base_url=NO_SERVER, concurrency=sys.maxsize, max_failures=sys.maxsize)
     options = replace(options, **stored["settings"], extra=[*stored["params"][-1].items()])
 
-    def read(records: Iterable[Record], rows: Iterator[int], n: int) -> Iterator[_Row]:
+    def read(llm: ServerLLM[_P], records: Iterable[Record], rows: Iterator[int], n: int) -> Iterator[_Row]:
         with FileInput(options.results, mode="rb") as lines:
-            yield from with_server(options, lambda llm: batch.read(llm, records, [lines], n, rows))
+            yield from batch.read(llm, records, [lines], n, rows)
 
-    return run(options, lambda _, __, ___: _ByBatch(read))
+    return run(options, lambda _, __, ___: with_server(options, lambda llm: _ByBatch(partial(read, llm))))
 
 
 _COMMANDS: Final[Mapping[str, Callable[[Options], int]]] = {

@@ -122,7 +122,10 @@ def run(options: Options, make_llm: MakeLLM) -> int:
     if options.input != "-" and os.path.realpath(options.input) == os.path.realpath(options.output):
         raise UsageError("the output is the input; choose another output.")
     started, stop, latencies = time.monotonic(), Event(), deque[float](maxlen=100_000)
-    llm = make_llm(options, stop, latencies.append)
+    try:
+        llm = make_llm(options, stop, latencies.append)
+    except (ImportError, OSError, ValueError) as error:  # a library that is missing, or a wrong argument of the backend
+        raise UsageError(add_flags("", str(error))) from error
     with rows.open_lines(options.input) as lines, _listen_to_signals(stop):
         records = islice(rows.parse_records(lines, options), options.limit)
         asked = takewhile(lambda _: not stop.is_set(), records)
@@ -130,7 +133,8 @@ def run(options: Options, make_llm: MakeLLM) -> int:
             counts, end = _follow(options, events, stop)
     if end is None and stop.is_set():
         end = INTERRUPTED, "interrupted"
-    print(*summary(counts, time.monotonic() - started, latencies), sep="\n", file=sys.stderr)
+    if options.command != "batch write":
+        print(*summary(counts, time.monotonic() - started, latencies), sep="\n", file=sys.stderr)
     if end is None:
         return SOME_FAILED if counts.rows.total() > counts.rows[""] else OK
     status, reason = end
@@ -282,15 +286,6 @@ def find_format(options: Options) -> TextFormat | ChatMessages:
     return replace(format, bos="") if options.no_bos and isinstance(format, ChatTemplate) else format
 
 
-@contextmanager
-def _usage_errors() -> Generator[None, None, None]:
-    """Raise what a backend says about its arguments, or about a library that is missing, as a UsageError."""
-    try:
-        yield
-    except (ImportError, OSError, ValueError) as error:
-        raise UsageError(add_flags("", str(error))) from error
-
-
 def build_llm(options: Options, stop: Event, add_latency: Callable[[float], object]) -> Asks:
     """Return the LLM of the options."""
     if options.hf:
@@ -302,12 +297,12 @@ def build_llm(options: Options, stop: Event, add_latency: Callable[[float], obje
     return LLM(_TASK, format, echo, Sequential(), options.model)
 
 
-@_usage_errors()
 def with_server(options: Options, use: _Use[_T_co], stop: Event | None = None) -> _T_co:
     """Return what `use` makes of the LLM that asks the server."""
     from distgen.backends.server import Server, chat, completions
 
     format, executor, url = find_format(options), Asyncio(options.concurrency), urlsplit(options.base_url)
+    proxy = None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
 
     def connect(make: Callable[..., Server[_P]], **params: object) -> Server[_P]:
         return make(
@@ -318,7 +313,7 @@ def with_server(options: Options, use: _Use[_T_co], stop: Event | None = None) -
             timeout=options.timeout,
             retry=Retry(attempts=options.retries + 1),
             max_connections=options.concurrency,
-            proxy=None if proxy_bypass(url.netloc) else getproxies().get(url.scheme),
+            proxy=f"http://{proxy}" if proxy and "://" not in proxy else proxy,
             stop=stop,
         )
 
@@ -338,7 +333,6 @@ def _time(llm: ServerLLM[_P], add_latency: Callable[[float], object]) -> Asks:
     return replace(llm, backend=ask)
 
 
-@_usage_errors()
 def _local(options: Options) -> Asks:
     from distgen.backends.hf import LocalModel, load
 

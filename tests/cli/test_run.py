@@ -542,9 +542,10 @@ def test_letters_of_every_script_are_written_as_they_are(server: Server, capsys:
         assert "\\u" not in said
 
 
-def test_a_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_a_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     write_rows({"user": "Hi"})
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.port}")
+    monkeypatch.setenv("http_proxy", f"{scheme}127.0.0.1:{server.port}")
     monkeypatch.setenv("no_proxy", "")
     arguments = ["--base-url", "http://example.invalid/v1", "--model", "m"]
     server.script(then_always=Act(response(200, chat_body("x"))))
