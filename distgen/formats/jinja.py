@@ -336,14 +336,10 @@ def _read_files(path: Path, chat_template: str) -> dict[str, object]:
     return {**config, "chat_template": source.read_text("utf-8-sig")} if source.is_file() else config
 
 
-def _read_json(file: Path) -> dict[str, object]:
+def _read_json(file: Path) -> Mapping[str, object]:
     """Return the object in a file; an empty one if there is no such file."""
-    if not file.is_file():
-        return {}
-    value: object = json.loads(file.read_text("utf-8-sig"))
-    if not _is_object(value):
-        raise TypeError(f"{file} holds no JSON object")
-    return {str(key): each for key, each in value.items()}
+    value: Mapping[str, object] = json.loads(file.read_text("utf-8-sig")) if file.is_file() else {}
+    return value
 
 
 def _read_source(config: Mapping[str, object], chat_template: str) -> str:

@@ -81,6 +81,7 @@ class ChatTemplate:
     user_prefix: str
     """The literal before the first user text of a prompt without a system text; it may hold a default system text."""
     before_system: str
+    """The literal before the system text. It is not used if the system text stands in a user text."""
     after_system: str
     """The literal between the system text and the first user text."""
     before_assistant: str
@@ -104,16 +105,17 @@ class ChatTemplate:
     strip_user: Strip = str
     strip_assistant: Strip = str
     strip_first_user: Strip | None = None
-    """Strips the first user text if a system text comes first, in place of `strip_user`."""
+    """Strips the first user text after a system text, in place of `strip_user` (Llama 2)."""
     system_position: SystemPosition = "first"
     """A turn of its own comes first. In the "first_user" or "last_user" turn it is the beginning of that user text.
     "refused" if the model has no system role or drops it."""
     drops_empty_system: bool = False
     """An empty system text is rendered as none."""
     around: tuple[tuple[Role, str, str], ...] = ()
-    """The parts of the literals before and after a text that are left out if it is empty: (role, before, after)."""
+    """The parts of the literals beside a text of a role that are left out if it is empty. With ("assistant", "\\n", "</s>"), an
+    empty answer has no line break at the end of the literal before it, and no `</s>` at the beginning of the one after it."""
     refuse: Refuse | None = None
-    """Refuses prompts with which the model's template does something that no other field says."""
+    """Refuses prompts with which the model's template does something that no other field says, such as a command in a text."""
     thinking: Thinking | None = None
     """The literals around reasoning; None if they are not known, or the model does not think."""
     past_reasoning: Literal["written", "dropped", "refused"] = "refused"
@@ -246,7 +248,7 @@ class ChatTemplate:
 
     @cached_property
     def junctions(self) -> tuple[tuple[str, str], ...]:
-        """What an empty text leaves of each two literals that may be beside it, and the two whole."""
+        """Each two literals that an empty text may stand between: what it leaves of them, and the two whole."""
         drops = defaultdict[str, tuple[str, str]](lambda: ("", ""))
         drops.update({role: (before, after) for role, before, after in self.around})
         found: list[tuple[str, str]] = []
@@ -314,8 +316,9 @@ def render_parts(template: ChatTemplate, prompt: Prompt) -> Rendering | Unsuppor
         elif position == "refused":
             return Unsupported(template.name, "system")
     roles: list[str] = []
-    parts = [template.bos + template.user_prefix]
-    if system is not None and position == "first":
+    if system is None or position != "first":
+        parts = [template.bos + template.user_prefix]
+    else:
         roles.append("system")
         parts = [template.bos + template.before_system, system, template.after_system]
         strip = template.strip_first_user or strip

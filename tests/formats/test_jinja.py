@@ -519,7 +519,7 @@ def test_a_bad_config_is_a_failure(config: dict[str, object], kind: str, reason:
     ("content", "kind", "reason"),
     [
         (b"{", "json.decoder.JSONDecodeError", "Expecting"),
-        (b"[]", "TypeError", "holds no JSON object"),
+        (b"[]", "TypeError", "not a mapping"),
         (b"\xff", "UnicodeDecodeError", "utf-8"),
         (b"[" * 100_000, "RecursionError", "recursion"),
         (b'{"bos_token": ' + b"9" * 5000 + b"}", "ValueError", "4300 digits"),

@@ -80,7 +80,8 @@ _DEVELOPER: Final = (
 )
 
 
-def _refuse_empty_system(name: str, prompt: Prompt) -> Unsupported | None:
+def refuse_empty_system(name: str, prompt: Prompt) -> Unsupported | None:
+    """Refuse an empty system text."""
     return Unsupported(name, "system") if prompt.system == "" else None
 
 
@@ -95,7 +96,7 @@ command_a: Final = replace(
     special_tokens=(*command_r.special_tokens, "<|START_RESPONSE|>", "<|END_RESPONSE|>"),
     strip_user=str,
     strip_assistant=str,
-    refuse=_refuse_empty_system,
+    refuse=refuse_empty_system,
 )
 
 # The revision that opens the answer with <|START_RESPONSE|>; its preambles have one line break more.

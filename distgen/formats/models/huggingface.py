@@ -79,7 +79,8 @@ _THINKING: Final = (
 )
 
 
-def _refuse_command(name: str, prompt: Prompt) -> InjectedToken | None:
+def refuse_command(name: str, prompt: Prompt) -> InjectedToken | None:
+    """Refuse a command in a system text, which the template obeys and takes out."""
     return find_token(name, [("system", prompt.system or "")], ("/no_think", "/think", "/system_override"))
 
 
@@ -97,7 +98,7 @@ def _smollm3(today: str) -> ChatTemplate:
         drops_empty_system=True,
         strip_system=str.rstrip,
         strip_assistant=strip_leading_newlines,
-        refuse=_refuse_command,
+        refuse=refuse_command,
     )
 
 

@@ -157,7 +157,8 @@ codellama_70b: Final = ChatTemplate(
 )
 
 
-def _refuse_effort(name: str, prompt: Prompt) -> InjectedToken | None:
+def refuse_effort(name: str, prompt: Prompt) -> InjectedToken | None:
+    """Refuse a system text that speaks of the effort of reasoning, which the template changes."""
     found = re.search("reasoning (?:strength|effort)", prompt.system or "", re.IGNORECASE)
     return InjectedToken(name, found[0], "system", found.start()) if found else None
 
@@ -189,7 +190,7 @@ def _muse_glimmer(today: str) -> ChatTemplate:
             before="<|eot|><|start|>assistant to=self<|message|>", after="<|eom|><|start|>assistant to=user<|message|>"
         ),
         past_reasoning="written",
-        refuse=_refuse_effort,
+        refuse=refuse_effort,
     )
 
 

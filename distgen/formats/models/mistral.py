@@ -58,7 +58,8 @@ mistral_v0_2_hf_sys: Final = replace(
 )
 
 
-def _strip_trailing_spaces(text: str) -> str:
+def strip_trailing_spaces(text: str) -> str:
+    """Return the text without spaces at its end; other white space stays."""
     return text.rstrip(" ")
 
 
@@ -79,7 +80,7 @@ mistral_v3: Final = replace(
     generation_prompt="[/INST]",
     system_position="last_user",
     drops_empty_system=True,
-    strip_assistant=_strip_trailing_spaces,
+    strip_assistant=strip_trailing_spaces,
     around=(("user", " ", ""), ("assistant", " ", "")),
 )
 
@@ -110,7 +111,8 @@ mistral_v7: Final = replace(
 )
 
 
-def _refuse_no_system(name: str, prompt: Prompt) -> Unsupported | None:
+def refuse_no_system(name: str, prompt: Prompt) -> Unsupported | None:
+    """Refuse a prompt without a system text."""
     return Unsupported(name, "no system") if prompt.system is None else None
 
 
@@ -137,7 +139,7 @@ mistral_v7_tekken: Final = replace(
     after_system="[/SYSTEM_PROMPT][INST]",
     before_assistant="[/INST]",
     after_assistant="</s>[INST]",
-    refuse=_refuse_no_system,
+    refuse=refuse_no_system,
     strip_assistant=str,
     around=(),
 )

@@ -56,7 +56,8 @@ nemotron3_nothink: Final = replace(
 )
 
 
-def _refuse_command(name: str, prompt: Prompt) -> InjectedToken | None:
+def refuse_command(name: str, prompt: Prompt) -> InjectedToken | None:
+    """Refuse a command in a system or user text, which the template obeys and takes out."""
     said = [(where, text) for where, text in prompt.texts() if not where.endswith("assistant")]
     return find_token(name, said, ("/think", "/no_think"))
 
@@ -80,7 +81,7 @@ nemotron_nano_v2: Final = ChatTemplate(
     strip_system=str.strip,
     strip_user=str.strip,
     strip_assistant=str.strip,
-    refuse=_refuse_command,
+    refuse=refuse_command,
 )
 
 

@@ -9,7 +9,8 @@ from distgen.formats.template import ChatTemplate
 from distgen.prompt import Prompt
 
 
-def _refuse_history(name: str, prompt: Prompt) -> Unsupported | None:
+def refuse_history(name: str, prompt: Prompt) -> Unsupported | None:
+    """Refuse history: the model answers one question."""
     return Unsupported(name, "history") if prompt.history else None
 
 
@@ -28,7 +29,7 @@ alpaca: Final = ChatTemplate(
     stop=("</s>",),
     special_tokens=("### Instruction:", "### Response:"),
     system_position="refused",
-    refuse=_refuse_history,
+    refuse=refuse_history,
 )
 
 
