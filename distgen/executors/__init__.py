@@ -159,8 +159,8 @@ class Processes:
 class Asyncio:
     """At most `max_in_flight` calls of an async backend at once, on an event loop in a thread of its own.
 
-    So it works inside a running loop too; the backend must not use a client that belongs to another loop. `buffer` as in
-    `Pool`. Deadlines are the backend's: put `async with asyncio.timeout(60)` in your own.
+    So it works inside a running loop too; the backend must not use a client that belongs to another loop. Calls share
+    tasks, one after the other: a context variable that a backend sets may be seen by a later call. `buffer` as in `Pool`. Deadlines are the backend's: put `async with asyncio.timeout(60)` in your own.
 
     >>> Asyncio(512)
     Asyncio(max_in_flight=512, buffer=4096)
