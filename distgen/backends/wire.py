@@ -30,8 +30,6 @@ Answer: TypeAlias = Result[tuple[Completion, ...], RequestFailed]
 _OURS: Final = ("model", "messages", "prompt", "n", "stream")
 _JSON: Final = json.JSONDecoder(strict=False)  # raw control characters in strings
 _MAX_MESSAGE: Final = 1_000  # characters; an error page may hold megabytes
-# The values in an answer that the model wrote, and not the service.
-_OF_MODEL: Final = frozenset(("content", "text", "reasoning", "reasoning_content", "refusal", "tool_calls", "logprobs"))
 
 # OpenAI and vLLM, Anthropic, AWS, Azure.
 _REQUEST_ID: Final = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
@@ -80,28 +78,45 @@ served_model=None, error=None),)
     fields = {name.lower(): value for name, value in headers.items()}
     request_id = next((redact(fields[name], secrets) for name in _REQUEST_ID if name in fields), None)
     try:
-        answer = _read(status, fields, body, secrets, request_id)
+        answer = _read(status, fields, body, request_id)
+        if not isinstance(answer, RequestFailed):
+            is_clean = not may_hold(body, secrets)
+            return Success(answer if is_clean else tuple(_redact(completion, secrets) for completion in answer))
     except RecursionError:
         answer = RequestFailed("not_json", "it is nested too deeply")
-    if not isinstance(answer, RequestFailed):
-        return Success(answer)
     message, code = _shorten(answer.message, secrets), answer.code and _shorten(answer.code, secrets)
     hint = retry_hint(fields, answer.message, time.time())
     failed = replace(answer, status=status, message=message, code=code, retry_after=hint, request_id=request_id)
     return Failure(failed)
 
 
-def _redact_json(value: object, secrets: Secrets, is_of_model: bool = False) -> object:
+def _redact(completion: Completion, secrets: Secrets) -> Completion:
     """Remove the secrets: their words from the texts of the model, their pieces from all that the service says."""
+    reasoning, refusal, finish_reason = completion.reasoning, completion.refusal, completion.finish_reason
+    served_model, error, extra = completion.served_model, completion.error, _redact_json(completion.extra, secrets)
+    calls = [[redact_words(text, secrets) for text in (c.id, c.name, c.arguments)] for c in completion.tool_calls]
+    return Completion(
+        redact_words(completion.text, secrets),
+        finish_reason and redact(finish_reason, secrets),
+        completion.usage,
+        reasoning and redact_words(reasoning, secrets),
+        refusal and redact_words(refusal, secrets),
+        tuple(ToolCall(*call) for call in calls),
+        served_model and redact(served_model, secrets),
+        error and redact(error, secrets),
+        completion.logprobs,
+        extra if is_object(extra) else {},
+    )
+
+
+def _redact_json(value: object, secrets: Secrets) -> object:
+    """Redact every text and key in a JSON value."""
     if isinstance(value, str):
-        return redact_words(value, secrets) if is_of_model else redact(value, secrets)
+        return redact(value, secrets)
     if is_object(value):
-        return {
-            _redact_json(name, secrets, is_of_model): _redact_json(inner, secrets, is_of_model or name in _OF_MODEL)
-            for name, inner in value.items()
-        }
+        return {redact(name, secrets): _redact_json(inner, secrets) for name, inner in value.items()}
     if is_array(value):
-        return [_redact_json(inner, secrets, is_of_model) for inner in value]
+        return [_redact_json(inner, secrets) for inner in value]
     return value
 
 
@@ -113,7 +128,7 @@ def _shorten(text: str, secrets: Secrets) -> str:
 
 
 def _read(
-    status: int, headers: Mapping[str, str], body: bytes, secrets: Secrets, request_id: str | None
+    status: int, headers: Mapping[str, str], body: bytes, request_id: str | None
 ) -> tuple[Completion, ...] | RequestFailed:
     if 300 <= status < 400:
         return RequestFailed("redirect", f"status {status} points to {headers.get('location') or 'nowhere'}")
@@ -127,8 +142,6 @@ def _read(
         if not said:
             return RequestFailed("not_json", "the body is empty", code="empty")
         return RequestFailed("not_json", f"{error}; it begins: {said}")
-    if may_hold(body, secrets):
-        root = _redact_json(root, secrets)
     return _read_error_status(status, root) if is_error else _read_choices(root, request_id)
 
 
@@ -223,7 +236,8 @@ def _read_choice(
     error = _read_error(rest.get("error")) or error
     broken_off = f"the service broke the answer off: {finish_reason}" if finish_reason in _BROKEN_OFF else None
     is_read = ("index", "role", "error", "tool_calls" if calls else "", "logprobs" if logprobs else "")
-    extra = {name: value for name, value in {**shared, **rest}.items() if value is not None and name not in is_read}
+    rest = {name: value for name, value in rest.items() if name not in is_read}
+    extra = {name: value for name, value in {**shared, **rest}.items() if value is not None}
     return Completion(
         text,
         finish_reason,

@@ -440,7 +440,7 @@ def test_no_piece_of_the_key_or_of_a_header_is_shown(
 
 def test_a_key_is_taken_out_of_completions() -> None:
     backend = completions("http://127.0.0.1/v1", model="m", api_key=KEY, headers=lambda: {"A": "b"})
-    choice = {"text": f"it is {KEY}", "finish_reason": KEY, "meta": [{KEY: KEY[:12]}]}
+    choice = {"text": f"it is {KEY}", "finish_reason": KEY, "meta": [{KEY: KEY[:12], "text": KEY[:12]}]}
     (completion,) = backend.read(200, {"x-request-id": KEY}, json.dumps({"choices": [choice]}).encode()).unwrap()
     assert completion.text == "it is ***"
     assert not holds_a_secret(repr((completion, completion.extra)))
