@@ -14,17 +14,16 @@ import shutil
 import sys
 from array import array
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 from time import monotonic
-from types import MappingProxyType
 from typing import BinaryIO, Final, Generic, Literal, TypeAlias, TypeVar, final, get_args
 
 from returns.result import Failure, Result, Success
 
-from distgen.errors import Raised, RequestFailed
+from distgen.errors import Raised, error_kind
 from distgen.llm import RowResult, SupportsGenerate
 
 _In = TypeVar("_In")
@@ -46,7 +45,6 @@ JournalReason: TypeAlias = Literal[
 
 _SYNC_SECONDS: Final = 1.0
 _ELSE: Final = "choose another output."
-_NO_FIELDS: Final[Fields] = MappingProxyType({})
 
 
 @final
@@ -100,8 +98,8 @@ def run(
     mode: Mode,
     *,
     num_generations: int = 1,
-    settings: Fields = _NO_FIELDS,
-    params: Fields = _NO_FIELDS,
+    settings: Fields | None = None,
+    params: Fields | None = None,
 ) -> Generator[Result[RunEvent[_In, _Out], JournalError], None, None]:
     r"""Ask `llm` about each input that has no answered row in the file yet, and yield each row once it is written.
 
@@ -135,20 +133,24 @@ def run(
     """
     if mode not in get_args(Mode):
         raise TypeError(f"mode must be 'new', 'resume' or 'overwrite', got {mode!r}")
-    opening = _open(path, decode, mode, {**settings, "num_generations": num_generations}, params)
-    return _run(llm, inputs, opening, encode, num_generations)
+    opening = _open(path, decode, mode, {**(settings or {}), "num_generations": num_generations}, params or {})
 
+    def events() -> Generator[Result[RunEvent[_In, _Out], JournalError], None, None]:
+        try:
+            with opening as (file, past), closing(_ask(llm, inputs, file, num_generations)) as answers:
+                yield Success(Opened(file.answered, tuple(past)))
+                for row, value, answer in answers:
+                    with _refuse("not_encoded", f"row {row} of {file.path} cannot be written as JSON"):
+                        line = to_json_line({**encode(value, answer), "row": row})
+                    with _refuse("not_written", f"cannot write {file.path}", OSError):
+                        file.append(row, line)
+                    yield Success(Written(row, value, answer))
+                with _refuse("not_written", f"cannot sort {file.path}", OSError):
+                    file.sort()
+        except _Refused as refused:
+            yield Failure(refused.error)
 
-def missing(
-    inputs: Iterable[_In], path: Path, decode: Decode[_In], num_generations: int, settings: Fields, params: Fields
-) -> Iterator[Result[_In, JournalError]]:
-    """Yield each input that `run` would ask when it resumes the file; a Failure is the last one."""
-    try:
-        with _open(path, decode, "resume", {**settings, "num_generations": num_generations}, params) as (file, _):
-            for _, value in _missing(file, inputs):
-                yield Success(value)
-    except _Refused as refused:
-        yield Failure(refused.error)
+    return events()
 
 
 def to_json_line(fields: Fields) -> bytes:
@@ -160,12 +162,7 @@ def to_json_line(fields: Fields) -> bytes:
     '{"user": "é�"}\n'
     """
     text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
-    return f"{replace_surrogates(text)}\n".encode()
-
-
-def replace_surrogates(text: str) -> str:
-    """Return the text with U+FFFD in place of each lone surrogate."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)
+    return re.sub("[\ud800-\udfff]", "\ufffd", f"{text}\n").encode()
 
 
 @final
@@ -200,6 +197,7 @@ class _File(Generic[_In]):
     texts: bytearray = field(default_factory=bytearray)  # of that line, at most 255
     size: int = 0  # of the lines so far, in bytes
     in_order: bool = True  # one line a row, each after those of the rows before it
+    synced: float = field(default_factory=lambda: monotonic())
 
     @property
     def answered(self) -> int:
@@ -224,34 +222,30 @@ class _File(Generic[_In]):
             self.writer.truncate(self.size)
             raise
         self.add(row, len(line), 0)  # a row is asked only if its earlier lines have no text
+        if monotonic() - self.synced > _SYNC_SECONDS:
+            os.fsync(self.writer.fileno())
+            self.synced = monotonic()
 
-
-def _run(
-    llm: SupportsGenerate[_In, _Out],
-    inputs: Iterable[_In],
-    opening: AbstractContextManager[tuple[_File[_In], list[object]]],
-    encode: Encode[_In, _Out],
-    num_generations: int,
-) -> Generator[Result[RunEvent[_In, _Out], JournalError], None, None]:
-    try:
-        with opening as (file, past), closing(_ask(llm, inputs, file, num_generations)) as answers:
-            yield Success(Opened(file.answered, tuple(past)))
-            synced = monotonic()
-            for row, value, answer in answers:
-                with _refuse("not_encoded", f"row {row} of {file.path} cannot be written as JSON"):
-                    line = to_json_line({**encode(value, answer), "row": row})
-                with _refuse("not_written", f"cannot write {file.path}", OSError):
-                    file.append(row, line)
-                    if monotonic() - synced > _SYNC_SECONDS:
-                        os.fsync(file.writer.fileno())
-                        synced = monotonic()
-                yield Success(Written(row, value, answer))
-            with _refuse("not_written", f"cannot sort {file.path}", OSError):
-                os.fsync(file.writer.fileno())
-                if not file.in_order:
-                    _sort(file)
-    except _Refused as refused:
-        yield Failure(refused.error)
+    def sort(self) -> None:
+        """Put the rows in input order, one line each, in one atomic step."""
+        os.fsync(self.writer.fileno())
+        if self.in_order:
+            return
+        new = self.path.with_name(f"{self.path.name}.distgen.sorting")
+        try:
+            with new.open("wb") as ordered:
+                shutil.copymode(self.path, new)
+                for offset in self.offsets:
+                    if offset >= 0:
+                        self.reader.seek(offset)
+                        ordered.write(self.reader.readline())
+                ordered.flush()
+                os.fsync(ordered.fileno())
+            self.reader.close()  # Windows replaces no open file
+            self.writer.close()
+            os.replace(new, self.path)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -273,8 +267,7 @@ def _open(
                 _check(path, mode, {}, now)
             sidecar.touch()
             lock = files.enter_context(sidecar.open("r+b", buffering=0))
-            if not _lock(lock):
-                raise _Refused("in_use", f"another run writes {path}; wait until it ends, or {_ELSE}")
+            _lock(lock, path)
             if mode == "overwrite" and path.exists() and _has_answers(path, decode):
                 os.replace(path, f"{path}.bak")
             writer = files.enter_context(path.open("ab", buffering=0))
@@ -292,11 +285,9 @@ def _open(
 
 
 def _has_answers(path: Path, decode: Decode[_In]) -> bool:
-    try:
-        with path.open("rb") as lines:
-            return any(_parse(line, decode)[2] for line in lines)
-    except Exception:  # a file of someone else
-        return True
+    with suppress(Exception), path.open("rb") as lines:
+        return any(_parse(line, decode)[2] for line in lines)
+    return True  # it is a file of someone else
 
 
 def _scan(file: _File[_In]) -> None:
@@ -342,14 +333,10 @@ def _ask(
             asked[index] = row, value
             yield value
 
-    with ExitStack() as stack:
-        answers = llm.as_completed(pending(), num_generations)
-        stack.callback(getattr(answers, "close", lambda: None))  # a Stream or a generator
-        for index, answer in answers:
-            row, value = asked.pop(index)
-            failure = answer.swap().value_or(None)
-            if not (isinstance(failure, RequestFailed) and failure.reason == "stopped"):
-                yield row, value, answer
+    for index, answer in llm.as_completed(pending(), num_generations):
+        row, value = asked.pop(index)
+        if answer.swap().map(error_kind).value_or("") != "stopped":
+            yield row, value, answer
 
 
 def _missing(file: _File[_In], inputs: Iterable[_In]) -> Iterator[tuple[int, _In]]:
@@ -369,32 +356,12 @@ def _write(file: BinaryIO, content: bytes) -> None:
         content = content[file.write(content) :]
 
 
-def _sort(file: _File[_In]) -> None:
-    """Put the rows in input order, one line each, in one atomic step."""
-    new = file.path.with_name(f"{file.path.name}.distgen.sorting")
-    try:
-        with new.open("wb") as ordered:
-            shutil.copymode(file.path, new)
-            for offset in file.offsets:
-                if offset >= 0:
-                    file.reader.seek(offset)
-                    ordered.write(file.reader.readline())
-            ordered.flush()
-            os.fsync(ordered.fileno())
-        file.reader.close()  # Windows replaces no open file
-        file.writer.close()
-        os.replace(new, file.path)
-    finally:
-        new.unlink(missing_ok=True)
-
-
 def _read_sidecar(file: BinaryIO) -> tuple[Fields, list[object]]:
     """Return the settings, which are never empty, and the params of each run; nothing for anything but a sidecar."""
-    try:
+    with suppress(Exception):
         found = json.load(file)
         return {**found["settings"]}, [*found["params"]]
-    except Exception:
-        return {}, []
+    return {}, []
 
 
 def _write_sidecar(file: BinaryIO, settings: Fields, params: list[object]) -> None:
@@ -407,19 +374,15 @@ def _write_sidecar(file: BinaryIO, settings: Fields, params: list[object]) -> No
     os.fsync(file.fileno())
 
 
-def _lock(file: BinaryIO) -> bool:
-    """Return False if another process has locked the file."""
+def _lock(sidecar: BinaryIO, path: Path) -> None:
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            file.seek(2**30)  # a locked byte cannot be read; this one does not exist
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            file.seek(0)
+            msvcrt.locking(sidecar.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(sidecar, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
-        return False
-    return True
+        raise _Refused("in_use", f"another run writes {path}; wait until it ends, or {_ELSE}") from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from types import UnionType
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, final
 
 from returns.result import Failure, Result, Success
@@ -17,7 +16,7 @@ from distgen.backends.generate import Generate
 from distgen.completion import Completion
 from distgen.errors import GenerateError, InvalidArgument, NoText, NoTextReason, ParseFailed, Raised, Stage, explain
 from distgen.executors.call import Call, CallResult, RowAnswer, warn
-from distgen.executors.engine import Executor, Inbox, Stream, run_bounded
+from distgen.executors.engine import Executor, Inbox, Stream, Window, run_bounded
 from distgen.prompt import Formatter, Prompt
 from distgen.task import In, Out, Task
 
@@ -155,18 +154,19 @@ class LLM(Generic[In, Out, P, R]):
         """
         from distgen.executors.futures import FutureQueue
 
-        _check_arguments(self.format, self.executor, ())
+        _check_types(self.format, self.executor, ())
+        inbox = Inbox()
         queue: FutureQueue[In, Asked[P] | GenerateError, tuple[Generation[Out], ...]] = FutureQueue(
-            lambda value: self._ask(value, num_generations)
+            self._ask_for(num_generations), inbox
         )
-        rows = self._run(queue.rows(), num_generations, None, False, lambda index, row: (index, row), queue.inbox)
+        rows = self._run(queue.rows(), num_generations, None, False, lambda index, row: (index, row), inbox)
         with queue.resolve(rows):
             yield queue.submit
 
     def prepare(self, inputs: Iterable[In], num_generations: int = 1) -> Iterator[Asked[P] | GenerateError]:
         """Return, lazily, the prompt of each input, or the error that `generate` answers for it without asking."""
-        _check_arguments(self.format, self.executor, inputs)
-        return (self._ask(value, num_generations) for value in inputs)
+        _check_types(self.format, self.executor, inputs)
+        return map(self._ask_for(num_generations), inputs)
 
     def read_row(self, row: Asked[P] | GenerateError, answer: RowAnswer) -> RowResult[Out]:
         """Read the answer to a row of `prepare` as `generate` does; a row with an error keeps it."""
@@ -193,30 +193,43 @@ class LLM(Generic[In, Out, P, R]):
             answers = iter(result)
             for position, row in enumerate(rows, index):
                 answer = next(answers) if isinstance(row, Asked) else ()
-                on_progress = _report(on_progress, num_generations)
+                if on_progress is not None and not _report(on_progress, num_generations):
+                    on_progress = None
                 yield select(position, self.read_row(row, answer))
 
         size = self.batch_size if _is_count(self.batch_size) else 1
-        groups = ([] if row is None else [row] for row in rows)
-        return Stream(inbox, run_bounded(self.executor, groups, size, make_call, read, in_order, inbox))
+        window = Window[Asked[P] | GenerateError](self.executor, rows, size, in_order)
+        return Stream(inbox, run_bounded(self.executor, window, make_call, read, inbox))
 
-    def _ask(self, value: In, num_generations: int) -> Asked[P] | GenerateError:
-        """Make the prompt for an input and render it. Never raises."""
+    def _ask_for(self, num_generations: int) -> Callable[[In], Asked[P] | GenerateError]:
+        """Return `_ask`, or a function that answers each input that an argument is invalid."""
         for name, number in (("num_generations", num_generations), ("batch_size", self.batch_size)):
             if not _is_count(number):
-                return InvalidArgument(name, number, "it must be a whole number, 1 or more")
+                invalid = InvalidArgument(name, number, "it must be a whole number, 1 or more")
+                return lambda _: invalid
+        return self._ask
+
+    def _ask(self, value: In) -> Asked[P] | GenerateError:
+        """Make the prompt for an input and render it. Never raises."""
         stage: Stage = "prompt"
         try:
-            asked = self.task.prompt(value)
-            _check_type(asked, Prompt | Result, "the prompt function", "Prompt")
-            if isinstance(asked, Failure):
-                return _to_error(asked.failure())
-            prompt = asked if isinstance(asked, Prompt) else asked.unwrap()
-            _check_type(prompt, Prompt, "the prompt function", "Prompt")
+            match self.task.prompt(value):
+                case Prompt() as prompt:
+                    pass
+                case Success(Prompt() as prompt):
+                    pass
+                case Failure(error):
+                    return _to_error(error, stage)
+                case Success(other) | other:  # of untyped code
+                    raise TypeError(f"the prompt function returned {type(other).__name__}, not Prompt")
             stage = "format"
-            rendered = self.format(prompt)
-            _check_type(rendered, Result, "the format", "Result")
-            return Asked(prompt, rendered.unwrap()) if isinstance(rendered, Success) else rendered.failure()
+            match self.format(prompt):
+                case Success(rendered):
+                    return Asked(prompt, rendered)
+                case Failure(error):
+                    return _to_error(error, stage)
+                case other:
+                    raise TypeError(f"the format returned {type(other).__name__}, not Result")
         except Exception as error:
             return Raised.of(error, stage)
 
@@ -237,24 +250,23 @@ class LLM(Generic[In, Out, P, R]):
         return Generation(self.model, prompt, completion, parsed)
 
     def _parse(self, completion: Completion) -> Result[Out, ParseFailed | NoText]:
-        no_text = _explain_no_text(completion)
-        if no_text is not None:
-            return Failure(no_text)
-        parsed = self.task.parse(completion.text)
-        _check_type(parsed, Result, "the parser", "Result")
-        return parsed.alt(
-            lambda error: ParseFailed(Raised.of(error, "parser") if isinstance(error, BaseException) else error)
-        )
+        if completion.error is not None or not completion.text:
+            return Failure(_explain_no_text(completion))
+        match self.task.parse(completion.text):
+            case Success() as parsed:
+                return parsed
+            case Failure(error):
+                return Failure(ParseFailed(Raised.of(error, "parser") if isinstance(error, BaseException) else error))
+            case other:
+                raise TypeError(f"the parser returned {type(other).__name__}, not Result")
 
 
-def _explain_no_text(completion: Completion) -> NoText | None:
-    """Return why there is nothing to parse; None if there is a text."""
+def _explain_no_text(completion: Completion) -> NoText:
+    """Return why there is nothing to parse."""
     reason: NoTextReason
     match completion:
         case Completion(error=str(error)):
             reason, message = "error", f"the service broke the answer off: {error}"
-        case Completion(text=text) if text:
-            return None
         case Completion(tool_calls=(call, *_)):
             reason, message = "tool_call", f"the model asked for the tool {call.name!r} and wrote no text"
         case Completion(refusal=str(refusal)):
@@ -269,7 +281,7 @@ def _explain_no_text(completion: Completion) -> NoText | None:
     return NoText(reason, message)
 
 
-def _check_arguments(format: object, executor: object, inputs: object) -> None:
+def _check_types(format: object, executor: object, inputs: object) -> None:
     kind = type(inputs).__name__
     if isinstance(inputs, str | bytes | Mapping):
         raise TypeError(f"inputs must be an iterable of inputs, got a single {kind}; pass a list of them")
@@ -279,29 +291,20 @@ def _check_arguments(format: object, executor: object, inputs: object) -> None:
         raise TypeError(f"format is the name {format!r}; pass the format itself, FORMATS[{format!r}]")
 
 
-def _to_error(error: object) -> GenerateError:
+def _to_error(error: object, stage: Stage) -> GenerateError:
     """Untyped code may answer a Failure of anything, such as an exception."""
-    if isinstance(error, GenerateError):
-        return error
-    return Raised.of(error, "prompt")
-
-
-def _check_type(value: object, expected: type | UnionType, giver: str, due: str) -> None:
-    """A function of untyped code may return anything; the error then names that function."""
-    if not isinstance(value, expected):
-        raise TypeError(f"{giver} returned {type(value).__name__}, not {due}")
+    return error if isinstance(error, GenerateError) else Raised.of(error, stage)
 
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and value >= 1
 
 
-def _report(on_progress: Callable[[int], object] | None, num_generations: int) -> Callable[[int], object] | None:
-    """Tell a callback of one more row; return it, or None if it raises, so that it is called no more."""
+def _report(on_progress: Callable[[int], object], num_generations: int) -> bool:
+    """Tell a callback of one more row. Return False if it raises, so that it is called no more."""
     try:
-        if on_progress is not None:
-            on_progress(num_generations)
-        return on_progress
+        on_progress(num_generations)
     except Exception as error:
         warn(f"{explain(Raised.of(error, 'progress'))} on_progress is called no more; the run goes on.")
-        return None
+        return False
+    return True

@@ -9,7 +9,7 @@ from distgen.completion import Completion
 from distgen.prompt import Messages
 
 
-def echo(prompts: Sequence[str] | Sequence[Messages], num_generations: int) -> Batch:
+def echo(prompts: Sequence[str | Messages], num_generations: int) -> Batch:
     """Answer a text with itself, and messages with the content of the last one, `num_generations` times.
 
     >>> [completion.text for completion in echo(["Hello"], 2)[0]]

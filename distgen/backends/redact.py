@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 _PIECE: Final = 8  # characters of a secret that are not shown; a shorter value, such as "EMPTY", is no secret
 _CREDENTIAL_NAMES: Final = ("auth", "key", "token", "secret", "cookie", "password")
+_STRIDE: Final = 4  # each piece of 8 characters holds 5 that begin at a multiple of 4
 
 
 class Secrets(NamedTuple):
@@ -25,6 +28,28 @@ def find_secrets(api_key: str, headers: Mapping[str, str]) -> Secrets:
     named = [value for name, value in headers.items() if any(hint in name.lower() for hint in _CREDENTIAL_NAMES)]
     words = [word for value in (api_key, *named) for word in value.split() if len(word) >= _PIECE]
     return Secrets("\n".join((api_key, *headers.values())), tuple(words))
+
+
+def may_hold(body: bytes, secrets: Secrets) -> bool:
+    r"""Return False if no text in this JSON can hold a piece of a secret; True if one may: it is then to be redacted.
+
+    >>> [may_hold(body, Secrets("sk-12345678")) for body in (b'"It is 1234."', b'"No such key: 12345678"')]
+    [False, True]
+    """
+    # JSON may also escape an ordinary character: "\u002b" for "+", "\/" for "/".
+    return any(part in body for part in _parts(secrets.lines)) or b"\\u" in body or b"\\/" in body
+
+
+@lru_cache
+def _parts(lines: str) -> list[bytes]:
+    """Return bytes, as JSON has them, of which each piece of a secret holds one."""
+    parts = [
+        line[start : start + _STRIDE + 1]
+        for line in lines.split("\n")
+        if len(line) >= _PIECE
+        for start in range(0, len(line) - _STRIDE, _STRIDE)
+    ]
+    return [json.dumps(part, ensure_ascii=False)[1:-1].encode(errors="replace") for part in parts]
 
 
 def redact(text: str, secrets: Secrets) -> str:

@@ -16,7 +16,7 @@ import random
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
-from functools import partial, reduce
+from functools import reduce
 from typing import Final, Generic, TypeAlias, TypeVar, final
 from urllib.parse import urlsplit
 
@@ -25,7 +25,6 @@ from returns.result import Failure, Success
 from distgen.backends.blocking import Blocking, blocking
 from distgen.backends.generate import Batch, Row
 from distgen.backends.limiter import Limiter
-from distgen.backends.loops import PerEventLoop
 from distgen.backends.params import Params
 from distgen.backends.redact import find_secrets
 from distgen.backends.retry import Outcome, Retry, fault_of
@@ -44,6 +43,10 @@ Headers: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
 
 _REFUSES_N: Final = (("status", 400), ("status", 422))  # a validator, as FastAPI's, answers 422
 _RETRY: Final = Retry()
+_NOT_ASKED: Final = RequestFailed("stopped", "this row had not been asked")
+
+
+_WRONG_FORMAT: Final = "chat takes the format openai, and completions a text format, such as chatml"
 
 
 @dataclass(slots=True)
@@ -51,8 +54,19 @@ class _State:
     """The state of a backend in one event loop."""
 
     session: Session
+    closing: AsyncGenerator[None, None]
     limiter: Limiter
     refuses_n: bool = False
+
+
+# Connections belong to one event loop and must be closed in it, before it ends. A backend outlives the loops that use it,
+# and nobody tells it when one ends. An async generator is told: a loop that shuts down (asyncio.run, `Asyncio`,
+# loop.shutdown_asyncgens()) closes the generators that began in it, and closes those that nobody holds any more (PEP 525,
+# "Finalization"). It must hold no other async generator (an asynccontextmanager is one), since a loop closes all of them at
+# once, and no reference to its backend, since the parts of a cycle are finalized in any order.
+async def _close_with_loop(session: Session) -> AsyncGenerator[None, None]:
+    async with session:
+        yield
 
 
 @final
@@ -77,7 +91,9 @@ class Server(Generic[P]):
     headers: Headers = field(repr=False, hash=False)
     proxy: str | None = field(repr=False)  # it may hold a password
     stop: threading.Event | None = field(repr=False, compare=False)
-    _states: PerEventLoop[_State] = field(default_factory=PerEventLoop[_State], init=False, repr=False, compare=False)
+    _states: dict[asyncio.AbstractEventLoop, _State] = field(
+        default_factory=dict[asyncio.AbstractEventLoop, _State], init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -88,6 +104,10 @@ class Server(Generic[P]):
             raise ValueError(f"max_connections must be at least 1, got {self.max_connections}")
         if self.proxy is not None and not self.proxy.startswith(("http://", "https://")):
             raise ValueError("proxy is no URL that begins with http:// or https://, as 'http://127.0.0.1:3128'.")
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the states behind: another process has event loops of its own."""
+        return {**self.__dict__, "_states": {}}
 
     def body(self, prompt: P, n: int, offset: int = 0) -> dict[str, object]:
         """Return the request for `n` choices. A seed is shifted by `offset`: the same one would give the same texts."""
@@ -109,29 +129,41 @@ class Server(Generic[P]):
 
     def end_waits(self) -> None:
         """End the waits of the rows under way in the running event loop: they become RequestFailed("stopped")."""
-        if (state := self._states.find()) is not None:
+        if (state := self._states.get(asyncio.get_running_loop())) is not None:
             state.limiter.end_run()
 
+    async def _open(self) -> _State:
+        for ended in [loop for loop in list(self._states) if loop.is_closed()]:
+            self._states.pop(ended, None)  # another thread may have done that
+        session = open_session(self.timeout, self.api_key, self.proxy)
+        state = _State(session, _close_with_loop(session), Limiter(self.max_connections, self.stop))
+        self._states[asyncio.get_running_loop()] = state  # before the first await, or another row would open it too
+        await anext(state.closing)
+        return state
+
     async def _ask_row(self, prompt: P, num_generations: int) -> Row:
-        open_state = partial(_open, self.max_connections, self.timeout, self.api_key, self.proxy, self.stop)
-        state = await self._states.get(open_state)
-        ask = partial(self._ask, state, state.limiter.run)
+        # Untyped code may pair any format with any backend.
+        if isinstance(prompt, str) != (self.prompt_key == "prompt"):
+            return Failure(RequestFailed("not_sent", _WRONG_FORMAT))
+        state = self._states.get(asyncio.get_running_loop()) or await self._open()
+        run = state.limiter.run
         n = 1 if state.refuses_n else num_generations
-        first = await ask(self.body(prompt, n))
+        first = await self._ask(state, run, self.body(prompt, n))
         if n > 1 and isinstance(first, Failure) and (first.failure().reason, first.failure().status) in _REFUSES_N:
-            first = await ask(self.body(prompt, 1))
+            first = await self._ask(state, run, self.body(prompt, 1))
             state.refuses_n = state.refuses_n or isinstance(first, Success)
-        if isinstance(first, Failure):
+        if not isinstance(first, Success):
             return first
         came = first.unwrap()[:num_generations]
-        rest = [ask(self.body(prompt, 1, place)) for place in range(len(came), num_generations)]
+        places = range(len(came), num_generations)
+        rest = [self._ask(state, run, self.body(prompt, 1, place)) for place in places]
         return join_row(came, await asyncio.gather(*rest) if rest else [])
 
     async def _ask(self, state: _State, run: int, request: Mapping[str, object]) -> Answer:
         """Send a request until it is answered or given up. The tokens of all attempts are counted."""
         body = json.dumps(request).encode()  # ASCII, so that a lone surrogate is sent as JSON escapes it
         limiter, history = state.limiter, list[Outcome]()
-        failed, waited = RequestFailed("stopped", "this row had not been asked"), 0.0
+        failed, waited = _NOT_ASKED, 0.0
         wait: float | None = 0.0
         while wait is not None:
             period = await limiter.enter(run, wait)
@@ -156,6 +188,8 @@ class Server(Generic[P]):
                     limiter.reject(period, min(hint or 0.0, self.retry.longest_wait), wait or 0.0)
             finally:
                 limiter.leave()
+        if failed.code == "refused" and waited:
+            failed = replace(failed, message=f"{failed.message} (tried for {waited:.0f} s)")
         return Failure(failed)
 
     async def _send(self, session: Session, body: bytes) -> Answer:
@@ -229,13 +263,6 @@ def completions(
     sent, key = json_params(params, extra_body), _read_key(api_key)
     own = headers if callable(headers) else dict(headers or {})
     return Server(url, model, "prompt", sent, timeout, retry, max_connections, query, key, own, proxy, stop)
-
-
-async def _open(
-    most: int, timeout: float, api_key: str, proxy: str | None, stop: threading.Event | None
-) -> AsyncGenerator[_State, None]:
-    async with open_session(timeout, api_key, proxy) as session:
-        yield _State(session, Limiter(most, stop))
 
 
 def join_row(came: tuple[Completion, ...], singles: Sequence[Answer]) -> Row:

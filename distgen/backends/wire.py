@@ -20,7 +20,7 @@ from typing import Final, TypeAlias, TypeGuard
 from returns.result import Failure, Result, Success
 
 from distgen.backends.params import Params
-from distgen.backends.redact import Secrets, redact, redact_words
+from distgen.backends.redact import Secrets, may_hold, redact, redact_words
 from distgen.completion import Completion, TokenLogprob, ToolCall, Usage
 from distgen.errors import RequestFailed, RequestReason
 
@@ -30,6 +30,8 @@ Answer: TypeAlias = Result[tuple[Completion, ...], RequestFailed]
 _OURS: Final = ("model", "messages", "prompt", "n", "stream")
 _JSON: Final = json.JSONDecoder(strict=False)  # raw control characters in strings
 _MAX_MESSAGE: Final = 1_000  # characters; an error page may hold megabytes
+# The values in an answer that the model wrote, and not the service.
+_OF_MODEL: Final = frozenset(("content", "text", "reasoning", "reasoning_content", "refusal", "tool_calls", "logprobs"))
 
 # OpenAI and vLLM, Anthropic, AWS, Azure.
 _REQUEST_ID: Final = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
@@ -78,44 +80,28 @@ served_model=None, error=None),)
     fields = {name.lower(): value for name, value in headers.items()}
     request_id = next((redact(fields[name], secrets) for name in _REQUEST_ID if name in fields), None)
     try:
-        answer = _read(status, fields, body)
-        if not isinstance(answer, RequestFailed):
-            return Success(tuple(_redact(completion, request_id, secrets) for completion in answer))
+        answer = _read(status, fields, body, secrets, request_id)
     except RecursionError:
         answer = RequestFailed("not_json", "it is nested too deeply")
+    if not isinstance(answer, RequestFailed):
+        return Success(answer)
     message, code = _shorten(answer.message, secrets), answer.code and _shorten(answer.code, secrets)
     hint = retry_hint(fields, answer.message, time.time())
     failed = replace(answer, status=status, message=message, code=code, retry_after=hint, request_id=request_id)
     return Failure(failed)
 
 
-def _redact(completion: Completion, request_id: str | None, secrets: Secrets) -> Completion:
+def _redact_json(value: object, secrets: Secrets, is_of_model: bool = False) -> object:
     """Remove the secrets: their words from the texts of the model, their pieces from all that the service says."""
-    reasoning, refusal, finish_reason = completion.reasoning, completion.refusal, completion.finish_reason
-    served_model, error, extra = completion.served_model, completion.error, _redact_json(completion.extra, secrets)
-    calls = [[redact_words(text, secrets) for text in (c.id, c.name, c.arguments)] for c in completion.tool_calls]
-    return Completion(
-        redact_words(completion.text, secrets),
-        finish_reason and redact(finish_reason, secrets),
-        completion.usage,
-        reasoning and redact_words(reasoning, secrets),
-        refusal and redact_words(refusal, secrets),
-        tuple(ToolCall(*call) for call in calls),
-        served_model and redact(served_model, secrets),
-        error and redact(error, secrets),
-        completion.logprobs,
-        {**(extra if is_object(extra) else {}), **({"request_id": request_id} if request_id else {})},
-    )
-
-
-def _redact_json(value: object, secrets: Secrets) -> object:
-    """Redact every text and key in a JSON value."""
     if isinstance(value, str):
-        return redact(value, secrets)
+        return redact_words(value, secrets) if is_of_model else redact(value, secrets)
     if is_object(value):
-        return {redact(name, secrets): _redact_json(inner, secrets) for name, inner in value.items()}
+        return {
+            _redact_json(name, secrets, is_of_model): _redact_json(inner, secrets, is_of_model or name in _OF_MODEL)
+            for name, inner in value.items()
+        }
     if is_array(value):
-        return [_redact_json(inner, secrets) for inner in value]
+        return [_redact_json(inner, secrets, is_of_model) for inner in value]
     return value
 
 
@@ -126,7 +112,9 @@ def _shorten(text: str, secrets: Secrets) -> str:
     return shown if len(shown) <= _MAX_MESSAGE else f"{shown[:_MAX_MESSAGE]} ... ({rest} more characters)"
 
 
-def _read(status: int, headers: Mapping[str, str], body: bytes) -> tuple[Completion, ...] | RequestFailed:
+def _read(
+    status: int, headers: Mapping[str, str], body: bytes, secrets: Secrets, request_id: str | None
+) -> tuple[Completion, ...] | RequestFailed:
     if 300 <= status < 400:
         return RequestFailed("redirect", f"status {status} points to {headers.get('location') or 'nowhere'}")
     is_error = not 200 <= status < 300
@@ -139,7 +127,9 @@ def _read(status: int, headers: Mapping[str, str], body: bytes) -> tuple[Complet
         if not said:
             return RequestFailed("not_json", "the body is empty", code="empty")
         return RequestFailed("not_json", f"{error}; it begins: {said}")
-    return _read_error_status(status, root) if is_error else _read_choices(root)
+    if may_hold(body, secrets):
+        root = _redact_json(root, secrets)
+    return _read_error_status(status, root) if is_error else _read_choices(root, request_id)
 
 
 def parse_json(body: bytes) -> object:
@@ -193,22 +183,20 @@ def _read_error_status(status: int, root: object) -> RequestFailed:
 #   message     = {"role": "assistant", "content": string | null, "refusal"?: string | null, "tool_calls"?: [...]}
 #   completion  = {"choices": [{"index": integer, "text": string, "finish_reason": string}, ...], "usage"?: usage}
 # Seen besides in servers: finish_reason null or absent, index absent, equal or out of order, an empty error object.
-def _read_choices(root: object) -> tuple[Completion, ...] | RequestFailed:
+def _read_choices(root: object, request_id: str | None) -> tuple[Completion, ...] | RequestFailed:
     if not is_object(root):
         return RequestFailed("no_choices", "the answer is not a JSON object")
-    error, usage, choices = _read_error(root.get("error")), _read_usage(root.get("usage")), root.get("choices")
-    found = sorted(choices, key=_index) if is_array(choices) else []
-    shared = {name: value for name, value in root.items() if name not in ("choices", "error", "usage")}
-    billed = {**shared, "usage": root.get("usage")}
-    completions = [
-        _read_choice(choice, shared, error) if number else _read_choice(choice, billed, error, usage)
-        for number, choice in enumerate(found)
-    ]
+    shared = {**root, "choices": None, "error": None, "usage": None, "request_id": request_id}
+    choices, error, usage = root.get("choices"), _read_error(root.get("error")), _read_usage(root.get("usage"))
+    if not is_array(choices) or not choices:
+        kind = "empty" if choices == [] else "not an array"
+        return replace(error or RequestFailed("no_choices", f"'choices' is {kind}"), usage=usage)
+    first, *others = sorted(choices, key=_index)
+    completions = [_read_choice(first, {**shared, "usage": root.get("usage")}, error, usage)]
+    completions += [_read_choice(choice, shared, error) for choice in others]
     if error and not any(c.text or c.reasoning or c.refusal or c.tool_calls for c in completions):
         return replace(error, usage=usage)
-    if not found:
-        return RequestFailed("no_choices", f"'choices' is {'empty' if choices == [] else 'not an array'}", usage=usage)
-    if not any(map(is_object, found)):
+    if not any(map(is_object, choices)):
         return RequestFailed("bad_choice", "the choice is not a JSON object", usage=usage)
     return tuple(completions)
 
@@ -234,8 +222,8 @@ def _read_choice(
     calls, logprobs = _read_tool_calls(rest.get("tool_calls")), read_logprobs(rest.get("logprobs"))
     error = _read_error(rest.get("error")) or error
     broken_off = f"the service broke the answer off: {finish_reason}" if finish_reason in _BROKEN_OFF else None
-    is_read = {"index", "role", "error", *(["tool_calls"] if calls else []), *(["logprobs"] if logprobs else [])}
-    extra = {**shared, **{name: value for name, value in rest.items() if name not in is_read}}
+    is_read = ("index", "role", "error", "tool_calls" if calls else "", "logprobs" if logprobs else "")
+    extra = {name: value for name, value in {**shared, **rest}.items() if value is not None and name not in is_read}
     return Completion(
         text,
         finish_reason,
@@ -246,7 +234,7 @@ def _read_choice(
         served_model=_take_text(extra, "model"),
         error=(error.message or error.code) if error else broken_off,
         logprobs=logprobs,
-        extra={name: value for name, value in extra.items() if value is not None},
+        extra=extra,
     )
 
 
@@ -302,13 +290,11 @@ def read_logprobs(value: object) -> tuple[TokenLogprob, ...] | None:
         return None
     content, tokens, logprobs = value.get("content"), value.get("tokens"), value.get("token_logprobs")
     try:
-        if is_array(content):
-            return tuple(map(_read_token, content))
-        if not is_array(tokens) or not is_array(logprobs):
-            return None
-        tops = value.get("top_logprobs")
-        columns = (tokens, logprobs, tops if is_array(tops) else [None] * len(tokens))
-        return tuple(_token(*entry) for entry in zip(*columns, strict=True))
+        if is_array(tokens) and is_array(logprobs):
+            tops = value.get("top_logprobs") or [None] * len(tokens)
+            columns = zip(tokens, logprobs, tops if is_array(tops) else (), strict=True)
+            content = [{"token": token, "logprob": logprob, "top_logprobs": top} for token, logprob, top in columns]
+        return tuple(map(_read_token, content)) if is_array(content) else None
     except ValueError:
         return None
 
@@ -316,16 +302,13 @@ def read_logprobs(value: object) -> tuple[TokenLogprob, ...] | None:
 def _read_token(entry: object) -> TokenLogprob:
     if not is_object(entry):
         raise ValueError
-    return _token(entry.get("token"), entry.get("logprob"), entry.get("top_logprobs"))
-
-
-def _token(token: object, logprob: object, tops: object = None) -> TokenLogprob:
+    token, logprob, tops = entry.get("token"), entry.get("logprob"), entry.get("top_logprobs")
     if isinstance(logprob, bool) or not isinstance(logprob, int | float | None) or not isinstance(token, str):
         raise ValueError
     if logprob is not None and not logprob < math.inf:  # NaN is not
         raise ValueError
     if is_object(tops):
-        return TokenLogprob(token, logprob, tuple(_token(name, number) for name, number in tops.items()))
+        tops = [{"token": name, "logprob": number} for name, number in tops.items()]
     return TokenLogprob(token, logprob, tuple(map(_read_token, tops)) if is_array(tops) else ())
 
 
@@ -335,14 +318,14 @@ def _read_usage(value: object) -> Usage | None:
     prompt, completion = value.get("prompt_tokens_details"), value.get("completion_tokens_details")
     cached = prompt.get("cached_tokens") if is_object(prompt) else None
     reasoning = completion.get("reasoning_tokens") if is_object(completion) else None
-    usage = Usage(*map(_count, (value.get("prompt_tokens"), value.get("completion_tokens"), cached, reasoning)))
-    return None if usage == Usage() else usage
+    counts = [*map(_count, (value.get("prompt_tokens"), value.get("completion_tokens"), cached, reasoning))]
+    return None if counts == [None] * 4 else Usage(*counts)
 
 
 def _count(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value % 1 != 0:
-        return None
-    return int(value)  # some servers send 9.0
+    if isinstance(value, float) and value.is_integer():  # some servers send 9.0
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 # Sources: RFC 9110, 10.2.3 (Retry-After: seconds or a date; servers send fractions too); OpenAI API, "Rate limits"

@@ -5,20 +5,29 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from fileinput import FileInput
+from itertools import tee
+from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias, final
 
-from returns.result import Failure, Result
+from distgen import RowResult, batch
+from distgen.cli.options import NO_SERVER, Options, UsageError, read_options
+from distgen.cli.rows import Record
+from distgen.cli.run import (
+    INTERRUPTED,
+    OK,
+    SOME_FAILED,
+    UNUSABLE,
+    build_llm,
+    list_formats,
+    render,
+    run,
+    with_server,
+)
 
-from distgen.cli.batch_files import read_batch, write_batch
-from distgen.cli.options import Options, UsageError, read_options
-from distgen.cli.rows import BadRow, Record, open_lines, open_output, parse_records
-from distgen.cli.run import INTERRUPTED, OK, SOME_FAILED, UNUSABLE, build_llm, find_format, run
-from distgen.errors import explain
-from distgen.formats import FORMATS
-from distgen.formats.messages import ChatMessages
-from distgen.formats.registry import AnyFormat
+_Row: TypeAlias = RowResult[str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,42 +55,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return UNUSABLE
 
 
-def _render(options: Options) -> int:
-    """Print what each row would send: the text, or the messages as JSON, and a line break."""
-    format, status = find_format(options), OK
-    with open_lines(options.input) as lines, open_output("-") as output:
-        for record in islice(parse_records(lines, options), options.limit):
-            rendered = _render_record(format, record)
-            if isinstance(rendered, Failure):
-                status = SOME_FAILED
-                print(f"row {record.number}: {rendered.failure()}", file=sys.stderr, flush=True)
-            else:
-                print(f"row {record.number}:", file=sys.stderr, flush=True)
-                print(rendered.unwrap(), file=output, flush=True)
-    return status
+@final
+class _ByBatch(NamedTuple):
+    """Answers records as an LLM does, by a function of the records, their numbers, and the number of answers a row."""
+
+    answer: Callable[[Iterable[Record], Iterator[int], int], Iterator[_Row]]
+
+    def generate(self, inputs: Iterable[Record], num_generations: int = 1, on_progress: object = None) -> list[_Row]:
+        return [*self.stream(inputs, num_generations)]
+
+    def stream(self, inputs: Iterable[Record], num_generations: int = 1, on_progress: object = None) -> Iterator[_Row]:
+        records, kept = tee(inputs)
+        return self.answer(records, (record.number for record in kept), num_generations)
+
+    def as_completed(
+        self, inputs: Iterable[Record], num_generations: int = 1, on_progress: object = None
+    ) -> Iterator[tuple[int, _Row]]:
+        return enumerate(self.stream(inputs, num_generations))
 
 
-def _render_record(format: AnyFormat, record: Record) -> Result[str, str]:
-    if isinstance(record.prompt, BadRow):
-        return Failure(record.prompt.message)
-    if isinstance(format, ChatMessages):
-        return format(record.prompt).map(lambda messages: json.dumps(messages, ensure_ascii=False)).alt(explain)
-    return format(record.prompt).alt(explain)
+def _write_batch(options: Options) -> int:
+    """Write the requests of the rows that the answers file lacks; the settings of that file are those of the batch."""
+
+    def write(records: Iterable[Record], rows: Iterator[int], n: int) -> Iterator[_Row]:
+        first = Path(options.output)
+        files = with_server(options, lambda llm: batch.write(llm, records, n, rows, takes_n=not options.no_n))
+        for number, requests in enumerate(files, 1):
+            path = first if number == 1 else first.with_stem(f"{first.stem}-{number}")
+            with path.open("xb") as file:
+                file.writelines(requests)
+            print(f"distgen: wrote {path}", file=sys.stderr)
+        if not first.exists():
+            raise UsageError("no row without an answer has a prompt, so there are no requests; see `distgen render`.")
+        return iter(())
+
+    return run(replace(options, output=options.answers), lambda _, __, ___: _ByBatch(write))
 
 
-def _list_formats(_: Options) -> int:
-    """Print the formats and the models that they are for."""
-    with open_output("-") as output:
-        for name, format in FORMATS.items():
-            models = "any, on a server" if isinstance(format, ChatMessages) else ", ".join(format.models)
-            print(f"{name:22} {models}".rstrip(), file=output)
-    return OK
+def _read_batch(options: Options) -> int:
+    """Write the results as `run` writes answers, with the settings that the requests were written with."""
+    path = Path(f"{options.output}.distgen.json")
+    if not path.is_file():
+        raise UsageError(f"{path} is no file; `distgen batch write --answers {options.output}` writes it.")
+    stored = json.loads(path.read_text("utf-8"))
+    # A row of a batch says nothing about the rows after it, so that no failures end the reading.
+    options = replace(options, base_url=NO_SERVER, concurrency=sys.maxsize, max_failures=sys.maxsize)
+    options = replace(options, **stored["settings"], extra=[*stored["params"][-1].items()])
+
+    def read(records: Iterable[Record], rows: Iterator[int], n: int) -> Iterator[_Row]:
+        with FileInput(options.results, mode="rb") as lines:
+            yield from with_server(options, lambda llm: batch.read(llm, records, [lines], n, rows))
+
+    return run(options, lambda _, __, ___: _ByBatch(read))
 
 
 _COMMANDS: Final[Mapping[str, Callable[[Options], int]]] = {
     "run": lambda options: run(options, build_llm),
-    "render": _render,
-    "formats": _list_formats,
-    "batch write": write_batch,
-    "batch read": read_batch,
+    "render": render,
+    "formats": list_formats,
+    "batch write": _write_batch,
+    "batch read": _read_batch,
 }

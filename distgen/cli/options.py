@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
@@ -27,7 +26,6 @@ from typing import Final, NoReturn, TypeAlias, TypeVar, final
 
 from distgen import __version__
 from distgen.backends.params import Params
-from distgen.journal import Mode
 
 _T = TypeVar("_T")
 
@@ -45,23 +43,18 @@ def _whole(least: int, text: str) -> int:
     return int(text)
 
 
-def _pair(text: str) -> tuple[str, object]:
+def _pair(names: Collection[str], text: str) -> tuple[str, object]:
+    """Read KEY=JSON; the key must be one of the names, if there are any."""
     name, _, value = text.partition("=")
+    if names and name not in names:
+        hint = "".join(f"; did you mean {nearest!r}?" for nearest in get_close_matches(name, names, 1)) or "."
+        message = f"the protocol has no parameter {name!r}{hint} Other fields of a request: --extra {text}"
+        raise argparse.ArgumentTypeError(message)
     try:
         return name, json.loads(value)
     except ValueError:
         message = f"{text!r} is not KEY=JSON, such as temperature=0.7 or stop='[\"END\"]'"
         raise argparse.ArgumentTypeError(message) from None
-
-
-def _param(text: str) -> tuple[str, object]:
-    name, value = _pair(text)
-    if name not in Params.__annotations__:
-        nearest = get_close_matches(name, Params.__annotations__, 1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-        message = f"the protocol has no parameter {name!r}{hint} Other fields of a request: --extra {text}"
-        raise argparse.ArgumentTypeError(message)
-    return name, value
 
 
 def _template(text: str) -> str:
@@ -71,22 +64,22 @@ def _template(text: str) -> str:
     return text
 
 
-def _option(group: str, default: _T, metavar: str | None, help: str, *flags: str, **more: object) -> _T:
+def _option(group: str, default: _T, metavar: str, help: str, *flags: str, **more: object) -> _T:
     """Return a field of Options that is an option of each command with this group; `more` is for add_argument."""
-    more = {"metavar": metavar, "help": help, **more}
-    return field(default=default, metadata={"group": group, "flags": flags, "more": more})
+    return field(default=default, metadata={"group": group, "flags": flags, "metavar": metavar, "help": help, **more})
 
 
 def _flag(group: str, help: str) -> bool:
-    return field(default=False, metadata={"group": group, "more": {"action": "store_true", "help": help}})
+    return field(default=False, metadata={"group": group, "action": "store_true", "help": help})
 
 
 def _number(group: str, default: _T, help: str, *flags: str, least: int = 1) -> _T:
     return _option(group, default, "N", help, *flags, type=partial(_whole, least))
 
 
-def _pairs(group: str, kind: Callable[[str], tuple[str, object]], help: str, flag: str) -> Pairs:
-    return _option(group, (), "KEY=JSON", f"{help}; may be repeated", flag, type=kind, action="append")
+def _pairs(names: Collection[str], help: str) -> Pairs:
+    kind = partial(_pair, names)
+    return _option("model", (), "KEY=JSON", f"{help}; may be repeated", type=kind, action="append")
 
 
 @final
@@ -97,56 +90,41 @@ class Options:
     command: str = "run"
     arguments: tuple[str, ...] = ()
     input: str = _option("input", "-", "INPUT.jsonl", "JSON Lines in UTF-8; - is stdin", "input")
+    each_generation: bool = _flag("input", "read an answers file: one row for each generation with text")
+    limit: int | None = _number("input", None, "only the first N rows")
     output: str = _option("output", "-", "OUTPUT.jsonl", "output file; - is stdout", "-o", "--output", required=True)
     resume: bool = _flag("answers", "keep the answered rows of the output and ask the rest")
     overwrite: bool = _flag("answers", "replace the output, which is kept as OUTPUT.jsonl.bak")
     format: str = _option("prompt", "openai", "NAME", "chat format of the model, see `distgen formats` [openai]")
     system: str | None = _option("prompt", None, "TEXT", "system text of rows that have none")
     user_field: str | None = _option("prompt", None, "NAME", "field with the user's text")
-    template: str | None = _option(
-        "prompt", None, "TEXT", "user's text, made of fields, as 'Rate {question}'; {{ is a brace", type=_template
-    )
-    each_generation: bool = _flag("prompt", "read an answers file: one row for each generation with text")
+    template: str | None = _option("prompt", None, "TEXT", "user's text, as 'Rate {field}'; {{ is {", type=_template)
     no_bos: bool = _flag("prompt", "leave out the BOS token, for servers that add it")
-    limit: int | None = _number("prompt", None, "only the first N rows")
     base_url: str = _option("ask", "", "URL", "OpenAI-compatible server: http://127.0.0.1:8000/v1")
     model: str = _option("model", "", "NAME", "name of the model on the server")
     num_generations: int = _number("model", 1, "answers a row [1]", "-n", "--num-generations")
-    param: Pairs = _pairs("model", _param, "sampling parameter, such as temperature=0.7", "--param")  # noqa: RUF009
-    extra: Pairs = _pairs("model", _pair, "field that only this server takes, such as top_k=20", "--extra")  # noqa: RUF009
+    param: Pairs = _pairs(Params.__annotations__, "sampling parameter, such as temperature=0.7")  # noqa: RUF009
+    extra: Pairs = _pairs((), "field that only this server takes, such as top_k=20")  # noqa: RUF009
     concurrency: int = _number("ask", 32, "requests at once [32]")
     timeout: float = _option("ask", 600.0, "SECONDS", "deadline of each request [600]", type=float)
     retries: int = _number("ask", 5, "further attempts of a failed request [5]", least=0)
-    max_failures: int = _number(
-        "ask", 100, "end after N rows in a row failed as all will [100, or --concurrency before the first answer]"
-    )
+    max_failures: int = _number("ask", 100, "end after N fatal failures in a row [100; --concurrency before an answer]")
     max_total_tokens: int | None = _number("ask", None, "ask no more once this run took N tokens")
     hf: str = _option("ask", "", "NAME", "transformers model to load, by folder or name")
     batch_size: int = _number("ask", 8, "with --hf: rows generated together [8]")
-    results: Sequence[str] = _option(
-        "results", (), "RESULTS.jsonl", "result files of the service", "results", nargs="+"
-    )
-    requests: str = _option(
-        "results", "requests.jsonl", "REQUESTS.jsonl", "as written by `batch write` [requests.jsonl]"
-    )
-    unanswered_in: str = _option("requests", "", "ANSWERS.jsonl", "only the rows that this file has no answer for")
+    answers: str = _option("requests", "answers.jsonl", "ANSWERS.jsonl", "output of `batch read` [answers.jsonl]")
     no_n: bool = _flag("requests", "a request for each answer, for services that do not take n")
-    max_lines: int = _number("requests", 50_000, "requests a file [50000]")
-
-    @property
-    def mode(self) -> Mode:
-        """The treatment of an output that exists."""
-        return "overwrite" if self.overwrite else "resume" if self.resume else "new"
+    results: Sequence[str] = _option("results", (), "RESULTS.jsonl", "files of the service", "results", nargs="+")
 
 
 _COMMANDS: Final = (
     ("run", "answer each row of a file", ("input", "output", "answers", "prompt", "model", "ask")),
     ("render", "show what each row would send", ("input", "prompt")),
     ("formats", "list the chat formats", ()),
-    ("batch write", "write request files for a batch service", ("input", "output", "prompt", "model", "requests")),
+    ("batch write", "write a batch of requests", ("input", "output", "answers", "prompt", "model", "requests")),
     ("batch read", "read the results of a batch service", ("input", "results", "output", "answers")),
 )
-_NO_SERVER: Final = "http://batch.invalid/v1"  # RFC 2606, 2: a name that is never of a server
+NO_SERVER: Final = "http://batch.invalid/v1"  # RFC 2606, 2: a name that is never of a server
 _EXCLUSIVE: Final = (("user_field", "template"), ("resume", "overwrite"), ("base_url", "hf"))
 
 
@@ -159,8 +137,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = _Parser("distgen", description=__doc__, formatter_class=raw)
+    parser = _Parser("distgen", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"distgen {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     batch = commands.add_parser("batch", help="write and read the files of a batch service, at half the price")
@@ -171,13 +148,14 @@ def _make_parser() -> argparse.ArgumentParser:
         command = parent.add_parser(word, help=help, description=help, argument_default=argparse.SUPPRESS)
         command.set_defaults(command=name)
         for option in fields(Options):
-            if option.metadata.get("group") in groups:
-                flags = option.metadata.get("flags") or (f"--{option.name.replace('_', '-')}",)
-                command.add_argument(*flags, **option.metadata["more"])
+            more = dict(option.metadata)
+            if more.pop("group", "") in groups:
+                flags = more.pop("flags", ()) or (f"--{option.name.replace('_', '-')}",)
+                command.add_argument(*flags, **more)
     return parser
 
 
-def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Options:
+def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Options:
     """Read arguments; raise UsageError for what cannot be meant. Without arguments, help is printed.
 
     >>> read_options(["run", "in.jsonl", "-o", "out.jsonl"], {}).model
@@ -186,11 +164,7 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
     parsed, unknown = _make_parser().parse_known_args(arguments or ["--help"])
     given = vars(parsed)
     if unknown:
-        groups = {name: groups for name, _, groups in _COMMANDS}[parsed.command]
-        names = [option.name for option in fields(Options) if option.metadata.get("group") in groups]
-        flags = [f"--{name.replace('_', '-')}" for name in names]
-        nearest = "".join(f"; did you mean {flag}?" for flag in get_close_matches(unknown[0], flags, 1))
-        raise UsageError(f"unknown argument {unknown[0]!r}{nearest or '.'} See `distgen {parsed.command} --help`.")
+        raise UsageError(f"unknown argument {unknown[0]!r}; see `distgen {parsed.command} --help`.")
     for one, other in _EXCLUSIVE:
         if one in given and other in given:
             raise UsageError(f"--{one} and --{other} exclude each other; give one.".replace("_", "-"))
@@ -199,27 +173,22 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
         return options
     if options.hf:
         return replace(options, model=options.model or Path(options.hf).name)
-    is_batch = options.command == "batch write"
-    url = _NO_SERVER if is_batch else given.get("base_url", environ.get("OPENAI_BASE_URL", ""))
+    url = NO_SERVER if options.command == "batch write" else given.get("base_url", environ.get("OPENAI_BASE_URL", ""))
     if not url and options.model:
         raise UsageError("--model needs a server: add --base-url http://127.0.0.1:8000/v1, or set OPENAI_BASE_URL.")
     model = (options.model or environ.get("OPENAI_MODEL", "")) if url else "echo"
     if not model:
-        needs = "a batch" if is_batch else "--base-url"
-        raise UsageError(f"{needs} needs --model, the name of a model on that server, or OPENAI_MODEL.")
+        raise UsageError("--model is missing: name a model of the server, or set OPENAI_MODEL.")
     return replace(options, base_url=url, model=model)
 
 
 # Errors speak of Python's arguments. These are the options of the same name or effect, by the kind of the error.
 _FLAGS: Final = {
     "timeout": "--timeout, --param max_tokens=N",
-    "connection": "--base-url",
-    "redirect": "--base-url",
-    "not_json": "--base-url",
-    "status 404": "--model, --base-url",
+    "status 404": "--model",
     "status 429": "--concurrency",
     "unknown_format": "`distgen formats`",
-    "no_line": "`batch write --unanswered-in`",
+    "no_line": "`batch write --resume`",
     "exists": "--resume, --overwrite, --output",
 }
 
@@ -230,5 +199,6 @@ def add_flags(kind: str, message: str) -> str:
     >>> add_flags("timeout", "no whole answer in 60 s; raise timeout, or ask for fewer tokens.")
     'no whole answer in 60 s; raise timeout, or ask for fewer tokens (--timeout, --param max_tokens=N).'
     """
-    flags = f" ({_FLAGS[kind]})" if kind in _FLAGS else ""
-    return f"{' '.join(message.split()).removesuffix('.')}{flags}."
+    text = " ".join(message.split()).removesuffix(".")
+    text = text.replace("num_generations", "-n").replace("base_url", "--base-url")
+    return f"{text} ({_FLAGS[kind]})." if kind in _FLAGS else f"{text}."

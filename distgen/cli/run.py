@@ -1,16 +1,19 @@
-"""The command `run`: answer each row of a file, show how far it is, and end early if no other row can be answered."""
+"""The commands `run`, `render` and `formats`.
+
+`run` answers each row of a file, shows how far it is, and ends early if no other row can be answered.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
-import statistics
 import sys
 import time
-from array import array
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -23,21 +26,14 @@ from urllib.request import getproxies, proxy_bypass
 
 from returns.result import Failure, Result, Success
 
-from distgen import journal
+from distgen import LLM, Asyncio, Batch, Messages, RowResult, Sequential, SupportsGenerate, Task, journal
 from distgen.backends.echo import echo
-from distgen.backends.generate import Batch
 from distgen.backends.retry import Retry
 from distgen.cli import rows
 from distgen.cli.options import Options, UsageError, add_flags
-from distgen.cli.rows import Record
+from distgen.completion import Completion, Usage
 from distgen.errors import RequestFailed, explain
-from distgen.executors import Asyncio, Sequential
-from distgen.formats import ChatTemplate, lookup, segment_if_needed
-from distgen.formats.messages import ChatMessages
-from distgen.formats.registry import AnyFormat
-from distgen.journal import JournalError, Opened, RunEvent, Written, to_json_line
-from distgen.llm import LLM, RowResult, SupportsGenerate
-from distgen.task import Task
+from distgen.formats import FORMATS, ChatMessages, ChatTemplate, Formatter, TextFormat, lookup, segment_if_needed
 
 _P = TypeVar("_P")
 _T_co = TypeVar("_T_co", covariant=True)
@@ -47,18 +43,12 @@ OK, SOME_FAILED, UNUSABLE, SPENT, INTERRUPTED = 0, 1, 2, 3, 130
 _STOPPING: Final = b"\ndistgen: finishing the requests under way; press Ctrl-C again to end at once\n"
 _REDRAW, _LOG = 0.2, 30.0  # seconds between two lines of progress, on a terminal and in a log
 _ERASE: Final = "\r\x1b[K"
-_FATAL_STATUSES: Final = (401, 402, 403, 404)
-_QUOTA_WORDS: Final = ("quota", "billing", "balance", "arrearage")  # in the codes of services, see backends/retry.py
 _SETTINGS: Final = ("model", "format", "no_bos", "hf", "system", "user_field", "template")
-_TASK: Final = Task(rows.to_prompt, Success)
-Asks: TypeAlias = SupportsGenerate[Record, str]
-ServerLLM: TypeAlias = LLM[Record, str, _P, Awaitable[Batch]]
+_TASK: Final = Task[rows.Record, str](lambda record: record.prompt, Success)
+Asks: TypeAlias = SupportsGenerate[rows.Record, str]
+ServerLLM: TypeAlias = LLM[rows.Record, str, _P, Awaitable[Batch]]
 MakeLLM: TypeAlias = Callable[[Options, Event, Callable[[float], object]], Asks]
-_Events: TypeAlias = Generator[Result[RunEvent[Record, str], JournalError], None, None]
-
-
-_End: TypeAlias = tuple[int, str]
-"""The exit status of a run that ends early, and the reason."""
+_Events: TypeAlias = Generator[Result[journal.RunEvent[rows.Record, str], journal.JournalError], None, None]
 
 
 @final
@@ -67,102 +57,83 @@ class Counts:
     """Counts of the rows of a run, and of what their answers took."""
 
     answered_before: int = 0
-    answered: int = 0
-    failures: Mapping[str, int] = field(default_factory=dict[str, int])
-    cut: int = 0
-    without_text: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    rows: Counter[str] = field(default_factory=Counter[str])
+    """Rows of this run by the kind of their failure; "" is for answered rows."""
+    answers: Counter[str] = field(default_factory=Counter[str])
+    tokens: Counter[str] = field(default_factory=Counter[str])
     fatal_rows: int = 0
     """Failures since the last answer that every other row will meet too."""
 
-    @property
-    def rows(self) -> int:
-        """Rows of this run."""
-        return self.answered + sum(self.failures.values())
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of prompts and completions together."""
-        return self.prompt_tokens + self.completion_tokens
-
-    def add(self, kind: str, answer: RowResult[str]) -> Counts:
+    def add(self, kind: str, completions: Sequence[Completion], is_fatal: bool) -> Counts:
         """Return the counts with one more row; `kind` is that of its failure, or ""."""
-        completions, usages = rows.completions_of(answer), rows.usages_of(answer)
-        return replace(
-            self,
-            answered=self.answered + (not kind),
-            failures={**self.failures, kind: self.failures.get(kind, 0) + 1} if kind else self.failures,
-            cut=self.cut + sum(completion.finish_reason == "length" for completion in completions),
-            without_text=self.without_text + sum(not completion.text for completion in completions),
-            prompt_tokens=self.prompt_tokens + sum(usage.prompt_tokens or 0 for usage in usages),
-            completion_tokens=self.completion_tokens + sum(usage.completion_tokens or 0 for usage in usages),
-            fatal_rows=self.fatal_rows + _is_fatal(kind, answer) if kind else 0,
+        usages = [completion.usage or Usage() for completion in completions]
+        cut = sum(completion.finish_reason == "length" for completion in completions)
+        without_text = sum(not completion.text and completion.error is None for completion in completions)
+        of_prompts = sum(usage.prompt_tokens or 0 for usage in usages)
+        of_completions = sum(usage.completion_tokens or 0 for usage in usages)
+        return Counts(
+            answered_before=self.answered_before,
+            rows=self.rows + Counter([kind]),
+            answers=self.answers + Counter({"cut at max_tokens": cut, "without text": without_text}),
+            tokens=self.tokens + Counter({"of prompts": of_prompts, "of completions": of_completions}),
+            fatal_rows=self.fatal_rows + is_fatal if kind else 0,
         )
 
 
 def progress_line(counts: Counts, total: int | None, seconds: float) -> str:
     """Describe a run over `total` rows, None if unknown, after so many seconds.
 
-    >>> counts = Counts(answered=900, prompt_tokens=7000, failures={"timeout": 100})
+    >>> counts = Counts(rows=Counter({"": 900, "timeout": 100}))
     >>> progress_line(counts, 4000, 10.0)
-    '1,000/4,000 rows, 100.0 rows/s, 0:00:30 left, 7,000 tokens, 100 failed (timeout 100)'
+    '1,000/4,000 rows, 100.0 rows/s, 0:00:30 left, 100 failed (timeout 100)'
     """
-    done, rate = counts.answered_before + counts.rows, counts.rows / max(seconds, 1e-3)
-    parts = [f"{done:,} rows" if total is None else f"{done:,}/{total:,} rows", f"{rate:,.1f} rows/s"]
-    if total is not None and rate:
-        parts.append(f"{timedelta(seconds=round(max(0, total - done) / rate))} left")
-    if counts.tokens:
-        parts.append(f"{counts.tokens:,} tokens")
-    if counts.failures:
-        parts.append(_failures(counts))
-    return ", ".join(parts)
+    done, rate = counts.answered_before + counts.rows.total(), counts.rows.total() / max(seconds, 1e-3)
+    of = "" if total is None else f"/{total:,}"
+    left = f"{timedelta(seconds=round(max(0, total - done) / rate))} left, " if total and rate else ""
+    return f"{done:,}{of} rows, {rate:,.1f} rows/s, {left}{_failures(counts)}"
 
 
 def summary(counts: Counts, seconds: float, latencies: Sequence[float]) -> Iterator[str]:
     """Describe a run that ended, in a few lines.
 
-    >>> counts = Counts(answered=8, answered_before=5, failures={"timeout": 2}, prompt_tokens=90, cut=3)
+    >>> counts = Counts(answered_before=5, rows=Counter({"": 8, "timeout": 2}), tokens=Counter({"of prompts": 90}))
     >>> print(*summary(counts, 4.0, [0.5] * 10), sep="\\n")
     rows: 8 answered (and 5 before), 2 failed (timeout 2), in 0:00:04
-    answers: 3 cut at max_tokens, 0 without text
-    tokens: 90 of prompts, 0 of completions
+    tokens: 90 of prompts
     latency: p50 0.50 s, p90 0.50 s (retries included)
     """
     before = f" (and {counts.answered_before:,} before)" if counts.answered_before else ""
-    yield f"rows: {counts.answered:,} answered{before}, {_failures(counts)}, in {timedelta(seconds=round(seconds))}"
-    if counts.cut or counts.without_text:
-        yield f"answers: {counts.cut:,} cut at max_tokens, {counts.without_text:,} without text"
-    if counts.tokens:
-        yield f"tokens: {counts.prompt_tokens:,} of prompts, {counts.completion_tokens:,} of completions"
+    yield f"rows: {counts.rows['']:,} answered{before}, {_failures(counts)}, in {timedelta(seconds=round(seconds))}"
+    for name, counter in (("answers", counts.answers), ("tokens", counts.tokens)):
+        if counter:
+            yield f"{name}: {', '.join(f'{count:,} {what}' for what, count in counter.items())}"
     if latencies:
-        p50, p90 = statistics.quantiles([*latencies, latencies[-1]], n=10, method="inclusive")[4::4]
+        p50, p90 = (sorted(latencies)[len(latencies) * share // 100] for share in (50, 90))
         yield f"latency: p50 {p50:.2f} s, p90 {p90:.2f} s (retries included)"
 
 
 def _failures(counts: Counts) -> str:
-    kinds = ", ".join(f"{kind} {count:,}" for kind, count in counts.failures.items())
-    return f"{sum(counts.failures.values()):,} failed{f' ({kinds})' if kinds else ''}"
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in counts.rows.items() if kind)
+    return f"{counts.rows.total() - counts.rows['']:,} failed{f' ({kinds})' if kinds else ''}"
 
 
 def run(options: Options, make_llm: MakeLLM) -> int:
     """Ask about each row of the input, write the answers and print what came of it."""
     if options.input != "-" and os.path.realpath(options.input) == os.path.realpath(options.output):
         raise UsageError("the output is the input; choose another output.")
-    started, stop, latencies = time.monotonic(), Event(), array("d")
+    started, stop, latencies = time.monotonic(), Event(), deque[float](maxlen=100_000)
     with usage_errors():
         llm = make_llm(options, stop, latencies.append)
-    total = _count_records(options)
-    with rows.open_lines(options.input) as lines, _listen_to_interrupts(stop):
+    with rows.open_lines(options.input) as lines, _listen_to_signals(stop):
         records = islice(rows.parse_records(lines, options), options.limit)
         asked = takewhile(lambda _: not stop.is_set(), records)
         with closing(_ask(options, llm, asked)) as events:
-            counts, end = _follow(options, events, stop, total)
+            counts, end = _follow(options, events, stop)
     if end is None and stop.is_set():
         end = INTERRUPTED, "interrupted"
     print(*summary(counts, time.monotonic() - started, latencies), sep="\n", file=sys.stderr)
     if end is None:
-        return SOME_FAILED if counts.failures else OK
+        return SOME_FAILED if counts.rows.total() > counts.rows[""] else OK
     status, reason = end
     again = ""
     if options.output != "-" and status != UNUSABLE:
@@ -180,38 +151,44 @@ def _count_records(options: Options) -> int | None:
         return sum(1 for _ in islice(filter(bytes.strip, source), options.limit))
 
 
-def _follow(options: Options, events: _Events, stop: Event, total: int | None) -> tuple[Counts, _End | None]:
-    """Count the rows as they come, show them, and set `stop` when the run is to end early."""
-    is_drawn = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-    is_drawn = is_drawn and not (options.output == "-" and sys.stdout.isatty())
-    erase, interval = (_ERASE, _REDRAW) if is_drawn else ("", _LOG)
-    counts, started, shown = Counts(), time.monotonic(), -_LOG if is_drawn else time.monotonic()
-    end: _End | None = None
+def _follow(options: Options, events: _Events, stop: Event) -> tuple[Counts, tuple[int, str] | None]:
+    """Count the rows as they come and show them. If the run is to end early, set `stop` and return status and reason."""
+    is_drawn = _can_redraw(options)
+    erase = _ERASE if is_drawn else ""
+    counts, total, started = Counts(), _count_records(options), time.monotonic()
+    end, due = None, started if is_drawn else started + _LOG
     for event in events:
         if isinstance(event, Failure):
             print(erase, end="", file=sys.stderr)
             raise UsageError(add_flags(event.failure().reason, event.failure().message))
         found = event.unwrap()
-        if isinstance(found, Opened):
+        if isinstance(found, journal.Opened):
             counts = Counts(answered_before=found.answered)
             if found.answered and settings_of(options)[1] not in found.params[-1:]:
                 print("distgen: the rows so far were asked with other parameters, and are kept", file=sys.stderr)
         else:
-            kind, message = ("", "") if rows.is_answered(found.answer) else rows.error_of(found.input, found.answer)
-            if kind and kind not in counts.failures:
+            kind, message = rows.error_of(found.answer)
+            if kind and kind not in counts.rows:
                 text = f"{kind}: {add_flags(kind, message).removeprefix(f'{kind}: ')}"
                 print(f"{erase}distgen: row {found.row}: {text}", file=sys.stderr)
-            counts = counts.add(kind, found.answer)
+            completions = rows.completions_of(found.answer, options.num_generations)
+            counts = counts.add(kind, completions, _is_fatal(found.answer))
             end = end or _find_end(options, counts, kind)
         if end:
             stop.set()
-        if time.monotonic() - shown >= interval:
-            shown = time.monotonic()
-            _show(progress_line(counts, total, shown - started), is_drawn)
+        now = time.monotonic()
+        if now >= due:
+            due = now + (_REDRAW if is_drawn else _LOG)
+            _show(progress_line(counts, total, now - started), is_drawn)
     print(erase, end="", file=sys.stderr)
-    if end is None and 0 < counts.rows == counts.fatal_rows and not counts.answered_before:
-        end = UNUSABLE, f"every row failed with {' or '.join(counts.failures)}"
+    if end is None and 0 < counts.rows.total() == counts.fatal_rows and not counts.answered_before:
+        end = UNUSABLE, f"every row failed with {' or '.join(counts.rows)}"
     return counts, end
+
+
+def _can_redraw(options: Options) -> bool:
+    is_terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return is_terminal and not (options.output == "-" and sys.stdout.isatty())
 
 
 def _show(line: str, is_drawn: bool) -> None:
@@ -220,52 +197,53 @@ def _show(line: str, is_drawn: bool) -> None:
         print(f"distgen: {line}", file=sys.stderr)
         return
     columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # a terminal that does not know its width says 0
-    line = line if len(line) < columns else f"{line[: columns - 4]}..."
-    print(f"{_ERASE}{line}", end="", file=sys.stderr, flush=True)
+    print(f"{_ERASE}{line[: columns - 1]}", end="", file=sys.stderr, flush=True)
 
 
-def _is_fatal(kind: str, answer: RowResult[str]) -> bool:
+def _is_fatal(answer: RowResult[str]) -> bool:
     """Return True for a failure that every other row will meet too."""
     match answer:
-        case Failure(RequestFailed("connection", code=code)):
-            return code == "refused"
-        case Failure(RequestFailed(status=status, code=code)):
-            return status in _FATAL_STATUSES or any(word in (code or "").lower() for word in _QUOTA_WORDS)
+        case Failure(RequestFailed(reason, status=status, code=code)):
+            # The words are of the codes of services, see backends/retry.py.
+            is_quota = any(word in (code or "").lower() for word in ("quota", "billing", "balance", "arrearage"))
+            return is_quota or status in (401, 402, 403, 404) or (reason, code) == ("connection", "refused")
         case _:
-            return kind == "missing_field"
+            return rows.error_of(answer)[0] == "missing_field"
 
 
-def _find_end(options: Options, counts: Counts, kind: str) -> _End | None:
-    """Return why nothing more is to be asked after a failure of this kind, or an answer, if so."""
-    most = options.max_failures if counts.answered else min(options.concurrency, options.max_failures)
+def _find_end(options: Options, counts: Counts, kind: str) -> tuple[int, str] | None:
+    """Return the exit status and the reason, if nothing more is to be asked after a row with this kind of failure."""
+    most = options.max_failures if counts.rows[""] else min(options.concurrency, options.max_failures)
     if counts.fatal_rows >= most:
         return UNUSABLE, f"{counts.fatal_rows} rows in a row failed with {kind}, so the run ended"
     if options.max_total_tokens is None:
         return None
-    if counts.answered and not counts.tokens:
+    spent = counts.tokens.total()
+    if counts.rows[""] and not spent:
         return UNUSABLE, "the server does not count tokens, so --max-total-tokens cannot be kept"
-    if counts.tokens >= options.max_total_tokens:
-        return SPENT, f"{counts.tokens:,} of {options.max_total_tokens:,} tokens are spent"
+    if spent >= options.max_total_tokens:
+        return SPENT, f"{spent:,} of {options.max_total_tokens:,} tokens are spent"
     return None
 
 
-def _ask(options: Options, llm: Asks, records: Iterator[Record]) -> _Events:
+def _ask(options: Options, llm: Asks, records: Iterator[rows.Record]) -> _Events:
     """Write the answers to a file as they come, or to a pipe or a device in the order of the input."""
     path, n, to_row = Path(options.output), options.num_generations, partial(rows.encode, options)
     if options.output != "-" and (path.is_file() or not path.exists()):
+        mode: journal.Mode = "overwrite" if options.overwrite else "resume" if options.resume else "new"
         settings, params = settings_of(options)
         yield from journal.run(
-            llm, records, path, to_row, rows.decode, options.mode, num_generations=n, settings=settings, params=params
+            llm, records, path, to_row, rows.decode, mode, num_generations=n, settings=settings, params=params
         )
         return
-    if options.mode == "resume":
+    if options.resume:
         raise UsageError(f"--resume needs a file, and {options.output} is not one.")
     asked, kept = tee(records)
     with rows.open_output(options.output) as output:
         for answer, record in zip(llm.stream(asked, n), kept, strict=False):
-            if rows.error_of(record, answer)[0] != "stopped":
-                print(to_json_line(to_row(record, answer)).decode(), end="", file=output, flush=True)
-                yield Success(Written(record.number, record, answer))
+            if rows.error_of(answer)[0] != "stopped":
+                print(journal.to_json_line(to_row(record, answer)).decode(), end="", file=output, flush=True)
+                yield Success(journal.Written(record.number, record, answer))
 
 
 def settings_of(options: Options) -> tuple[Mapping[str, object], Mapping[str, object]]:
@@ -274,22 +252,20 @@ def settings_of(options: Options) -> tuple[Mapping[str, object], Mapping[str, ob
 
 
 @contextmanager
-def _listen_to_interrupts(stop: Event) -> Generator[None, None, None]:
-    """Set `stop` at the first Ctrl-C; a second one raises KeyboardInterrupt."""
+def _listen_to_signals(stop: Event) -> Generator[None, None, None]:
+    """Set `stop` at the first Ctrl-C or SIGTERM; a second one raises KeyboardInterrupt."""
 
     def hear(number: int, _: object) -> None:
         signal.signal(number, signal.default_int_handler)
         stop.set()
         os.write(2, _STOPPING)  # not print, which it may have interrupted
 
-    if current_thread() is not main_thread():  # only the main thread receives signals
+    # Only the main thread receives signals.
+    numbers = (signal.SIGINT, signal.SIGTERM) if current_thread() is main_thread() else ()
+    with ExitStack() as stack:
+        for number in numbers:
+            stack.callback(signal.signal, number, signal.signal(number, hear))
         yield
-        return
-    before = signal.signal(signal.SIGINT, hear)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class _Use(Protocol[_T_co]):
@@ -298,7 +274,7 @@ class _Use(Protocol[_T_co]):
     def __call__(self, llm: ServerLLM[_P], /) -> _T_co: ...
 
 
-def find_format(options: Options) -> AnyFormat:
+def find_format(options: Options) -> TextFormat | ChatMessages:
     """Return the format that the options name."""
     found = lookup(options.format)
     if isinstance(found, Failure):
@@ -321,19 +297,18 @@ def build_llm(options: Options, stop: Event, add_latency: Callable[[float], obje
     if options.hf:
         return _local(options)
     if options.base_url:
-        return with_server(options, lambda llm: _time(llm, stop, add_latency), stop)
-    format = find_format(options)
+        return with_server(options, lambda llm: _time(llm, add_latency), stop)
+    format: Formatter[str | Messages] = find_format(options)
     print("distgen: no --base-url, so this is a rehearsal: each prompt is its own answer", file=sys.stderr)
-    if isinstance(format, ChatMessages):
-        return LLM(_TASK, format, echo, Sequential(), options.model)
     return LLM(_TASK, format, echo, Sequential(), options.model)
 
 
+@usage_errors()
 def with_server(options: Options, use: _Use[_T_co], stop: Event | None = None) -> _T_co:
     """Return what `use` makes of the LLM that asks the server."""
     from distgen.backends.server import Server, chat, completions
 
-    format, executor = find_format(options), Asyncio(options.concurrency)
+    format, executor, url = find_format(options), Asyncio(options.concurrency), urlsplit(options.base_url)
 
     def connect(make: Callable[..., Server[_P]], **params: object) -> Server[_P]:
         return make(
@@ -344,7 +319,7 @@ def with_server(options: Options, use: _Use[_T_co], stop: Event | None = None) -
             timeout=options.timeout,
             retry=Retry(attempts=options.retries + 1),
             max_connections=options.concurrency,
-            proxy=_find_proxy(options.base_url),
+            proxy=None if proxy_bypass(url.netloc) else getproxies().get(url.scheme),
             stop=stop,
         )
 
@@ -354,22 +329,14 @@ def with_server(options: Options, use: _Use[_T_co], stop: Event | None = None) -
     return use(LLM(_TASK, format, connect(completions, **stops), executor, options.model))
 
 
-def _time(llm: ServerLLM[_P], stop: Event, add_latency: Callable[[float], object]) -> Asks:
+def _time(llm: ServerLLM[_P], add_latency: Callable[[float], object]) -> Asks:
     async def ask(prompts: Sequence[_P], num_generations: int) -> Batch:
         started = time.monotonic()
         answer = await llm.backend(prompts, num_generations)
-        if not stop.is_set():  # rows that are given up have no latency
-            add_latency(time.monotonic() - started)
+        add_latency(time.monotonic() - started)
         return answer
 
     return replace(llm, backend=ask)
-
-
-def _find_proxy(url: str) -> str | None:
-    """Return the proxy that the environment names for this URL, as https_proxy, unless no_proxy excepts its host."""
-    parts = urlsplit(url)
-    proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
-    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
 
 def _local(options: Options) -> Asks:
@@ -383,3 +350,28 @@ def _local(options: Options) -> Asks:
     print(f"distgen: running on {model.device} ({model.dtype})", file=sys.stderr)
     formatter = segment_if_needed(format, model.is_special_token, model.has_special_token)
     return LLM(_TASK, formatter, model, Sequential(), options.model, options.batch_size)
+
+
+def render(options: Options) -> int:
+    """Print what each row would send: the text, or the messages as JSON, and a line break."""
+    format, status = find_format(options), OK
+    with rows.open_lines(options.input) as lines, rows.open_output("-") as output:
+        for record in islice(rows.parse_records(lines, options), options.limit):
+            found = record.prompt if isinstance(record.prompt, Failure) else format(record.prompt.unwrap())
+            if isinstance(found, Failure):
+                status, (_, message) = SOME_FAILED, rows.error_of(Failure(found.failure()))
+                print(f"row {record.number}: {message}", file=sys.stderr, flush=True)
+            else:
+                sent = found.unwrap()
+                print(f"row {record.number}:", file=sys.stderr, flush=True)
+                print(sent if isinstance(sent, str) else json.dumps(sent, ensure_ascii=False), file=output, flush=True)
+    return status
+
+
+def list_formats(_: Options) -> int:
+    """Print the formats and the models that they are for."""
+    with rows.open_output("-") as output:
+        for name, format in FORMATS.items():
+            models = "any, on a server" if isinstance(format, ChatMessages) else ", ".join(format.models)
+            print(f"{name:22} {models}".rstrip(), file=output)
+    return OK

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from threading import Thread, get_ident
 from typing import Generic, Protocol, TypeAlias, TypeVar, final
@@ -83,12 +83,9 @@ class Inbox:
         self.is_closed = True
         self.put(None)
 
-    def drain(self) -> list[Delivery]:
+    def drain(self) -> list[Delivery | None]:
         """Return all results that are there now."""
-        taken: list[Delivery | None] = []
-        while not self._queue.empty():
-            taken.append(self._queue.get())
-        return [delivery for delivery in taken if delivery is not None]
+        return [self._queue.get() for _ in range(self._queue.qsize())]
 
     def wait(self) -> None:
         """Block until there is a result, a None, or the end."""
@@ -175,21 +172,81 @@ class Stream(Generic[_T]):
         await asyncio.to_thread(self.close)
 
 
+@final
+class Window(Generic[_Row]):
+    """The rows of a run between the inputs and the consumer, in calls of at most `size` rows.
+
+    A call is known by the index of its first row. It was submitted and runs, or it is answered and waits for its turn. A
+    None among the rows says that there is none yet.
+    """
+
+    def __init__(self, executor: Executor[_R], rows: Iterable[_Row | None], size: int, in_order: bool) -> None:  # noqa: D107  (the class says it)
+        self._limit: int = max(1, executor.in_flight)
+        # Out of order, no answer waits for another one: what waits, waits for the consumer.
+        self._buffer: int = max(0, executor.buffer) if in_order else 0
+        self._rows, self._size, self._in_order = iter(rows), size, in_order
+        self._calls: dict[int, Sequence[_Row]] = {}
+        self._answered: dict[int, CallResult] = {}  # of some of the calls
+        self._next_index = self._next_due = 0
+        self._is_exhausted = False
+        self.error: Exception | None = None
+        """The exception that the iterator of the rows raised."""
+
+    def pull(self) -> tuple[int, Sequence[_Row]] | None:
+        """Take the rows of one more call; None if there is no room for it, or no row."""
+        # Answered calls beyond the buffer take the place of running ones.
+        if self._is_exhausted or len(self._calls) - min(self._buffer, len(self._answered)) >= self._limit:
+            return None
+        rows: list[_Row] = []
+        try:
+            while len(rows) < self._size and (row := next(self._rows)) is not None:
+                rows.append(row)
+        except StopIteration:
+            self._is_exhausted = True
+        except Exception as error:
+            self._is_exhausted, self.error = True, error
+        if not rows:
+            return None
+        index = self._next_index
+        self._next_index += len(rows)
+        self._calls[index] = rows
+        return index, rows
+
+    def receive(self, deliveries: Iterable[Delivery | None]) -> None:
+        """Take in results."""
+        for delivery in deliveries:
+            if delivery is not None:
+                index, result = delivery
+                if isinstance(result, KeyboardInterrupt):
+                    raise result
+                self._answered[index] = result
+
+    def pop_ready(self) -> tuple[int, Sequence[_Row], CallResult] | None:
+        """Return the rows of the next call that may be yielded, if there is one, and its result."""
+        index = self._next_due if self._in_order else next(iter(self._answered), -1)
+        if index not in self._answered:
+            return None
+        rows = self._calls.pop(index)
+        self._next_due += len(rows)
+        return index, rows, self._answered.pop(index)
+
+    def is_over(self) -> bool:
+        """Tell whether no row is left."""
+        return self._is_exhausted and not self._calls
+
+
 def run_bounded(
     executor: Executor[_R],
-    groups: Iterable[Sequence[_Row]],
-    size: int,
+    window: Window[_Row],
     make_call: Callable[[Sequence[_Row]], Call[_P, _R]],
     read: Callable[[int, Sequence[_Row], CallResult], Iterable[_T]],
-    in_order: bool,
     inbox: Inbox,
 ) -> Steps[_T]:
-    """Run a call for each `size` rows, and yield what `read` makes of the index of the first, the rows and the result.
+    """Run the calls of a window, and yield what `read` makes of the index of the first row, the rows and the result.
 
-    An empty group of rows says that there is none yet; `inbox.put(None)` has them asked for again. An Exception of `groups`
-    is raised after all that came before it.
+    If there is no row yet, `inbox.put(None)` has the window asked again. An Exception of the iterator of the rows is raised
+    after all that came before it.
     """
-    window = _Window(executor, iter(groups), size, in_order)
     with _open_session(executor, inbox) as submit:
         while not inbox.is_closed:
             pulled = window.pull()
@@ -212,70 +269,6 @@ def run_bounded(
         yield from read(*ready)
     if window.error is not None:
         raise window.error
-
-
-@final
-class _Window(Generic[_Row]):
-    """The rows between the inputs and the consumer: those that were submitted, and answered ones that wait for their turn.
-
-    They are kept by call, under the index of its first row.
-    """
-
-    def __init__(self, executor: Executor[_R], groups: Iterator[Sequence[_Row]], size: int, in_order: bool) -> None:
-        self._limit = max(1, executor.in_flight)
-        # Out of order, no answer waits for another one: what waits, waits for the consumer.
-        self._buffer = max(0, executor.buffer) if in_order else 0
-        self._groups, self._size, self._in_order = groups, size, in_order
-        self._running: dict[int, Sequence[_Row]] = {}
-        self._answered: dict[int, tuple[Sequence[_Row], CallResult]] = {}
-        self._next_index = self._next_due = 0
-        self._is_exhausted = False
-        self.error: Exception | None = None
-        """The exception that the iterator of the rows raised."""
-
-    def pull(self) -> tuple[int, Sequence[_Row]] | None:
-        """Take the rows of one more call; None if there is no room for it, or no row."""
-        # Answered calls beyond the buffer take the place of running ones.
-        beyond_buffer = max(0, len(self._answered) - self._buffer)
-        if self._is_exhausted or len(self._running) + beyond_buffer >= self._limit:
-            return None
-        index, rows = self._next_index, self._take()
-        if not rows:
-            return None
-        self._next_index += len(rows)
-        self._running[index] = rows
-        return index, rows
-
-    def _take(self) -> Sequence[_Row]:
-        rows: list[_Row] = []
-        try:
-            while len(rows) < self._size and (group := next(self._groups)):
-                rows.extend(group)
-        except StopIteration:
-            self._is_exhausted = True
-        except Exception as error:
-            self._is_exhausted, self.error = True, error
-        return rows
-
-    def receive(self, deliveries: Iterable[Delivery]) -> None:
-        """Take in results."""
-        for index, result in deliveries:
-            if isinstance(result, KeyboardInterrupt):
-                raise result
-            self._answered[index] = self._running.pop(index), result
-
-    def pop_ready(self) -> tuple[int, Sequence[_Row], CallResult] | None:
-        """Return the rows of the next call that may be yielded, if there is one, and its result."""
-        index = self._next_due if self._in_order else next(iter(self._answered), -1)
-        if index not in self._answered:
-            return None
-        rows, result = self._answered.pop(index)
-        self._next_due += len(rows)
-        return index, rows, result
-
-    def is_over(self) -> bool:
-        """Tell whether no row is left."""
-        return self._is_exhausted and not self._running and not self._answered
 
 
 @contextmanager

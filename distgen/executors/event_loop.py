@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any, Final, TypeVar, final
 from weakref import finalize
 
@@ -22,19 +21,16 @@ _P = TypeVar("_P")
 _GRACE: Final = 1.0  # seconds that a cancelled backend may take to end before it is left behind with its loop
 _NOT_ASYNC: Final = Raised("TypeError", "the backend is not async: use Threads(...), or write it with async def")
 
-_NOT_BEGUN: Final = Raised("CancelledError", "the backend cancelled the task of this row before it began")
-
 
 @final
 class LoopSession:
-    """A task for each call, at most `max_in_flight` at once; leaving cancels them all."""
+    """At most `max_in_flight` tasks, each of which takes call after call; leaving cancels them all."""
 
     def __init__(self, max_in_flight: int, deliver: Deliver) -> None:  # noqa: D107  (the class says it)
         self._max_in_flight, self._deliver = max_in_flight, deliver
         self._waiting: deque[tuple[int, Call[Any, Awaitable[Batch]]]] = deque()
         self._is_start_due = False
-        self._begun: set[int] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._runners: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._leaving: asyncio.Future[None] = self._loop.create_future()
         # A finalizer, since Ctrl-C may come while the thread starts, and then nobody has this session to leave it.
@@ -56,30 +52,32 @@ class LoopSession:
         self._waiting.append((index, call))
         if not self._is_start_due:  # waking the loop costs a system call
             self._is_start_due = True
-            self._loop.call_soon_threadsafe(self._start_calls)
+            self._loop.call_soon_threadsafe(self._start_runners)
 
-    def _start_calls(self) -> None:
+    def _start_runners(self) -> None:
         self._is_start_due = False  # before the calls are read: one that comes later wakes the loop again
-        while self._waiting and len(self._tasks) < self._max_in_flight and not self._leaving.done():
+        for _ in range(min(len(self._waiting), self._max_in_flight - len(self._runners))):
+            runner = self._loop.create_task(self._run_calls())
+            self._runners.add(runner)
+            runner.add_done_callback(self._replace)
+
+    def _replace(self, runner: asyncio.Task[None]) -> None:
+        self._runners.discard(runner)
+        if not self._leaving.done():
+            self._start_runners()
+
+    async def _run_calls(self) -> None:
+        """Run calls until none waits, or until a backend cancels this task, which must meet no other row."""
+        runner = asyncio.current_task()
+        while self._waiting and runner is not None and not runner.cancelling():
             index, call = self._waiting.popleft()
-            task = self._loop.create_task(self._run(index, call))
-            self._tasks.add(task)
-            task.add_done_callback(partial(self._finish, index, call))
-
-    def _finish(self, index: int, call: Call[Any, Awaitable[Batch]], task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if index not in self._begun and not self._leaving.done():
-            self._deliver((index, call.failed(_NOT_BEGUN)))
-        self._begun.discard(index)
-        self._start_calls()
-
-    async def _run(self, index: int, call: Call[Any, Awaitable[Batch]]) -> None:
-        self._begun.add(index)
-        # It delivers by itself: a task that its backend has cancelled may end without its result.
-        try:
-            self._deliver((index, await _call_backend(call, self._leaving.done)))
-        except KeyboardInterrupt as interrupt:
-            self._deliver((index, interrupt))
+            result: CallResult | KeyboardInterrupt
+            try:
+                result = await _call_backend(call, self._leaving.done)
+            except KeyboardInterrupt as interrupt:
+                result = interrupt
+            self._deliver((index, result))
+            await asyncio.sleep(0)  # a backend that never waits must not starve the others
 
 
 def _serve(loop: asyncio.AbstractEventLoop, leaving: asyncio.Future[None]) -> None:

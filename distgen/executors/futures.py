@@ -31,9 +31,8 @@ class FutureQueue(Generic[_In, _Row, _T]):
     may resolve: KeyboardInterrupt there could leave it locked, and the run would wait without end.
     """
 
-    def __init__(self, ask: Callable[[_In], _Row]) -> None:  # noqa: D107  (the class says it)
-        self._ask = ask
-        self.inbox: Inbox = Inbox()
+    def __init__(self, ask: Callable[[_In], _Row], inbox: Inbox) -> None:  # noqa: D107  (the class says it)
+        self._ask, self._inbox = ask, inbox
         self._waiting: SimpleQueue[tuple[_In, _RowFuture[_T]]] = SimpleQueue()
         self._asked: dict[int, _RowFuture[_T]] = {}
         self._is_ended = self._is_over = False  # no more is submitted; no more is resolved
@@ -42,7 +41,7 @@ class FutureQueue(Generic[_In, _Row, _T]):
         """Return the future of the result of one input."""
         future = _RowFuture[_T]()
         self._waiting.put((value, future))
-        self.inbox.put(None)
+        self._inbox.put(None)
         if self._is_over:
             self._drop_waiting()
         return future
@@ -67,10 +66,10 @@ class FutureQueue(Generic[_In, _Row, _T]):
             thread.start()
             yield
             self._is_ended = True
-            self.inbox.put(None)
+            self._inbox.put(None)
             thread.join()
         finally:
-            self.inbox.close()
+            self._inbox.close()
             if thread.is_alive():
                 thread.join()
 

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from distgen.errors import InjectedToken
-from distgen.prompt import Prompt
 
 _MARKUP: Final = frozenset("<>[]|")  # each special token that a tokenizer maps to one id has one of them
 # <|im_end|>, </s>, <<SYS>>, <｜User｜>, [INST], [|user|], but not an address or a comparison.
@@ -32,9 +31,9 @@ def find_markup(literal: str) -> list[str]:
     return [found[0] for found in _TOKEN.finditer(literal)]
 
 
-def find_token(format: str, prompt: Prompt, tokens: Collection[str]) -> InjectedToken | None:
-    """Return the first of the tokens in the prompt's texts, in reading order; of two at one place, the longer."""
-    for where, text in prompt.texts():
+def find_token(format: str, texts: Iterable[tuple[str, str]], tokens: Collection[str]) -> InjectedToken | None:
+    """Return the first of the tokens in texts with their places, in reading order; of two at one place, the longer."""
+    for where, text in texts:
         held = [token for token in tokens if token and token in text]
         if held:
             token = min(held, key=lambda token: (text.find(token), -len(token)))

@@ -82,7 +82,7 @@ class JinjaTemplate:
         - `Raised` of kind "TextChanged": the template drops or changes a text, which the message names.
         - `Raised` of another kind: the template does not compile, or raises; the message has the line and the reason.
         """
-        injected = find_token(self.name, prompt, self.special_tokens)
+        injected = find_token(self.name, prompt.texts(), self.special_tokens)
         if injected is not None:
             return Failure(injected)
         texts = tuple(prompt.texts())
@@ -106,7 +106,9 @@ class JinjaTemplate:
         if isinstance(opened, Failure):
             return opened
         thought = (("reasoning", reasoning),) if reasoning and reasoning.strip() else ()
-        injected = find_token(self.name, Prompt("", history=(Exchange("", answer, reasoning),)), self.special_tokens)
+        injected = find_token(
+            self.name, Prompt("", history=(Exchange("", answer, reasoning),)).texts(), self.special_tokens
+        )
         if injected is not None:
             return Failure(replace(injected, where="reasoning" if "reasoning" in injected.where else "answer"))
         texts = (*prompt.texts(), *thought, ("assistant", answer))

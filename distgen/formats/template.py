@@ -6,24 +6,32 @@ the format's special tokens is refused, since it would forge a turn. Nothing her
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, TypeAlias, final
 
 from returns.result import Failure, Result, Success
 
-from distgen.errors import FormatError, InjectedToken, NotParsed, Unsupported
+from distgen.errors import FormatError, InjectedToken, NotParsed, Unsupported, explain
 from distgen.formats.formatter import split_completion
 from distgen.formats.injection import choose_guards, find_parts, find_token, is_markup
-from distgen.formats.training import Train, TrainingText, end_of_answer, mark_parts
+from distgen.formats.training import Role, Train, TrainingText, end_of_answer, mark_parts
 from distgen.prompt import Exchange, Prompt, Segment
 
 Strip: TypeAlias = Callable[[str], str]
 """A function that strips the ends of a text: `str.strip`, `str.lstrip` ...; `str` strips nothing."""
 
-SystemPosition: TypeAlias = Literal["first", "first_user", "last_user", "refused", "required"]
+SystemPosition: TypeAlias = Literal["first", "first_user", "last_user", "refused"]
+
+Refuse: TypeAlias = Callable[[str, Prompt], Unsupported | InjectedToken | None]
+"""A function of a format's name and a prompt that returns why the prompt is refused, or None."""
+
+Texts: TypeAlias = list[tuple[Role, str]]
+"""The texts of a rendering, each with its role."""
+
+Rendering: TypeAlias = tuple[list[Role], list[str]]
+"""The roles of the texts, and the parts of a rendering: literals at even places, texts at odd places."""
 
 
 def strip_trailing_spaces(text: str) -> str:
@@ -80,8 +88,7 @@ class ChatTemplate:
     after_system: str
     """The literal between the system text and the first user text."""
     before_assistant: str
-    """The literal between a user text and its answer. It begins with what ends the user turn, such as `<|im_end|>`. With an
-    empty `after_assistant` too, history is unsupported."""
+    """The literal between a user text and its answer. It begins with what ends the user turn, such as `<|im_end|>`."""
     after_assistant: str
     """The literal between an answer and the next user text."""
     generation_prompt: str
@@ -100,17 +107,17 @@ class ChatTemplate:
     """The function that strips each text as the template does: `str.strip`, `str.rstrip` ...; `str` leaves it."""
     strip_user: Strip = str
     strip_assistant: Strip = str
-    strip_joined: bool = False
-    """Strip `after_system` and the first user text as one text (Llama 2)."""
+    strip_first_user: Strip | None = None
+    """Strips the first user text if a system text comes first, in place of `strip_user`."""
     system_position: SystemPosition = "first"
-    """A turn of its own comes first. In the "first_user" or "last_user" turn it is user text in the canonical prompt.
-    "refused" if the model has no system role or drops it; "required" if it needs one."""
+    """A turn of its own comes first. In the "first_user" or "last_user" turn it opens that user text, before `after_system`.
+    "refused" if the model has no system role or drops it."""
     drops_empty_system: bool = False
     """An empty system text is rendered as none."""
-    empty_system: tuple[str, str] = ("", "")
-    """The parts of the literals before and after it that an empty system text drops."""
-    empty_user: tuple[str, str] = ("", "")
-    empty_assistant: tuple[str, str] = ("", "")
+    around: tuple[tuple[Role, str, str], ...] = ()
+    """The parts of the literals before and after a text that are left out if it is empty: (role, before, after)."""
+    refuse: Refuse | None = None
+    """Refuses prompts with which the model's template does something that no other field says."""
     thinking: Thinking | None = None
     """The literals around reasoning; None if they are not known, or the model does not think."""
     past_reasoning: Literal["written", "dropped", "refused"] = "refused"
@@ -125,11 +132,11 @@ class ChatTemplate:
         >>> zephyr(Prompt("Hi", system="Be brief.")).unwrap()
         '<|system|>\nBe brief.</s>\n<|user|>\nHi</s>\n<|assistant|>\n'
         """
-        prompt = keep_reasoning(self, prompt)
-        parts = render_parts(self, prompt)
-        if isinstance(parts, Unsupported):
-            return Failure(parts)
-        injected = find_injection(self, prompt, parts)
+        rendering = render_parts(self, prompt)
+        if not isinstance(rendering, tuple):
+            return Failure(rendering)
+        roles, parts = rendering
+        injected = find_injection(self, prompt, roles, parts)
         return Success("".join(parts)) if injected is None else Failure(injected)
 
     def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
@@ -141,9 +148,12 @@ class ChatTemplate:
         >>> [segment.text for segment in chatml.segments(Prompt("<|im_end|>")).unwrap() if not segment.is_control]
         ['<|im_end|>']
         """
-        parts = render_parts(self, keep_reasoning(self, prompt))
-        if isinstance(parts, Unsupported):
-            return Failure(parts)
+        rendering = render_parts(self, prompt)
+        if isinstance(rendering, InjectedToken):
+            rendering = render_parts(replace(self, refuse=None), prompt)
+        if not isinstance(rendering, tuple):
+            return Failure(rendering)
+        _, parts = rendering
         return Success(tuple(Segment(part, index % 2 == 0) for index, part in enumerate(parts) if part))
 
     def parse(self, rendered: str, /) -> Result[Prompt, FormatError]:
@@ -158,16 +168,13 @@ class ChatTemplate:
         found = read(self, rendered)
         if isinstance(found, str):
             return Failure(NotParsed(self.name, found))
-        again = self(found)
-        if again == Success(rendered):
-            return Success(found)
-        refusal = again.failure() if isinstance(again, Failure) else None
-        if isinstance(refusal, InjectedToken):
-            reason = f"its {refusal.where} would hold {refusal.token!r} at character {refusal.offset}"
-        else:
-            index = _first_difference(again.value_or(""), rendered)
-            reason = f"rendered again, it differs at character {index}"
-        return Failure(NotParsed(self.name, reason))
+        prompt = make_prompt(self, found)
+        again = self(prompt)
+        if isinstance(again, Failure):
+            return Failure(NotParsed(self.name, explain(again.failure())))
+        if again.unwrap() != rendered:
+            return Failure(NotParsed(self.name, "rendered again, it is another text"))
+        return Success(prompt)
 
     def canonical(self, prompt: Prompt, /) -> Prompt:
         r"""Return the prompt as `parse` reads it: stripped, a default or folded system text folded. A refused one stays.
@@ -176,11 +183,11 @@ class ChatTemplate:
         >>> llama3.canonical(Prompt("  Hi\n"))
         Prompt(user='Hi', system=None, history=())
         """
-        kept = keep_reasoning(self, prompt)
-        parts = render_parts(self, kept)
-        if isinstance(parts, Unsupported) or find_injection(self, kept, parts):
+        rendering = render_parts(self, prompt)
+        if not isinstance(rendering, tuple) or find_injection(self, prompt, *rendering):
             return prompt
-        return normalize(self, kept, parts)
+        roles, parts = rendering
+        return make_prompt(self, list(zip(roles, parts[1::2], strict=True)))
 
     def training_text(
         self,
@@ -202,18 +209,18 @@ class ChatTemplate:
         >>> chatml.training_text(Prompt("2+2?"), "4", "Two and two.")
         <Failure: Unsupported(format='chatml', what='thinking')>
         """
-        kept = keep_reasoning(self, prompt)
-        parts = render_parts(self, kept)
-        if isinstance(parts, Unsupported):
-            return Failure(parts)
-        injected = find_injection(self, kept, parts) or find_answer_injection(self, kept, answer, reasoning)
+        rendering = render_parts(self, prompt)
+        if not isinstance(rendering, tuple):
+            return Failure(rendering)
+        roles, parts = rendering
+        injected = find_injection(self, prompt, roles, parts) or find_answer_injection(self, prompt, answer, reasoning)
         if injected is not None:
             return Failure(injected)
         last = finish(self, parts[-1], answer, reasoning, is_cut=finish_reason == "length")
         if isinstance(last, Unsupported):
             return Failure(last)
-        places = [*name_texts(self, kept, parts), *(("reasoning", "assistant") if len(last) > 3 else ("assistant",))]
-        return Success(mark_parts(places, [*parts[:-1], *last], parts[-1], self.stop, train))
+        roles += ("reasoning", "assistant") if len(last) > 3 else ("assistant",)
+        return Success(mark_parts(roles, [*parts[:-1], *last], parts[-1], self.stop, train))
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer); all is answer unless the format or the model opens `<think>`."""
@@ -223,12 +230,29 @@ class ChatTemplate:
     def default_system(self) -> str | None:
         """The system text in `user_prefix`, if there is one: giving it is the same as giving none."""
         default = self.user_prefix.removeprefix(self.before_system).removesuffix(self.after_system)
-        return default if f"{self.before_system}{default}{self.after_system}" == self.user_prefix else None
+        is_whole = f"{self.before_system}{default}{self.after_system}" == self.user_prefix
+        return default if is_whole and self.system_position == "first" else None
 
     @cached_property
-    def junctions(self) -> tuple[Junction, ...]:
-        """The places of empty texts that drop a part of a literal."""
-        return find_junctions(self)
+    def literals(self) -> Mapping[str, Mapping[str, str]]:
+        """The literals by the roles of the texts before and after them; "" is the start or the end."""
+        literals = {
+            "": {"user": self.bos + self.user_prefix},
+            "user": {"assistant": self.before_assistant, "": self.generation_prompt},
+            "assistant": {"user": self.after_assistant},
+        }
+        if self.system_position == "first":
+            literals[""]["system"] = self.bos + self.before_system
+            literals["system"] = {"user": self.after_system}
+        if self.thinking and self.past_reasoning == "written":
+            literals["user"]["reasoning"] = self.thinking.before
+            literals["reasoning"] = {"assistant": self.thinking.after}
+        return literals
+
+    @cached_property
+    def junctions(self) -> tuple[tuple[str, str], ...]:
+        """What an empty text leaves of the two literals beside it, and the two whole."""
+        return tuple(find_junctions(self))
 
     @cached_property
     def markup(self) -> frozenset[str]:
@@ -236,7 +260,7 @@ class ChatTemplate:
 
         They are refused in any text.
         """
-        return find_parts(filter(is_markup, (*self.special_tokens, *self.stop)), *neighbours(self))
+        return find_straddling(self, [token for token in (*self.special_tokens, *self.stop) if is_markup(token)])
 
     @cached_property
     def openings(self) -> tuple[str, ...]:
@@ -257,123 +281,85 @@ class ChatTemplate:
         return choose_guards(self.hazards)
 
 
-def _first_difference(one: str, other: str) -> int:
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((index for index, (left, right) in pairs if left != right), min(len(one), len(other)))
-
-
 # Rendering.
 
 
-def render_parts(template: ChatTemplate, prompt: Prompt) -> list[str] | Unsupported:
-    """Return the rendering in parts, literals at even places and texts at odd places, or the first unsupported feature."""
-    position = template.system_position
-    system = None if prompt.system is None else template.strip_system(prompt.system)
-    if system == "" and template.drops_empty_system:
-        system = None
-    if system is not None and position == "refused":
-        return Unsupported(template.name, "system")
-    if system is None and position == "required":
-        return Unsupported(template.name, "no system")
-    if prompt.history and template.before_assistant + template.after_assistant == "":
-        return Unsupported(template.name, "history")
-    if system is None or position == "last_user":
-        parts = [template.bos + template.user_prefix]
-    else:
+def render_parts(template: ChatTemplate, prompt: Prompt) -> Rendering | Unsupported | InjectedToken:
+    """Return the roles of the texts, and the rendering in parts: literals at even places, texts at odd places."""
+    refusal = template.refuse(template.name, prompt) if template.refuse else None
+    if refusal is not None:
+        return refusal
+    system, position, strip = prompt.system, template.system_position, template.strip_user
+    if system is not None:
+        system = template.strip_system(system)
+        if system == "" and template.drops_empty_system:
+            system = None
+        elif position == "refused":
+            return Unsupported(template.name, "system")
+    roles: list[Role] = []
+    parts = [template.bos + template.user_prefix]
+    if system is not None and position == "first":
+        roles.append("system")
         parts = [template.bos + template.before_system, system, template.after_system]
+        strip = template.strip_first_user or strip
     for exchange in prompt.history:
         if exchange.reasoning is not None and template.past_reasoning == "refused":
             return Unsupported(template.name, "thinking")
-        parts.append(template.strip_user(exchange.user))
-        parts += render_answer(template, template.before_assistant, exchange.assistant, exchange.reasoning)
-        parts.append(template.after_assistant)
-    if system is not None and position == "last_user":
-        parts += (system, template.after_system)
-    parts += (template.strip_user(prompt.user), template.generation_prompt)
-    if system is not None and template.strip_joined:
-        literal, user = template.after_system, prompt.history[0].user if prompt.history else prompt.user
-        joined = strip_joined(template, user)
-        parts[2:4] = joined[: len(literal)], joined[len(literal) :]
-    return drop_around_empty(template, prompt, parts) if template.junctions else parts
+        reasoning = exchange.reasoning if template.past_reasoning == "written" else None
+        answer = render_answer(template, exchange.assistant, reasoning)
+        roles += ("user", "reasoning", "assistant") if len(answer) == 4 else ("user", "assistant")
+        parts += (strip(exchange.user), *answer, template.after_assistant)
+        strip = template.strip_user
+    roles.append("user")
+    parts += (strip(prompt.user), template.generation_prompt)
+    if system is not None and position != "first":
+        index = 1 if position == "first_user" else -2
+        parts[index] = f"{system}{template.after_system}{parts[index]}"
+    return roles, drop_around_empty(template, roles, parts) if template.around else parts
 
 
-def keep_reasoning(template: ChatTemplate, prompt: Prompt) -> Prompt:
-    """Return the prompt with the past reasoning that is rendered; as it is if reasoning is refused."""
-    if not prompt.history or template.past_reasoning == "refused":
-        return prompt
-    history: list[Exchange] = []
-    for exchange in prompt.history:
-        is_blank = template.thinking is None or not template.thinking.strip(exchange.reasoning or "")
-        is_dropped = is_blank or template.past_reasoning == "dropped"
-        history.append(replace(exchange, reasoning=None) if is_dropped else exchange)
-    return replace(prompt, history=tuple(history))
-
-
-def render_answer(template: ChatTemplate, before: str, answer: str, reasoning: str | None) -> list[str]:
-    """Return the literals and texts of an answer: `before` and the answer, or four parts with its reasoning."""
+def render_answer(template: ChatTemplate, answer: str, reasoning: str | None) -> list[str]:
+    """Return the literals and texts of an answer: two parts, or four with its reasoning."""
     thinking, answer = template.thinking, template.strip_assistant(answer)
     thought = thinking.strip(reasoning) if thinking and reasoning else ""
-    if thinking and (thought or before == template.before_answer):
-        answer = thinking.strip_answer(answer)
-    return [thinking.before, thought, thinking.after, answer] if thinking and thought else [before, answer]
+    if thinking and thought:
+        return [thinking.before, thought, thinking.after, thinking.strip_answer(answer)]
+    return [template.before_assistant, answer]
 
 
-def strip_joined(template: ChatTemplate, user: str) -> str:
-    """Return the literal after the system text and the first user text, stripped as one text.
-
-    The literal before them begins with markup, so that only the end and the inside of them can be stripped.
-    """
-    return template.strip_user(f"|{template.after_system}{user}")[1:]
-
-
-def name_texts(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> list[str]:
-    """Return the place in the prompt of each text of the rendering, in the rendering's order."""
-    places = [where for where, _ in prompt.texts() if where != "system"]
-    if len(places) < len(parts) // 2:
-        places.insert(len(places) - 1 if template.system_position == "last_user" else 0, "system")
-    return places
-
-
-def drop_around_empty(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> list[str]:
+def drop_around_empty(template: ChatTemplate, roles: Sequence[Role], parts: Sequence[str]) -> list[str]:
     """Return the parts without what empty texts drop of the literals beside them."""
-    drop = {"system": template.empty_system, "user": template.empty_user, "assistant": template.empty_assistant}
     left = list(parts)
-    for index, place in zip(range(1, len(left), 2), name_texts(template, prompt, parts), strict=True):
-        if left[index] == "":
-            before, after = drop[place.rpartition(".")[2]]
-            left[index - 1] = left[index - 1].removesuffix(before)
-            left[index + 1] = left[index + 1].removeprefix(after)
+    for role, before, after in template.around:
+        for index, other in enumerate(roles):
+            if other == role and left[2 * index + 1] == "":
+                left[2 * index] = left[2 * index].removesuffix(before)
+                left[2 * index + 2] = left[2 * index + 2].removeprefix(after)
     return left
 
 
 # Reading back.
 
 
-def normalize(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> Prompt:
-    """Return the prompt as rendered in parts: its texts stripped, a default system text left out, a folded one folded."""
-    named = dict(zip(name_texts(template, prompt, parts), parts[1::2], strict=True))
-    thoughts = [named.pop(f"history[{index}].reasoning", None) for index in range(len(prompt.history))]
-    texts = list(named.values())
-    if len(texts) % 2 == 1:  # no system text
-        return make_prompt(template, None, texts, thoughts)
-    index = len(texts) - 2 if template.system_position == "last_user" else 0
-    system = texts.pop(index)
-    if template.system_position in ("first", "required"):
-        return make_prompt(template, system, texts, thoughts)
-    texts[index] = system + template.after_system + texts[index]
-    return make_prompt(template, None, texts, thoughts)
-
-
-def make_prompt(template: ChatTemplate, system: str | None, texts: list[str], thoughts: Sequence[str | None]) -> Prompt:
-    """Return the canonical prompt of a system text, if it has a turn of its own, and the texts of users and answers."""
-    *past, user = texts
-    if template.system_position == "last_user" or (template.system_position == "first_user" and not past):
-        system, user = unfold(template, user)
-    elif template.system_position == "first_user":
-        system, past[0] = unfold(template, past[0])
-    if system == template.default_system:
-        system = None
-    return Prompt(user, system, tuple(map(Exchange, past[::2], past[1::2], thoughts)))
+def make_prompt(template: ChatTemplate, texts: Texts) -> Prompt:
+    """Return the canonical prompt of texts."""
+    system, user, thought, history = None, "", None, list[Exchange]()
+    if template.system_position in ("first_user", "last_user"):
+        index = 0 if template.system_position == "first_user" else -1
+        system, user = unfold(template, texts[index][1])
+        texts = [*texts]
+        texts[index] = ("user", user)
+    for role, text in texts:
+        if role == "system":
+            system = None if text == template.default_system else text
+        elif role == "user":
+            user = text
+        elif role == "reasoning":
+            thought = text
+        else:
+            history.append(Exchange(user, text, thought))
+            thought = None
+    return Prompt(user, system, tuple(history))
 
 
 def unfold(template: ChatTemplate, text: str) -> tuple[str | None, str]:
@@ -392,55 +378,49 @@ def unfold(template: ChatTemplate, text: str) -> tuple[str | None, str]:
     return (text[:cut], text[cut + len(end) :]) if cut >= 0 else (None, text)
 
 
-def read(template: ChatTemplate, rendered: str) -> Prompt | str:
-    """Return the only prompt that can have rendered to this text, if any has; else the reason why none has.
+def read(template: ChatTemplate, rendered: str) -> Texts | str:
+    """Return the only texts that can have rendered to this text, if any have; else the reason why none have.
 
     It takes linear time.
     """
-    for junction in template.junctions:
-        rendered = junction.restore(rendered)
+    for short, whole in template.junctions:
+        rendered = rendered.replace(short, whole)
     opened = read_system(template, rendered)
     if isinstance(opened, str):
         return opened
-    system, body = opened
+    texts, body = opened
     if not body.endswith(template.generation_prompt):
         return f"it does not end with {template.generation_prompt!r}"
     *past, user = split(body.removesuffix(template.generation_prompt), template.after_assistant)
-    texts, thoughts = list[str](), list[str | None]()
     for index, turn in enumerate(past):
         exchange = read_exchange(template, turn)
-        if exchange is None:
+        if not exchange:
             return f"its exchange {index} has no {template.before_assistant!r}"
-        texts += (exchange.user, exchange.assistant)
-        thoughts.append(exchange.reasoning)
-    return make_prompt(template, system, [*texts, user], thoughts)
+        texts += exchange
+    return [*texts, ("user", user)]
 
 
-def read_exchange(template: ChatTemplate, turn: str) -> Exchange | None:
-    """Return the user text, answer and reasoning between two openings of user turns."""
+def read_system(template: ChatTemplate, rendered: str) -> tuple[Texts, str] | str:
+    """Return the system text, if there is one, and the rest of a rendering, or the reason why there is neither opening."""
+    opening, system_opening = template.bos + template.user_prefix, template.bos + template.before_system
+    has_opening = rendered.startswith(opening)
+    has_turn = rendered.startswith(system_opening) and template.system_position == "first"
+    # Of two openings that both fit, the longer one is meant: it is the other one with a default text or a tag.
+    if not has_turn or (has_opening and len(opening) >= len(system_opening)):
+        return ([], rendered[len(opening) :]) if has_opening else f"it does not begin with {opening!r}"
+    system, *rest = split(rendered[len(system_opening) :], template.after_system, 1)
+    return ([("system", system)], rest[0]) if rest else f"no {template.after_system!r} follows its system text"
+
+
+def read_exchange(template: ChatTemplate, turn: str) -> Texts:
+    """Return the texts between two openings of user turns; none if there is no answer among them."""
     if template.thinking and template.past_reasoning == "written":
         user, *thought = split(turn, template.thinking.before, 1)
         reasoning, *answer = split("".join(thought), template.thinking.after, 1)
-        if answer:
-            return Exchange(user, answer[0], reasoning or None)
+        if answer and reasoning:
+            return [("user", user), ("reasoning", reasoning), ("assistant", answer[0])]
     user, *answer = split(turn, template.before_assistant, 1)
-    return Exchange(user, answer[0]) if answer else None
-
-
-def read_system(template: ChatTemplate, rendered: str) -> tuple[str | None, str] | str:
-    """Return the system text and the rest of a rendering, or the reason why there is neither opening."""
-    opening, system_opening = template.bos + template.user_prefix, template.bos + template.before_system
-    has_opening = rendered.startswith(opening) and template.system_position != "required"
-    has_turn = rendered.startswith(system_opening) and template.system_position in ("first", "required")
-    # Of two openings that both fit, the longer one is meant: it is the other one with a default text or a tag.
-    if not has_turn or (has_opening and len(opening) >= len(system_opening)):
-        return (None, rendered[len(opening) :]) if has_opening else f"it does not begin with {opening!r}"
-    # A joined strip may have cut the end of `after_system`, so its cut form is looked for.
-    end = strip_joined(template, "") if template.strip_joined else template.after_system
-    system, *rest = split(rendered[len(system_opening) :], end, 1)
-    if not rest:
-        return f"no {end!r} follows its system text"
-    return system, rest[0].removeprefix(template.after_system[len(end) :])
+    return [("user", user), ("assistant", answer[0])] if answer else []
 
 
 def split(text: str, delimiter: str, times: int = -1) -> list[str]:
@@ -448,100 +428,106 @@ def split(text: str, delimiter: str, times: int = -1) -> list[str]:
     return text.split(delimiter, times) if delimiter else [text]
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Junction:
-    """The place of an empty text: the literals on both sides of it, and the part of them that was dropped there."""
-
-    before: str
-    dropped: str
-    after: str
-
-    def restore(self, rendered: str) -> str:
-        """Return the rendering with what is dropped."""
-        place = f"(?<={re.escape(self.before)})(?={re.escape(self.after)})"
-        return re.sub(place, lambda _: self.dropped, rendered)
-
-
-def find_junctions(template: ChatTemplate) -> tuple[Junction, ...]:
-    """Return each pair of literals that may have an empty text between them which drops a part of them."""
-    (user, after_user), (answer, after_answer) = template.empty_user, template.empty_assistant
-    system, after_system = template.empty_system
-    to_assistant = template.before_assistant.removeprefix(after_user).removesuffix(answer)
-    to_end = template.generation_prompt.removeprefix(after_user)
-    next_user = template.after_assistant.removeprefix(after_answer).removesuffix(user)
-    first_user = template.after_system.removesuffix(user)
-    to_user = [(template.bos + template.user_prefix).removesuffix(user), next_user]
-    if template.system_position in ("first", "required"):
-        to_user.append(first_user)
-    to_answer = [to_assistant]
-    if template.thinking and template.past_reasoning == "written":
-        to_answer.append(template.thinking.after.removesuffix(answer))
-    to_system = (template.bos + template.before_system).removesuffix(system)
-    found = (
-        Junction(to_system, system + after_system, first_user),
-        *(Junction(before, user + after_user, after) for before in to_user for after in (to_assistant, to_end)),
-        *(Junction(before, answer + after_answer, next_user) for before in to_answer),
-    )
-    return tuple(junction for junction in found if junction.dropped)
+def find_junctions(template: ChatTemplate) -> Iterator[tuple[str, str]]:
+    """Yield what an empty text leaves of each two literals that may be beside it, and the two whole."""
+    before: dict[str, str] = {role: part for role, part, _ in template.around}
+    after: dict[str, str] = {role: part for role, _, part in template.around}
+    for role in before:
+        befores = [(left, row[role]) for left, row in template.literals.items() if role in row]
+        for left, one in befores:
+            for right, other in template.literals[role].items():
+                # The text on the other side may be empty too.
+                whole = one.removeprefix(after.get(left, "")), other.removesuffix(before.get(right, ""))
+                short = whole[0].removesuffix(before[role]) + whole[1].removeprefix(after[role])
+                if short != "".join(whole):
+                    yield short, "".join(whole)
 
 
 # Refusing.
 
 
-def find_injection(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> InjectedToken | None:
+def find_injection(
+    template: ChatTemplate, prompt: Prompt, roles: Sequence[Role], parts: Sequence[str]
+) -> InjectedToken | None:
     """Return the first token that would forge a turn; None if the rendering reads back as the prompt.
 
     Markup is refused in any text, and so is an opening of plain words. Other words are refused only if they make the
-    rendering read back as another prompt. `parts` are those of `render_parts`.
+    rendering read back as another prompt. `texts` and `parts` are those of the prompt.
     """
-    texts = "".join(parts[1::2])
+    joined = "".join(parts[1::2])
     for guard in template.guards:
-        if guard in texts and any(hazard in texts for hazard in template.hazards):
-            return find_forgery(template, prompt, parts)
+        if guard in joined and any(hazard in joined for hazard in template.hazards):
+            return find_forgery(template, prompt, roles, parts)
     return None
 
 
-def find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> InjectedToken | None:
+def find_forgery(
+    template: ChatTemplate, prompt: Prompt, roles: Sequence[Role], parts: Sequence[str]
+) -> InjectedToken | None:
     """Return the same, found by reading the rendering back."""
-    name = template.name
-    found = find_token(name, prompt, template.markup) or find_token(name, prompt, template.openings)
-    if found is not None or read(template, "".join(parts)) == normalize(template, prompt, parts):
+    name, writes_reasoning = template.name, template.past_reasoning == "written"
+    said = [each for each in prompt.texts() if writes_reasoning or not each[0].endswith("reasoning")]
+    found = find_token(name, said, (*template.markup, *template.openings))
+    if found is not None or is_read_back(template, roles, parts):
         return found
     return (
-        find_token(name, prompt, (*template.special_tokens, *template.stop))
-        or find_token(name, prompt, template.hazards)
+        find_token(name, said, (*template.special_tokens, *template.stop))
+        or find_token(name, said, template.hazards)
         or InjectedToken(name, template.generation_prompt, "user", 0)
     )
 
 
-def neighbours(template: ChatTemplate) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the literals that may stand before a text, and those that may stand after one."""
-    thought = (template.thinking.before, template.thinking.after) if template.thinking else ()
-    literals = (template.before_assistant, template.after_assistant, template.after_system, *thought)
-    openings = (template.bos + template.user_prefix, template.bos + template.before_system)
-    return (*openings, *literals), (*literals, template.generation_prompt)
+def find_straddling(template: ChatTemplate, tokens: Sequence[str]) -> frozenset[str]:
+    """Return the parts of tokens that a text needs to hold to form one, alone or with the literals beside it."""
+    parts = frozenset[str]()
+    for role, row in template.literals.items():
+        befores = [other[role] for other in template.literals.values() if role in other]
+        parts |= find_parts(tokens, befores, [*row.values()]) if role else set()
+    return parts
+
+
+def is_read_back(template: ChatTemplate, roles: Sequence[Role], parts: Sequence[str]) -> bool:
+    """Tell whether the rendering reads back as its texts; a default system text reads back as none."""
+    texts = list(zip(roles, parts[1::2], strict=True))
+    is_default = texts[0] == ("system", template.default_system)
+    return read(template, "".join(parts)) == texts[is_default:]
 
 
 def find_hazards(template: ChatTemplate) -> frozenset[str]:
     """Return the tokens and delimiters, and their parts that form one with the literals beside a text."""
     history = (Exchange("", ""), Exchange("x", "x"))
     for shape in (Prompt(""), Prompt("", ""), Prompt("x", "x"), Prompt("x", None, history), Prompt("x", "x", history)):
-        parts = render_parts(template, shape)
-        if not isinstance(parts, Unsupported) and read(template, "".join(parts)) != normalize(template, shape, parts):
+        rendering = render_parts(template, shape)
+        if isinstance(rendering, tuple) and not is_read_back(template, *rendering):
             return frozenset({""})  # its literals do not tell texts apart, so that every rendering is read back
-    opening, system_opening = template.bos + template.user_prefix, template.bos + template.before_system
-    before, after, end = template.before_assistant, template.after_assistant, template.after_system
-    left = (junction.before + junction.after for junction in template.junctions)
-    hazards = template.markup | find_parts((*template.openings, before, after, *left), *neighbours(template))
-    if template.system_position in ("first", "required"):
-        hazards |= find_parts((end,), (system_opening,), (end,))
+    later = [
+        literal
+        for role in template.literals
+        if role not in ("", "system")
+        for literal in template.literals[role].values()
+    ]
+    shorts = [short for short, _ in template.junctions]
+    hazards = template.markup | find_straddling(template, (*template.openings, *later, *shorts))
+    if template.system_position == "first":
+        opening, system_opening = template.literals[""]["user"], template.literals[""]["system"]
         # A first text may make one opening of the other, such as "USER: " in a system text that nothing comes before.
+        hazards |= find_parts((template.after_system,), (system_opening,), (template.after_system,))
         if opening.startswith(system_opening):
-            hazards |= find_parts((opening.removeprefix(system_opening),), (), (end,)) - {template.default_system}
+            rest = opening.removeprefix(system_opening)
+            hazards |= find_parts((rest,), (), (template.after_system,)) - {template.default_system}
         if system_opening.startswith(opening):
-            hazards |= find_parts((system_opening.removeprefix(opening),), (), (before, template.generation_prompt))
+            hazards |= find_parts((system_opening.removeprefix(opening),), (), [*template.literals["user"].values()])
     return hazards
+
+
+def refuse_history(name: str, prompt: Prompt) -> Unsupported | None:
+    """Refuse history, for a model that answers one question."""
+    return Unsupported(name, "history") if prompt.history else None
+
+
+def refuse_blank_system(name: str, prompt: Prompt) -> Unsupported | None:
+    """Refuse a system text of white space alone, which some templates render neither as a text nor as none."""
+    return Unsupported(name, "system") if prompt.system is not None and prompt.system.strip() == "" else None
 
 
 # Training.
@@ -551,18 +537,21 @@ def finish(
     template: ChatTemplate, opened: str, answer: str, reasoning: str | None, is_cut: bool
 ) -> list[str] | Unsupported:
     """Return the last answer in parts, in the place of the generation prompt `opened`, which they begin with."""
-    opening, before = template.generation_prompt, template.before_answer or template.before_assistant
-    parts = render_answer(template, before or opening, answer, reasoning)
-    thinks = template.thinking is not None and template.thinking.before.startswith(opening)
+    opening, thinking = template.generation_prompt, template.thinking
+    thinks = thinking is not None and thinking.before.startswith(opening)
     has_thought = reasoning is not None and reasoning.strip() != ""
     if has_thought and not thinks:
         return Unsupported(template.name, "thinking")
+    parts = render_answer(template, answer, reasoning)
+    if len(parts) == 2:
+        parts[0] = template.before_answer or template.before_assistant or opening
+        parts[1] = thinking.strip_answer(parts[1]) if thinking and template.before_answer else parts[1]
+    elif parts[-1] == "":  # cut in its reasoning
+        parts[2] = ""
     end = end_of_answer(template.stop, template.after_assistant) or "".join(template.stop[:1])
     if not parts[0].startswith(opening) or not (is_cut or (end and parts[-1])):
         return Unsupported(template.name, "no thinking" if thinks and not has_thought else "training")
     parts[0] = opened + parts[0].removeprefix(opening)
-    if parts[-1] == "" and len(parts) > 2:  # cut in its reasoning
-        parts[2] = ""
     return [*parts, "" if is_cut else end]
 
 
@@ -571,9 +560,10 @@ def find_answer_injection(
 ) -> InjectedToken | None:
     """Return the first token of an answer and its reasoning that would forge a turn."""
     exchange = Exchange(prompt.user, answer, reasoning)
-    found = find_token(template.name, Prompt("", history=(exchange,)), (*template.markup, *template.openings))
+    said = Prompt("", history=(exchange,)).texts()
+    found = find_token(template.name, said, (*template.markup, *template.openings))
     whole = replace(prompt, user="", history=(*prompt.history, replace(exchange, reasoning=None)))
-    parts = render_parts(template, whole)
-    if found is None and not isinstance(parts, Unsupported):
-        found = find_injection(template, whole, parts)
+    rendering = render_parts(template, whole)
+    if found is None and isinstance(rendering, tuple):
+        found = find_injection(template, whole, *rendering)
     return found and replace(found, where="reasoning" if found.where.endswith("reasoning") else "answer")

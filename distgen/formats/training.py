@@ -51,7 +51,7 @@ def mark_parts(
 ) -> TrainingText:
     """Return a finished conversation, given as literals at even places and texts at odd places, with what to train.
 
-    `places` name the texts; those of the last answer are "reasoning" and "assistant". The model writes what follows the
+    `places` name the texts, the last answer last; a role is enough. The model writes what follows the
     generation prompt `opened`, up to a stop string; where that does not open a past answer, it writes the answer alone.
     """
     spans: list[Span] = []
@@ -61,10 +61,11 @@ def mark_parts(
         if text:
             spans.append(Span(start, start + len(text), role, trained))
 
+    roles = [ROLES[place.rpartition(".")[2]] for place in places]
+    first = 0 if train == "all" else len(roles) - (2 if "reasoning" in roles[-2:] else 1)
     literal, before = parts[0], ""
-    for place, text, after in zip(places, parts[1::2], parts[2::2], strict=True):
-        role = ROLES[place.rpartition(".")[2]]
-        is_trained = role in ("reasoning", "assistant") and (train == "all" or place == role)
+    for index, (role, text, after) in enumerate(zip(roles, parts[1::2], parts[2::2], strict=True)):
+        is_trained = role in ("reasoning", "assistant") and index >= first
         head = literal  # what of it the model does not write
         if is_trained and before == "reasoning":
             head = ""

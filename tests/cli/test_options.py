@@ -11,7 +11,7 @@ from distgen.cli import main
 from distgen.cli.options import Options
 
 
-@pytest.mark.parametrize("command", [["run"], ["batch", "write"], ["batch", "read"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["run"], ["batch", "write"]], ids=" ".join)
 def test_the_help_states_the_defaults(
     command: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

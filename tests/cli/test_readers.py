@@ -11,7 +11,7 @@ from returns.result import Failure, Success
 from distgen.cli.options import Options
 from distgen.cli.rows import encode, parse_records
 from distgen.completion import Completion, ToolCall
-from distgen.errors import RequestFailed
+from distgen.errors import NoText, RequestFailed
 from distgen.journal import to_json_line
 from distgen.llm import Generation, RowResult
 from distgen.prompt import Prompt
@@ -20,7 +20,8 @@ TIMEOUT: RowResult[str] = Failure(RequestFailed("timeout", "no whole answer in 6
 
 
 def answer(completion: Completion) -> RowResult[str]:
-    return Success((Generation("m", Prompt("Hi"), completion, Success(completion.text)),))
+    parsed = Success(completion.text) if completion.text else Failure(NoText("tool_call", "the model asked for a tool"))
+    return Success((Generation("m", Prompt("Hi"), completion, parsed),))
 
 
 LONG = answer(Completion("long " * 1_000, finish_reason="stop"))

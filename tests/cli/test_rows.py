@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from returns.result import Failure, Result, Success
 
+from distgen.backends.wire import is_array, is_object
 from distgen.cli.options import Options
-from distgen.cli.rows import BadRow, decode, parse_records, to_prompt
+from distgen.cli.rows import decode, encode, parse_records
+from distgen.completion import Completion, Usage
+from distgen.errors import FormatError, Raised, RequestFailed
 from distgen.prompt import Exchange, Prompt
 
 PLAIN = Options()
@@ -38,25 +42,33 @@ BAD = {
 }
 
 
-def read(*lines: bytes, options: Options = PLAIN) -> list[Prompt | BadRow]:
+def read(*lines: bytes, options: Options = PLAIN) -> list[Result[Prompt, FormatError]]:
     return [record.prompt for record in parse_records(lines, options)]
+
+
+def kind_and_message(found: Result[Prompt, FormatError]) -> tuple[str, str]:
+    error = found.failure()
+    assert isinstance(error, Raised)
+    return error.kind, error.message
 
 
 @pytest.mark.parametrize(("line", "reason"), BAD.values(), ids=BAD)
 def test_a_bad_line_has_its_reason_and_costs_no_other_line(line: bytes, reason: str) -> None:
     bad, good = read(line, b'{"user": "Hi"}')
-    assert isinstance(bad, BadRow)
-    assert bad.message.startswith(reason)
-    assert good == Prompt("Hi")
+    assert kind_and_message(bad)[1].startswith(reason)
+    assert good == Success(Prompt("Hi"))
 
 
 def test_a_byte_order_mark_carriage_returns_and_blank_lines_are_no_text() -> None:
     found = parse_records([b'\xef\xbb\xbf{"user": "a"}\r\n', b"\r\n", b"  \n", b'{"user": "b"}'], PLAIN)
-    assert [(record.number, record.prompt) for record in found] == [(1, Prompt("a")), (2, Prompt("b"))]
+    assert [(record.number, record.prompt) for record in found] == [
+        (1, Success(Prompt("a"))),
+        (2, Success(Prompt("b"))),
+    ]
 
 
 def test_a_lone_surrogate_is_replaced() -> None:
-    assert read(b'{"user": "\\ud800"}') == [Prompt("\ufffd")]
+    assert read(b'{"user": "\\ud800"}') == [Success(Prompt("\ufffd"))]
 
 
 GOOD: dict[str, tuple[dict[str, object], Options, Prompt]] = {
@@ -79,22 +91,23 @@ GOOD: dict[str, tuple[dict[str, object], Options, Prompt]] = {
 @pytest.mark.parametrize(("fields", "options", "prompt"), GOOD.values(), ids=GOOD)
 def test_a_prompt_is_made_of_fields(fields: dict[str, object], options: Options, prompt: Prompt) -> None:
     (found,) = parse_records([json.dumps(fields).encode()], options)
-    assert to_prompt(found).unwrap() == prompt
+    assert found.prompt == Success(prompt)
 
 
 @pytest.mark.parametrize("value", [None, [1], {"a": 1}], ids=["null", "list", "object"])
 def test_a_template_refuses_what_is_no_text_by_name(value: object) -> None:
     (bad,) = read(json.dumps({"q": value}).encode(), options=Options(template="Rate {q}"))
-    assert isinstance(bad, BadRow)
-    assert bad.message.startswith('"q" is ')
-    assert bad.message.endswith(", not text")
+    kind, message = kind_and_message(bad)
+    assert kind == "invalid_row"
+    assert message.startswith('"q" is ')
+    assert message.endswith(", not text")
 
 
 def test_a_template_names_the_field_that_is_missing() -> None:
     (bad,) = read(b'{"a": 1}', options=Options(template="Rate {q}"))
-    assert isinstance(bad, BadRow)
-    assert bad.kind == "missing_field"
-    assert bad.message.startswith('it has no field "q"; its fields are "a"')
+    kind, message = kind_and_message(bad)
+    assert kind == "missing_field"
+    assert message.startswith('it has no field "q"; its fields are "a"')
 
 
 def test_each_generation_keeps_fields_of_its_own_names() -> None:
@@ -109,15 +122,39 @@ def test_each_generation_keeps_fields_of_its_own_names() -> None:
 
 def test_each_generation_needs_an_answers_file() -> None:
     bad, broken = read(b'{"user": "Hi"}', b"nonsense", options=Options(each_generation=True))
-    assert bad == BadRow("invalid_row", 'not a JSON row: it has no "generations", which --each-generation reads')
-    assert isinstance(broken, BadRow)
+    message = 'not a JSON row: it has no "generations", as the rows of an answers file have'
+    assert kind_and_message(bad) == ("invalid_row", message)
+    assert kind_and_message(broken)[0] == "invalid_row"
 
 
 def test_a_line_that_is_no_output_row_cannot_be_resumed() -> None:
-    assert decode({"user": "Hi"}).failure() == 'it has no "generations"'
+    assert str(decode({"user": "Hi"}).failure()).startswith('it has no "generations"')
 
 
 def test_records_with_numbers_of_other_types_differ() -> None:
     one, same, other, true = parse_records([b'{"a": 1}', b'{"a":1}', b'{"a": 1.0}', b'{"a": true}'], PLAIN)
     assert one == same
     assert one not in (other, true)
+
+
+def test_generations_that_did_not_come_have_the_error_and_the_first_one_its_tokens() -> None:
+    (record,) = parse_records([b'{"user": "Hi"}'], PLAIN)
+    came = Completion("4", usage=Usage(3, 5))
+    failed = RequestFailed("timeout", "no whole answer in 60 s", usage=Usage(7, 9), completions=(came,))
+    row = encode(Options(num_generations=3), record, Failure(failed))
+    assert row["error"] == row["error_message"] == ""  # it has a text
+    generations = row["generations"]
+    assert is_array(generations)
+    names = ("text", "error", "prompt_tokens", "completion_tokens")
+    assert [[each[name] for name in names] for each in generations if is_object(each)] == [
+        ["4", "", 3, 5],
+        ["", "timeout", 7, 9],
+        ["", "timeout", 0, 0],
+    ]
+
+
+def test_an_answer_with_an_error_answers_no_row() -> None:
+    (record,) = parse_records([b'{"user": "Hi"}'], PLAIN)
+    failed = RequestFailed("status", "no", status=400, completions=(Completion("a part", error="cut"),))
+    row = encode(Options(num_generations=1), record, Failure(failed))
+    assert (row["error"], row["error_message"]) == ("status 400", "status 400: no.")

@@ -16,7 +16,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,7 @@ def test_a_second_run_judges_each_generation(server: Server) -> None:
     [
         (["--param", "temprature=1"], "the protocol has no parameter 'temprature'; did you mean 'temperature'?"),
         (["--model", "m"], "--model needs a server"),
-        (["--base-url", "http://127.0.0.1:1/v1"], "--base-url needs --model"),
+        (["--base-url", "http://127.0.0.1:1/v1"], "--model is missing: name a model"),
         (["--hf", "gpt2"], "--hf needs --format"),
         (["--concurrency", "0"], "'0' is not a whole number, 1 or more"),
         (["--format", "lama3"], "no format is named 'lama3'; did you mean"),
@@ -220,7 +220,7 @@ def test_a_second_run_judges_each_generation(server: Server) -> None:
         (["--template", "Rate it"], "'Rate it' needs fields"),
         (
             ["--concurency", "4"],
-            "unknown argument '--concurency'; did you mean --concurrency? See `distgen run --help`.",
+            "unknown argument '--concurency'; see `distgen run --help`.",
         ),
         (["--param", "stop=END"], "is not KEY=JSON, such as"),
     ],
@@ -311,11 +311,17 @@ def test_no_arguments_print_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "distgen run rows.jsonl" in capsys.readouterr().out
 
 
-def interrupt(server: Server, requests: int) -> threading.Thread:
+def interrupt(server: Server, requests: int, number: int = signal.SIGINT, twice: bool = False) -> threading.Thread:
+    """Send a signal when the server has so many requests, and again when the first one was heard."""
+
     def send() -> None:
         while len(server.seen()) < requests:
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
+        if twice:
+            while signal.getsignal(number) is not signal.default_int_handler:
+                time.sleep(0.01)
+            os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -338,14 +344,15 @@ def test_ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on(
     assert len(written()) < 8
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("output", ["out.jsonl", "-"])
-def test_ctrl_c_gives_up_rows_that_wait_for_a_retry(
-    server: Server, output: str, capsys: pytest.CaptureFixture[str]
+def test_a_signal_gives_up_rows_that_wait_for_a_retry(
+    server: Server, output: str, number: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_rows(*users(4))
     busy = Act(response(429, b"slow down", {"Retry-After": "60"}))
     server.script(then_always=busy)
-    thread = interrupt(server, 1)  # its pause holds the others back
+    thread = interrupt(server, 1, number)  # its pause holds the others back
     assert run(server, output=output) == 130
     thread.join()
     assert capsys.readouterr().out == ""
@@ -356,24 +363,10 @@ def test_a_second_ctrl_c_raises_before_the_requests_are_finished(server: Server)
     write_rows(*users(2))
     server.script(then_always=Act(then="hang"))
     before = signal.getsignal(signal.SIGINT)
-
-    def send_again() -> None:
-        while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threads = [interrupt(server, 2), threading.Thread(target=wait_for_handler, args=(before, send_again))]
-    threads[1].start()
+    thread = interrupt(server, 2, twice=True)
     assert run(server) == 130
-    for thread in threads:
-        thread.join()
+    thread.join()
     assert signal.getsignal(signal.SIGINT) is before
-
-
-def wait_for_handler(before: object, then: Callable[[], None]) -> None:
-    while signal.getsignal(signal.SIGINT) is before:
-        time.sleep(0.01)
-    then()
 
 
 def test_render_shows_what_would_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
@@ -464,7 +457,7 @@ def test_a_refused_connection_ends_the_run(capsys: pytest.CaptureFixture[str]) -
     arguments = ["--base-url", "http://127.0.0.1:9/v1", "--model", "m", "--retries", "0"]
     assert run(None, *arguments) == 2
     said = capsys.readouterr().err
-    assert "check that the server is up, and base_url (--base-url)." in said
+    assert "check that the server is up, and --base-url." in said
     assert "every row failed with connection" in said
 
 
@@ -502,6 +495,8 @@ def test_other_settings_are_refused_by_name(server: Server, capsys: pytest.Captu
     assert run(server) == 0
     assert run(server, "--resume", "--system", "Be brief.") == 2
     assert "system was None and is now 'Be brief.'" in capsys.readouterr().err
+    assert run(server, "--resume", "-n", "2") == 2
+    assert "-n was 1 and is now 2" in capsys.readouterr().err
 
 
 def test_a_text_format_is_asked_with_its_stop_and_without_bos(server: Server) -> None:
@@ -542,7 +537,7 @@ def test_letters_of_every_script_are_written_as_they_are(server: Server, capsys:
 
 def test_a_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     write_rows({"user": "Hi"})
-    monkeypatch.setenv("http_proxy", f"127.0.0.1:{server.port}")
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.port}")
     monkeypatch.setenv("no_proxy", "")
     arguments = ["--base-url", "http://example.invalid/v1", "--model", "m"]
     server.script(then_always=Act(response(200, chat_body("x"))))
@@ -676,7 +671,7 @@ def test_stdout_and_stdin_may_be_values(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_line_of_progress_leaves_out_what_nobody_knows() -> None:
-    assert progress_line(Counts(), None, 0.0) == "0 rows, 0.0 rows/s"
+    assert progress_line(Counts(), None, 0.0) == "0 rows, 0.0 rows/s, 0 failed"
 
 
 def test_a_closed_reader_ends_a_run_in_this_process(server: Server) -> None:

@@ -15,7 +15,7 @@ from distgen import Batch, Completion, Threads
 from distgen.errors import Raised, WrongCount
 from distgen.executors import CallResult, Stream
 from distgen.executors.call import Call
-from distgen.executors.engine import Deliver, Inbox, Steps, Submit, run_bounded
+from distgen.executors.engine import Deliver, Inbox, Steps, Submit, Window, run_bounded
 
 P = TypeVar("P")
 
@@ -95,20 +95,20 @@ class Schedules(RuleBasedStateMachine):
         self.limit, self.buffer = max(1, limit), max(0, buffer) if in_order else 0
         self.in_order, self.length, self.raises, self.empty = in_order, length, raises, empty
         self.steps: Steps[tuple[int, int, CallResult]] = run_bounded(
-            self.executor, self.rows(), 1, self.make_call, pair, in_order, Inbox()
+            self.executor, Window(self.executor, self.rows(), 1, in_order), self.make_call, pair, Inbox()
         )
 
     def make_call(self, rows: Sequence[int]) -> Call[int, Batch]:
         return Call(never_asked, [row for row in rows if row not in self.empty], 1)
 
-    def rows(self) -> Iterator[Sequence[int]]:
+    def rows(self) -> Iterator[int]:
         for index in range(self.length):
             self.pulled += 1
             if index in self.empty:
                 self.answered[index] = ()
             elif index in self.executor.at_once:
                 self.answered[index] = ANSWERS[0]
-            yield [index]
+            yield index
         if self.raises:
             raise OSError("the disk is gone")
 
@@ -187,7 +187,7 @@ TestSchedules.settings = settings(max_examples=300, stateful_step_count=60, dead
 def test_a_session_that_does_not_open_answers_every_call() -> None:
     fault = Raised("ValueError", "max_workers must be at least 1, got 0")
     inbox = Inbox()
-    assert list(Stream(inbox, run_bounded(Threads(0), [[7], [8]], 1, call_of, pair, True, inbox))) == [
+    assert list(Stream(inbox, run_bounded(Threads(0), Window(Threads(0), [7, 8], 1, True), call_of, pair, inbox))) == [
         (0, 7, (fault,)),
         (1, 8, (fault,)),
     ]
@@ -195,7 +195,7 @@ def test_a_session_that_does_not_open_answers_every_call() -> None:
 
 def test_at_the_end_of_the_interpreter_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     executor = Scheduled(1, 0)
-    steps = run_bounded(executor, [[7]], 1, call_of, pair, True, Inbox())
+    steps = run_bounded(executor, Window(executor, [7], 1, True), call_of, pair, Inbox())
     assert next(steps) is None
     monkeypatch.setattr("sys.is_finalizing", lambda: True)
     steps.close()

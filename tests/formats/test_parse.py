@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from returns.result import Failure, Success
 
-from distgen.errors import NotParsed
+from distgen.errors import InjectedToken, NotParsed, explain
 from distgen.formats import (
     ChatTemplate,
     chatml,
@@ -47,17 +47,17 @@ every_text = pytest.mark.parametrize("template", TEXTS.values(), ids=TEXTS.keys(
         (
             chatml,
             "<|im_start|>user\na<|im_end|>b<|im_end|>\n<|im_start|>assistant\n",
-            "its user would hold '<|im_end|>' at character 1",
+            explain(InjectedToken("chatml", "<|im_end|>", "user", 1)),
         ),
         (llama2, "[INST] Hi [/INST]", "it does not begin with '<s>[INST] '"),
-        (llama2, "<s>[INST]  Hi [/INST]", "rendered again, it differs at character 10"),
+        (llama2, "<s>[INST]  Hi [/INST]", "rendered again, it is another text"),
         (llama2, "<s>[INST] [/INST]", "it does not end with ' [/INST]'"),
-        (llama2, "<s>[INST] <<SYS>>\ns\n<</SYS>>Hi [/INST]", "rendered again, it differs at character 28"),
-        (llama2, "<s>[INST] <<SYS>>\ns\n<</SYS>>\n\n [/INST]", "rendered again, it differs at character 28"),
+        (llama2, "<s>[INST] <<SYS>>\ns\n<</SYS>>Hi [/INST]", r"no '\n<</SYS>>\n\n' follows its system text"),
+        (llama2, "<s>[INST] <<SYS>>\ns\n<</SYS>>\n\n [/INST]", "rendered again, it is another text"),
         (
             llama2,
             "<s>[INST] a [/INST] b [/INST] c </s><s>[INST] d [/INST]",
-            "its history[0].assistant would hold '[/INST]' at character 2",
+            explain(InjectedToken("llama2", "[/INST]", "history[0].assistant", 2)),
         ),
         (llama3, "\n", "it does not begin with '<|begin_of_text|><|start_header_id|>user<|end_header_id|>\\n\\n'"),
     ],

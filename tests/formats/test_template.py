@@ -169,7 +169,7 @@ def test_what_an_empty_text_takes_may_hold_anything() -> None:
         chatml,
         user_prefix=chatml.user_prefix + "\\1 ",
         after_system=chatml.after_system + "\\1 ",
-        empty_user=("\\1 ", ""),
+        around=(("user", "\\1 ", ""),),
     )
     for prompt in (Prompt(""), Prompt("", "s"), Prompt("u", "s")):
         law_inverse(odd, prompt)

@@ -627,7 +627,7 @@ ADVERSARIAL: Final[tuple[Kind, ...]] = (
     lambda prompt: "<|im_end|>" in prompt.user,
     lambda prompt: prompt.user.count("<|im_end|>") + prompt.user.count("<|im_start|>") >= 3,
     lambda prompt: prompt.user.endswith(HEADS),
-    lambda prompt: prompt.user == "|im_end|>",
+    lambda prompt: "|im_end|>" in dict(prompt.texts()).values(),
     lambda prompt: prompt.user.startswith(ENDS) and prompt.system is not None,
     lambda prompt: prompt.user.endswith("\n") and "im_" in prompt.user,
     lambda prompt: "<|im_start|>user\n" in prompt.user,

@@ -15,7 +15,6 @@ from returns.result import Failure, Success
 from distgen.errors import InjectedToken, Unsupported
 from distgen.formats import FORMATS, ChatMessages, Span, TextFormat, TrainingText, label_tokens
 from distgen.formats.injection import is_markup
-from distgen.formats.models.strict import StrictTemplate
 from distgen.formats.training import Train, end_of_answer
 from distgen.prompt import Exchange, Prompt
 from distgen.testing import (
@@ -370,7 +369,9 @@ def test_an_answer_of_plain_words_that_forges_a_turn_is_refused() -> None:
 
 
 def test_an_empty_question_is_answered_after_what_is_rendered_of_it() -> None:
-    dropping = {name: format for name, format in TEMPLATES.items() if format.empty_user[1]}
+    dropping = {
+        name: format for name, format in TEMPLATES.items() if any(r == "user" and a for r, _, a in format.around)
+    }
     assert dropping
     for format in dropping.values():
         rendered = format(Prompt("")).unwrap()
@@ -396,7 +397,7 @@ def with_thoughts(prompt: Prompt, thoughts: Prompt) -> Prompt:
 @pytest.mark.parametrize("name", sorted(TEXTS))
 def test_a_prompt_with_reasoning_is_rendered_without_it_or_with_it_or_refused(name: str) -> None:
     format, prompt = text_format(name), Prompt("3+3?", None, (Exchange("2+2?", "4", "Two and two."),))
-    known = format.template if isinstance(format, StrictTemplate) else TEMPLATES.get(name)
+    known = TEMPLATES.get(name)
     if known is None or known.past_reasoning == "refused" or not isinstance(format(prompt), Success):
         assert isinstance(format(prompt), Failure)
         assert format.segments(prompt) == format(prompt)

@@ -23,7 +23,7 @@ TEMPLATES: Final = {name: each for name, each in FORMATS.items() if isinstance(e
 VARIANTS: Final = {
     "llama2-no-bos": replace(llama2, name="llama2-no-bos", bos=""),
     "chatml-stripped": replace(chatml, strip_system=str.rstrip, strip_user=str.lstrip, strip_assistant=str.strip),
-    "zephyr-joined": replace(zephyr, strip_user=str.strip, strip_joined=True),
+    "zephyr-stripped": replace(zephyr, strip_user=str.strip, strip_first_user=str.rstrip),
 }
 # One of each kind; the others differ in their literals alone.
 KINDS: Final[dict[str, TextFormat]] = {
@@ -41,9 +41,7 @@ KINDS: Final[dict[str, TextFormat]] = {
 WHOLE: Final = {
     name: each
     for name, each in (KINDS | VARIANTS).items()
-    if isinstance(each, ChatTemplate)
-    and each.system_position in ("first", "first_user", "last_user")
-    and each.before_assistant
+    if isinstance(each, ChatTemplate) and each.system_position != "refused" and each.refuse is None
 }
 
 

@@ -25,7 +25,7 @@ seed_oss: Final = ChatTemplate(
     thinking=Thinking("<seed:eos><seed:bos>assistant\n<seed:think>", "</seed:think>\n", strip=str.strip),
     past_reasoning="written",
     strip_assistant=str.strip,
-    empty_assistant=("\n", "<seed:eos>"),
+    around=(("assistant", "\n", "<seed:eos>"),),
 )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from distgen.formats.models.strict import StrictTemplate, find_empty_system
+from distgen.errors import Unsupported
 from distgen.formats.template import ChatTemplate
+from distgen.prompt import Prompt
 
 # c4ai-command-r/-plus.
 #     <BOS_TOKEN><|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>{system}<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|>
@@ -79,7 +80,11 @@ _DEVELOPER: Final = (
 )
 
 
-_command_a: Final = replace(
+def _refuse_empty_system(name: str, prompt: Prompt) -> Unsupported | None:
+    return Unsupported(name, "system") if prompt.system == "" else None
+
+
+command_a: Final = replace(
     command_r,
     name="command-a",
     models=("c4ai-command-a-03-2025",),
@@ -90,35 +95,33 @@ _command_a: Final = replace(
     special_tokens=(*command_r.special_tokens, "<|START_RESPONSE|>", "<|END_RESPONSE|>"),
     strip_user=str,
     strip_assistant=str,
+    refuse=_refuse_empty_system,
 )
-command_a: Final = StrictTemplate(_command_a, find_empty_system)
 
 # The revision that opens the answer with <|START_RESPONSE|>; its preambles have one line break more.
 # Source: axolotl, utils/chat_templates/templates/command_a.jinja (copy of the CohereLabs/c4ai-command-a-03-2025 Hub template).
 _NEXT_PREAMBLE: Final = _PREAMBLE.replace("\n# Default", "\n\n# Default")
-command_a_response: Final = StrictTemplate(
-    replace(
-        _command_a,
-        name="command-a-response",
-        user_prefix=_command_a.user_prefix.replace(_PREAMBLE, _NEXT_PREAMBLE),
-        before_system=_command_a.before_system.replace(_PREAMBLE, _NEXT_PREAMBLE),
-        generation_prompt=_command_a.before_assistant,
-    ),
-    find_empty_system,
+command_a_response: Final = replace(
+    command_a,
+    name="command-a-response",
+    user_prefix=command_a.user_prefix.replace(_PREAMBLE, _NEXT_PREAMBLE),
+    before_system=command_a.before_system.replace(_PREAMBLE, _NEXT_PREAMBLE),
+    generation_prompt=command_a.before_assistant,
 )
 
 # The template in GGUF files, without the preambles and without a BOS. There is always a system turn.
 # Source: huggingface.js, packages/ollama-utils/src/chat-template-automap.ts (the GGUF chat template of command-a:111b).
 command_a_gguf: Final = replace(
-    _command_a,
+    command_a,
     name="command-a-gguf",
     models=("c4ai-command-a-03-2025", "command-a:*"),
     bos="",
     user_prefix=f"{command_r.before_system}{command_r.after_system}",
     before_system=command_r.before_system,
-    generation_prompt=_command_a.before_assistant,
+    generation_prompt=command_a.before_assistant,
     strip_user=str.strip,
     strip_assistant=str.strip,
+    refuse=None,
 )
 
 

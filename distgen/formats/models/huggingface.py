@@ -11,7 +11,6 @@ from distgen.formats._months import MONTHS
 from distgen.formats.injection import find_token
 from distgen.formats.models.chatml import chatml
 from distgen.formats.models.microsoft import phi3_mini
-from distgen.formats.models.strict import StrictTemplate
 from distgen.formats.template import ChatTemplate, strip_leading_newlines
 from distgen.prompt import Prompt
 
@@ -44,8 +43,7 @@ starchat: Final = replace(
     user_prefix="<system>\n<|end|>\n<|user|>\n",
     before_system="<system>\n",
     stop=("<|end|>",),
-    empty_user=("", "<|end|>\n"),
-    empty_assistant=("", "<|end|>\n"),
+    around=(("user", "", "<|end|>\n"), ("assistant", "", "<|end|>\n")),
     special_tokens=("<system>", *phi3_mini.special_tokens),
 )
 
@@ -81,15 +79,14 @@ _THINKING: Final = (
 )
 
 
-def _find_command(name: str, prompt: Prompt) -> InjectedToken | None:
-    system = prompt.system or ""
-    return find_token(name, Prompt("", system), ("/no_think", "/think", "/system_override"))
+def _refuse_command(name: str, prompt: Prompt) -> InjectedToken | None:
+    return find_token(name, [("system", prompt.system or "")], ("/no_think", "/think", "/system_override"))
 
 
-def _smollm3(today: str) -> StrictTemplate:
+def _smollm3(today: str) -> ChatTemplate:
     metadata = f"## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: {today}\nReasoning Mode: /think"
     system = f"<|im_start|>system\n{metadata}\n\n## Custom Instructions\n\n"
-    template = replace(
+    return replace(
         chatml,
         name="smollm3",
         models=("SmolLM3-*",),
@@ -100,44 +97,43 @@ def _smollm3(today: str) -> StrictTemplate:
         drops_empty_system=True,
         strip_system=str.rstrip,
         strip_assistant=strip_leading_newlines,
+        refuse=_refuse_command,
     )
-    return StrictTemplate(template, _find_command)
 
 
-def _without_thinking(thinking: StrictTemplate) -> StrictTemplate:
+def _without_thinking(thinking: ChatTemplate) -> ChatTemplate:
     """Return SmolLM3's format with enable_thinking=False."""
     answer = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n"
-    template = replace(
-        thinking.template,
+    return replace(
+        thinking,
         name="smollm3-nothink",
         models=(),
-        user_prefix=thinking.template.user_prefix.replace(f" {_THINKING}", "").replace("/think", "/no_think"),
-        before_system=thinking.template.before_system.replace("/think", "/no_think"),
+        user_prefix=thinking.user_prefix.replace(f" {_THINKING}", "").replace("/think", "/no_think"),
+        before_system=thinking.before_system.replace("/think", "/no_think"),
         before_assistant=answer,
         generation_prompt=answer,
     )
-    return StrictTemplate(template, _find_command)
 
 
 smollm3: Final = _smollm3("10 July 2025")
 smollm3_nothink: Final = _without_thinking(smollm3)
 
 
-def smollm3_with(*, today: date) -> StrictTemplate:
+def smollm3_with(*, today: date) -> ChatTemplate:
     """SmolLM3's format with the date that its template prints; the registry's has 10 July 2025.
 
     >>> from datetime import date
-    >>> "Today Date: 05 January 2026" in smollm3_with(today=date(2026, 1, 5)).template.before_system
+    >>> "Today Date: 05 January 2026" in smollm3_with(today=date(2026, 1, 5)).before_system
     True
     """
     return _smollm3(f"{today.day:02} {MONTHS[today.month - 1]} {today.year}")
 
 
-def smollm3_nothink_with(*, today: date) -> StrictTemplate:
+def smollm3_nothink_with(*, today: date) -> ChatTemplate:
     """The same without thinking.
 
     >>> from datetime import date
-    >>> "Today Date: 05 January 2026" in smollm3_nothink_with(today=date(2026, 1, 5)).template.before_system
+    >>> "Today Date: 05 January 2026" in smollm3_nothink_with(today=date(2026, 1, 5)).before_system
     True
     """
     return _without_thinking(smollm3_with(today=today))

@@ -22,8 +22,7 @@ oasst: Final = ChatTemplate(
     generation_prompt="<|endoftext|><|assistant|>",
     stop=("<|endoftext|>",),
     special_tokens=("<|prompter|>", "<|assistant|>", "<|endoftext|>"),
-    empty_user=("", "<|endoftext|>"),
-    empty_assistant=("", "<|endoftext|>"),
+    around=(("user", "", "<|endoftext|>"), ("assistant", "", "<|endoftext|>")),
 )
 
 

@@ -41,7 +41,7 @@ exaone4: Final = ChatTemplate(
     generation_prompt="[|endofturn|]\n[|assistant|]\n<think>\n\n</think>\n\n",
     stop=("[|endofturn|]",),
     special_tokens=("[|system|]", "[|user|]", "[|assistant|]", "[|endofturn|]", "<think>", "</think>"),
-    empty_assistant=("<think>\n\n</think>\n\n", ""),
+    around=(("assistant", "<think>\n\n</think>\n\n", ""),),
     thinking=Thinking("[|endofturn|]\n[|assistant|]\n<think>\n", "\n</think>\n\n", str.strip, str.strip),
     past_reasoning="dropped",
 )

@@ -21,8 +21,7 @@ vicuna: Final = ChatTemplate(
     generation_prompt=" ASSISTANT:",
     stop=("</s>",),
     special_tokens=("USER: ", "ASSISTANT: ", "</s>"),
-    empty_user=(" ", " "),
-    empty_assistant=(" ", "</s>"),
+    around=(("user", " ", " "), ("assistant", " ", "</s>")),
 )
 
 # Alpaca multi-turn as FastChat renders it.
@@ -39,8 +38,7 @@ alpaca_fastchat: Final = ChatTemplate(
     generation_prompt="\n\n### Response:",
     stop=("</s>",),
     special_tokens=("### Instruction:", "### Response:", "</s>"),
-    empty_user=(" ", "\n\n"),
-    empty_assistant=(" ", "</s>"),
+    around=(("user", " ", "\n\n"), ("assistant", " ", "</s>")),
 )
 
 

@@ -9,7 +9,6 @@ from typing import Final
 
 from distgen.errors import InjectedToken
 from distgen.formats._months import MONTHS
-from distgen.formats.models.strict import StrictTemplate
 from distgen.formats.template import ChatTemplate, Thinking
 from distgen.prompt import Prompt
 
@@ -30,7 +29,8 @@ llama2: Final = ChatTemplate(
     special_tokens=("<s>", "</s>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"),
     strip_user=str.strip,
     strip_assistant=str.strip,
-    strip_joined=True,
+    strip_first_user=str.rstrip,  # it strips the system and the user text as one text
+    around=(("user", "\n\n", ""),),
 )
 
 # Meta-Llama-3-*-Instruct.
@@ -157,7 +157,7 @@ codellama_70b: Final = ChatTemplate(
 )
 
 
-def _find_effort(name: str, prompt: Prompt) -> InjectedToken | None:
+def _refuse_effort(name: str, prompt: Prompt) -> InjectedToken | None:
     found = re.search("reasoning (?:strength|effort)", prompt.system or "", re.IGNORECASE)
     return InjectedToken(name, found[0], "system", found.start()) if found else None
 
@@ -169,11 +169,11 @@ def _find_effort(name: str, prompt: Prompt) -> InjectedToken | None:
 #     {user}<|eot|><|start|>assistant
 # Source: ggml-org llama.cpp, models/templates/muse-glimmer.jinja; huggingface trl, trl/chat_templates/muse_glimmer.jinja
 # renders the same.
-def _muse_glimmer(today: str) -> StrictTemplate:
+def _muse_glimmer(today: str) -> ChatTemplate:
     default = f"You are a helpful AI assistant.\nKnowledge cutoff: 2026-01-04.\nCurrent date: {today}."
     user = "<|start|>user<|message|>"
     after_system = f'\n\nReasoning strength: high.\n\n# Valid recipients: "self", "user".<|eot|>{user}'
-    template = ChatTemplate(
+    return ChatTemplate(
         "muse-glimmer",
         models=("Muse-Glimmer-*",),
         bos="<|begin_of_text|>",
@@ -189,20 +189,20 @@ def _muse_glimmer(today: str) -> StrictTemplate:
             before="<|eot|><|start|>assistant to=self<|message|>", after="<|eom|><|start|>assistant to=user<|message|>"
         ),
         past_reasoning="written",
+        refuse=_refuse_effort,
     )
-    return StrictTemplate(template, _find_effort)
 
 
 muse_glimmer: Final = _muse_glimmer("2026-08-10")
 
 
-def muse_glimmer_with(*, today: date) -> StrictTemplate:
+def muse_glimmer_with(*, today: date) -> ChatTemplate:
     """Muse Glimmer's format with the date that its template prints where there is no system text.
 
     The registry's has 2026-08-10.
 
     >>> from datetime import date
-    >>> "Current date: 2026-01-05." in muse_glimmer_with(today=date(2026, 1, 5)).template.user_prefix
+    >>> "Current date: 2026-01-05." in muse_glimmer_with(today=date(2026, 1, 5)).user_prefix
     True
     """
     return _muse_glimmer(today.isoformat())

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from distgen.formats.models.strict import StrictTemplate, find_blank_system
-from distgen.formats.template import ChatTemplate, Thinking
+from distgen.formats.template import ChatTemplate, Thinking, refuse_blank_system
 
 # MiniMax-M1. A blank system text leaves the system turn out, so that it is refused.
 #     <begin_of_document><beginning_of_sentence>system ai_setting=assistant\n{system}<end_of_sentence>\n
@@ -16,26 +15,24 @@ from distgen.formats.template import ChatTemplate, Thinking
 # Source: ggml-org llama.cpp, models/templates/MiniMax-M1.jinja (verbatim Hub template).
 _M1_SYSTEM: Final = "<beginning_of_sentence>system ai_setting=assistant\n"
 _M1_USER: Final = "<beginning_of_sentence>user name=user\n"
-minimax_m1: Final = StrictTemplate(
-    ChatTemplate(
-        "minimax-m1",
-        models=("MiniMax-M1-40k", "MiniMax-M1-80k"),
-        bos="<begin_of_document>",
-        user_prefix=(
-            f"{_M1_SYSTEM}You are a helpful assistant created by Minimax based on MiniMax-M1 model.<end_of_sentence>\n{_M1_USER}"
-        ),
-        before_system=_M1_SYSTEM,
-        after_system=f"<end_of_sentence>\n{_M1_USER}",
-        before_assistant="<end_of_sentence>\n<beginning_of_sentence>ai name=assistant\n",
-        after_assistant=f"<end_of_sentence>\n{_M1_USER}",
-        generation_prompt="<end_of_sentence>\n<beginning_of_sentence>ai name=assistant\n",
-        stop=("<end_of_sentence>",),
-        special_tokens=("<begin_of_document>", "<beginning_of_sentence>", "<end_of_sentence>"),
-        strip_system=str.strip,
-        strip_user=str.strip,
-        strip_assistant=str.strip,
+minimax_m1: Final = ChatTemplate(
+    "minimax-m1",
+    models=("MiniMax-M1-40k", "MiniMax-M1-80k"),
+    bos="<begin_of_document>",
+    user_prefix=(
+        f"{_M1_SYSTEM}You are a helpful assistant created by Minimax based on MiniMax-M1 model.<end_of_sentence>\n{_M1_USER}"
     ),
-    find_blank_system,
+    before_system=_M1_SYSTEM,
+    after_system=f"<end_of_sentence>\n{_M1_USER}",
+    before_assistant="<end_of_sentence>\n<beginning_of_sentence>ai name=assistant\n",
+    after_assistant=f"<end_of_sentence>\n{_M1_USER}",
+    generation_prompt="<end_of_sentence>\n<beginning_of_sentence>ai name=assistant\n",
+    stop=("<end_of_sentence>",),
+    special_tokens=("<begin_of_document>", "<beginning_of_sentence>", "<end_of_sentence>"),
+    strip_system=str.strip,
+    strip_user=str.strip,
+    strip_assistant=str.strip,
+    refuse=refuse_blank_system,
 )
 
 # MiniMax-M2.

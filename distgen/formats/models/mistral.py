@@ -6,7 +6,9 @@ from dataclasses import replace
 from datetime import date
 from typing import Final
 
+from distgen.errors import Unsupported
 from distgen.formats.template import ChatTemplate, Thinking, strip_trailing_spaces
+from distgen.prompt import Prompt
 
 # Mistral-7B-Instruct-v0.1/v0.2, Mixtral-8x7B-Instruct (mistral-common v1; system folded into FIRST user).
 #     <s> [INST] {system}\n\n{user} [/INST] {answer}</s> [INST] {user} [/INST]
@@ -73,8 +75,7 @@ mistral_v3: Final = replace(
     system_position="last_user",
     drops_empty_system=True,
     strip_assistant=strip_trailing_spaces,
-    empty_user=(" ", ""),
-    empty_assistant=(" ", ""),
+    around=(("user", " ", ""), ("assistant", " ", "")),
 )
 
 # Mistral-Nemo-Instruct-2407, Pixtral (system folded into LAST user, no spaces).
@@ -86,8 +87,7 @@ mistral_v3_tekken: Final = replace(
     user_prefix="[INST]",
     before_assistant="[/INST]",
     after_assistant="</s>[INST]",
-    empty_user=("", ""),
-    empty_assistant=("", ""),
+    around=(),
 )
 
 # Mistral-Large-Instruct-2411.
@@ -101,8 +101,12 @@ mistral_v7: Final = replace(
     special_tokens=("<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
     system_position="first",
     drops_empty_system=False,
-    empty_system=(" ", ""),
+    around=(("system", " ", ""), *mistral_v3.around),
 )
+
+
+def _refuse_no_system(name: str, prompt: Prompt) -> Unsupported | None:
+    return Unsupported(name, "no system") if prompt.system is None else None
 
 
 # Mistral-Small-3/3.1/3.2 (default system prompt with today when none given).
@@ -128,11 +132,9 @@ mistral_v7_tekken: Final = replace(
     after_system="[/SYSTEM_PROMPT][INST]",
     before_assistant="[/INST]",
     after_assistant="</s>[INST]",
-    system_position="required",
+    refuse=_refuse_no_system,
     strip_assistant=str,
-    empty_system=("", ""),
-    empty_user=("", ""),
-    empty_assistant=("", ""),
+    around=(),
 )
 
 
@@ -149,7 +151,7 @@ Your knowledge base was last updated on 2023-10-01. The current date is {today.i
 When you're not sure about some information, you say that you don't have the information and don't make up anything.
 If the user's question is not clear, ambiguous, or does not provide enough context for you to accurately answer the question, you do not try to answer it right away and you rather ask the user to clarify their request (e.g. \"What are some good restaurants around me?\" => \"Where are you?\" or \"When is the next flight to Tokyo\" => \"Where do you travel from?\")"""
     head = f"{mistral_v7_tekken.before_system}{default}{mistral_v7_tekken.after_system}"
-    return replace(mistral_v7_tekken, user_prefix=head, system_position="first")
+    return replace(mistral_v7_tekken, user_prefix=head, refuse=None)
 
 
 # Ministral-3-*-Reasoning-2512. Its thoughts stand between [THINK] and [/THINK].
@@ -170,7 +172,7 @@ ministral3_reasoning: Final = replace(
     special_tokens=(*mistral_v7_tekken.special_tokens, "[THINK]", "[/THINK]"),
     thinking=Thinking("[/INST][THINK]", "[/THINK]"),
     past_reasoning="written",
-    system_position="first",
+    refuse=None,
 )
 
 

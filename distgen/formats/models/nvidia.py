@@ -9,9 +9,8 @@ from distgen.errors import InjectedToken
 from distgen.formats.injection import find_token
 from distgen.formats.models.chatml import chatml
 from distgen.formats.models.meta import llama3
-from distgen.formats.models.strict import StrictTemplate
 from distgen.formats.template import ChatTemplate, Thinking
-from distgen.prompt import Exchange, Prompt
+from distgen.prompt import Prompt
 
 # Llama-3.1-Nemotron-70B-Instruct. There is always a system turn.
 # Source: huggingface.js, packages/ollama-utils/src/chat-template-automap.ts (the GGUF chat template of nemotron:70b).
@@ -57,9 +56,9 @@ nemotron3_nothink: Final = replace(
 )
 
 
-def _find_command(name: str, prompt: Prompt) -> InjectedToken | None:
-    history = tuple(Exchange(each.user, "") for each in prompt.history)
-    return find_token(name, replace(prompt, history=history), ("/think", "/no_think"))
+def _refuse_command(name: str, prompt: Prompt) -> InjectedToken | None:
+    said = [(where, text) for where, text in prompt.texts() if not where.endswith("assistant")]
+    return find_token(name, said, ("/think", "/no_think"))
 
 
 # NVIDIA-Nemotron-Nano-9B-v2, -12B-v2, which think. In system and user texts its template obeys two commands and takes them
@@ -67,23 +66,21 @@ def _find_command(name: str, prompt: Prompt) -> InjectedToken | None:
 #     <SPECIAL_10>System\n{system}\n\n<SPECIAL_11>User\n{user}\n<SPECIAL_11>Assistant\n{answer}\n<SPECIAL_12>\n
 #     <SPECIAL_11>User\n{user}\n<SPECIAL_11>Assistant\n<think>\n
 # Source: ggml-org llama.cpp, models/templates/NVIDIA-Nemotron-Nano-v2.jinja (verbatim Hub template).
-nemotron_nano_v2: Final = StrictTemplate(
-    ChatTemplate(
-        "nemotron-nano-v2",
-        models=("NVIDIA-Nemotron-Nano-*-v2",),
-        user_prefix="<SPECIAL_10>System\n\n\n<SPECIAL_11>User\n",
-        before_system="<SPECIAL_10>System\n",
-        after_system="\n\n<SPECIAL_11>User\n",
-        before_assistant="\n<SPECIAL_11>Assistant\n",
-        after_assistant="\n<SPECIAL_12>\n<SPECIAL_11>User\n",
-        generation_prompt="\n<SPECIAL_11>Assistant\n<think>\n",
-        stop=("<SPECIAL_12>",),
-        special_tokens=("<SPECIAL_10>", "<SPECIAL_11>", "<SPECIAL_12>", "<think>", "</think>"),
-        strip_system=str.strip,
-        strip_user=str.strip,
-        strip_assistant=str.strip,
-    ),
-    _find_command,
+nemotron_nano_v2: Final = ChatTemplate(
+    "nemotron-nano-v2",
+    models=("NVIDIA-Nemotron-Nano-*-v2",),
+    user_prefix="<SPECIAL_10>System\n\n\n<SPECIAL_11>User\n",
+    before_system="<SPECIAL_10>System\n",
+    after_system="\n\n<SPECIAL_11>User\n",
+    before_assistant="\n<SPECIAL_11>Assistant\n",
+    after_assistant="\n<SPECIAL_12>\n<SPECIAL_11>User\n",
+    generation_prompt="\n<SPECIAL_11>Assistant\n<think>\n",
+    stop=("<SPECIAL_12>",),
+    special_tokens=("<SPECIAL_10>", "<SPECIAL_11>", "<SPECIAL_12>", "<think>", "</think>"),
+    strip_system=str.strip,
+    strip_user=str.strip,
+    strip_assistant=str.strip,
+    refuse=_refuse_command,
 )
 
 

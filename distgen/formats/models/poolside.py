@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from distgen.formats.models.strict import StrictTemplate, find_blank_system
-from distgen.formats.template import ChatTemplate, Thinking
+from distgen.formats.template import ChatTemplate, Thinking, refuse_blank_system
 
 # Laguna-XS-2.1, which does not think by default.
 #     〈|EOS|〉<system>\n\n{system}\n</system>\n<user>\n{user}\n</user>\n<assistant>\n</think>\n{answer}\n</assistant>\n
@@ -30,7 +29,7 @@ laguna_xs2_1: Final = ChatTemplate(
     strip_system=str.rstrip,
     strip_assistant=str.strip,
     drops_empty_system=True,
-    empty_assistant=("\n", ""),
+    around=(("assistant", "\n", ""),),
 )
 
 # Laguna-XS.2: the same with a default system text; a blank one leaves the system turn out, so that it is refused.
@@ -39,15 +38,13 @@ _DEFAULT: Final = (
     "You are a helpful, conversationally-fluent assistant made by Poolside. You are here to be helpful to users through "
     "natural language conversations."
 )
-laguna_xs2: Final = StrictTemplate(
-    replace(
-        laguna_xs2_1,
-        name="laguna-xs2",
-        models=("Laguna-XS.2",),
-        user_prefix=f"<system>\n\n{_DEFAULT}\n</system>\n<user>\n",
-        drops_empty_system=False,
-    ),
-    find_blank_system,
+laguna_xs2: Final = replace(
+    laguna_xs2_1,
+    name="laguna-xs2",
+    models=("Laguna-XS.2",),
+    user_prefix=f"<system>\n\n{_DEFAULT}\n</system>\n<user>\n",
+    drops_empty_system=False,
+    refuse=refuse_blank_system,
 )
 
 # Laguna-S-2.1, which thinks. No line breaks inside turns.
@@ -64,7 +61,7 @@ laguna_s2_1: Final = replace(
     generation_prompt="</user>\n<assistant><think>",
     strip_assistant=str,
     drops_empty_system=False,
-    empty_assistant=("", ""),
+    around=(),
     thinking=Thinking(before="</user>\n<assistant><think>", after="</think>"),
     past_reasoning="written",
 )

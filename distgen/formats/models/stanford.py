@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from distgen.formats.template import ChatTemplate
+from distgen.formats.template import ChatTemplate, refuse_history
 
 # Stanford Alpaca (single turn, no system).
 #     Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n###
@@ -21,6 +21,7 @@ alpaca: Final = ChatTemplate(
     stop=("</s>",),
     special_tokens=("### Instruction:", "### Response:"),
     system_position="refused",
+    refuse=refuse_history,
 )
 
 

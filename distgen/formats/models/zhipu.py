@@ -70,7 +70,7 @@ class ChatGLM4:
 
     def _find_refusal(self, prompt: Prompt) -> InjectedToken | Unsupported | None:
         refusal = refuse_reasoning(self.name, prompt)
-        return refusal or find_token(self.name, prompt, (*self.special_tokens, *self.stop))
+        return refusal or find_token(self.name, prompt.texts(), (*self.special_tokens, *self.stop))
 
     def _parts(self, prompt: Prompt) -> Iterator[Segment]:
         yield Segment(_PREFIX, True)
@@ -151,7 +151,7 @@ glm4_6: Final = ChatTemplate(
     stop=("<|endoftext|>", "<|user|>", "<|observation|>"),
     special_tokens=("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<think>", "</think>"),
     strip_assistant=str.strip,
-    empty_assistant=("\n", ""),
+    around=(("assistant", "\n", ""),),
     thinking=Thinking("<|assistant|>\n<think>", "</think>\n", strip=str.strip),
     past_reasoning="dropped",
 )
@@ -170,7 +170,7 @@ glm4_7: Final = replace(
     before_assistant="<|assistant|></think>",
     after_assistant="<|user|>",
     generation_prompt="<|assistant|><think>",
-    empty_assistant=("", ""),
+    around=(),
     thinking=Thinking("<|assistant|><think>", "</think>", strip=str.strip),
 )
 

@@ -1,15 +1,17 @@
-"""Batch files by the command line, with a double of a service that answers the requests through a real server."""
+"""The commands `batch write` and `batch read`, with a double of a service that answers the requests through a real server."""
 
 from __future__ import annotations
 
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from distgen import batch
 from distgen.cli import main
 from tests.support.batches import BatchServiceDouble
 from tests.support.servers import Act, Server, response, serving
@@ -82,15 +84,16 @@ def test_the_answers_file_is_the_one_that_a_run_writes(server: Server, more: Seq
     assert Path("by_batch.json").read_bytes() == Path("answers.jsonl.distgen.json").read_bytes()
 
 
-def test_the_requests_are_split_and_their_files_are_named(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_requests_are_split_and_their_files_are_named(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distgen.batch.write", partial(batch.write, max_lines=3))
     write_rows(*users(7))
-    assert write("--max-lines", "3") == 0
+    assert write() == 0
     names = ["requests.jsonl", "requests-2.jsonl", "requests-3.jsonl"]
     assert [len(rows_of(name)) for name in names] == [3, 3, 1]
     said = capsys.readouterr().err
     assert [f"distgen: wrote {name}\n" in said for name in names] == [True] * 3
-    command = "distgen batch read rows.jsonl RESULTS.jsonl --requests requests.jsonl -o ANSWERS.jsonl"
-    assert said.endswith(f"{command}\n")
     serve(server, *names)
     assert read() == 0
     assert texts(rows_of()) == [[f"u{number}"] for number in range(7)]
@@ -124,13 +127,46 @@ def test_rows_that_failed_go_into_a_next_batch(server: Server, capsys: pytest.Ca
     serve(server, keep=lambda line: random.Random(line).random() < 0.5)
     assert read() == 1
     failed = [row["user"] for row in rows_of() if row["error"] == "no_line"]
-    assert write("--unanswered-in", "answers.jsonl", output="next.jsonl") == 0
+    assert write(output="next.jsonl") == 2
+    assert "answers.jsonl already exists; resume it" in capsys.readouterr().err
+    assert write("--resume", "--param", "max_tokens=99", output="next.jsonl") == 0
     assert [row["body"]["messages"][0]["content"] for row in rows_of("next.jsonl")] == failed
-    assert capsys.readouterr().err.endswith("--requests next.jsonl -o answers.jsonl --resume\n")
+    assert {row["body"]["max_tokens"] for row in rows_of("next.jsonl")} == {99}
     serve(server, "next.jsonl")
-    assert read("--resume", "--requests", "next.jsonl") == 0
+    assert read("--resume") == 0
     assert texts(rows_of()) == [[f"u{number}"] for number in range(9)]
     assert f"rows: {len(failed)} answered (and {9 - len(failed)} before), 0 failed" in capsys.readouterr().err
+
+
+def test_a_batch_goes_on_where_a_run_ended(server: Server) -> None:
+    write_rows(*users(5))
+    assert run(server, "--limit", "2") == 0
+    assert write("--resume") == 0
+    assert [row["custom_id"].partition("-")[0] for row in rows_of("requests.jsonl")] == ["3", "4", "5"]
+    serve(server)
+    assert read("--resume") == 0
+    assert texts(rows_of()) == [[f"u{number}"] for number in range(5)]
+
+
+def test_equal_rows_have_answers_of_their_own(server: Server) -> None:
+    write_rows({"user": "same", "id": 1}, {"user": "same", "id": 2})
+    assert write() == 0
+    answers = BatchServiceDouble(server).serve([Path("requests.jsonl").read_bytes().splitlines()], seed=1)
+    first, second = sorted(line for lines in answers for line in lines)
+    Path("output.jsonl").write_bytes(first)
+    Path("errors.jsonl").write_bytes(second.replace(b"same", b"other"))
+    assert read(results=["output.jsonl"]) == 1
+    assert read("--resume") == 0
+    assert texts(rows_of()) == [["same"], ["other"]]
+
+
+def test_rows_may_be_limited_and_be_generations(server: Server) -> None:
+    write_rows(*({"user": f"u{number}", "generations": [{"text": "a"}, {"text": "b"}]} for number in range(3)))
+    more = ["--each-generation", "--limit", "3"]
+    assert write(*more, "--template", "{user}{text}") == 0
+    serve(server)
+    assert read(*more) == 0
+    assert texts(rows_of()) == [["u0a"], ["u0b"], ["u1a"]]
 
 
 def test_results_that_came_later_are_read_into_the_same_file(server: Server) -> None:
@@ -149,48 +185,37 @@ def test_results_of_other_rows_are_refused_by_row(server: Server, capsys: pytest
     write_rows({"user": "u0", "id": 0}, {"user": "edited"}, {"user": "u2", "id": 2})
     assert read() == 1
     assert [row["error"] for row in rows_of()] == ["", "other_batch", ""]
-    assert "row 2: other_batch: the line for request 1-0 answers another input" in capsys.readouterr().err
+    assert "row 2: other_batch: the result files have 0 of 1 answers; read with the inputs" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("--requests", "requests.jsonl"), "requests.jsonl.distgen.json is no file; --requests names the first file"),
-        (("--requests", "other.jsonl", "--resume"), "model was 'tiny' and is now 'other'"),
-    ],
-    ids=["no settings", "other settings"],
-)
-def test_results_of_other_settings_are_not_read(
-    server: Server, capsys: pytest.CaptureFixture[str], arguments: Sequence[str], said: str
-) -> None:
+def test_an_answers_file_without_settings_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(*users(2))
-    assert write(output="first.jsonl") == 0
-    serve(server, "first.jsonl")
-    assert read("--requests", "first.jsonl") == 0
-    before = Path("answers.jsonl").read_bytes()
-    assert main(["batch", "write", "rows.jsonl", "-o", "other.jsonl", "--model", "other"]) == 0
-    assert read(*arguments) == 2
-    assert said in capsys.readouterr().err
-    assert Path("answers.jsonl").read_bytes() == before
+    assert write("--answers", "other.jsonl") == 0
+    assert read() == 2
+    said = capsys.readouterr().err
+    assert "answers.jsonl.distgen.json is no file; `distgen batch write --answers answers.jsonl` writes it." in said
+    assert not Path("answers.jsonl").exists()
 
 
 def test_results_of_another_batch_answer_no_row(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(*users(2))
-    assert write(output="first.jsonl") == 0
-    assert write("--param", "temperature=0.5") == 0
-    serve(server, "first.jsonl")
+    assert write() == 0
+    assert write("--param", "temperature=0.5", output="other.jsonl") == 0
+    serve(server)
     assert read() == 1
     assert [row["error"] for row in rows_of()] == ["other_batch"] * 2
-    assert "answers another input, or other parameters" in capsys.readouterr().err
+    assert "0 of 1 answers; read with the inputs and parameters of write" in capsys.readouterr().err
+    assert write(output="again.jsonl") == 0
+    assert read() == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["-o", "old.jsonl", "--model", "m"], "distgen: old.jsonl already exists; choose another output."),
-        (["-o", "new.jsonl"], "a batch needs --model"),
-        (["-o", "new.jsonl", "--model", "m", "--user-field", "no"], "no row has a request; `distgen render` says why."),
-        (["-o", "new.jsonl", "--model", "m", "--unanswered-in", "no.jsonl"], "no.jsonl is no file"),
+        (["-o", "old.jsonl", "--model", "m"], "distgen: old.jsonl: File exists."),
+        (["-o", "new.jsonl"], "--model is missing: name a model"),
+        (["-o", "new.jsonl", "--model", "m", "--user-field", "no"], "so there are no requests; see `distgen render`."),
+        (["-o", "new.jsonl", "--model", "m", "--answers", "old.jsonl"], "old.jsonl already exists; resume it"),
         (["-o", "new.jsonl", "--model", "m", "--extra", "n=2"], "'n' is set by the backend itself"),
         (
             ["-o", "new.jsonl", "--model", "m", "--timeout", "5"],
@@ -209,11 +234,11 @@ def test_a_batch_that_cannot_be_written_is_one_sentence(
     assert said in error
     assert error.count("\n") == 1
     assert Path("old.jsonl").read_text() == "mine\n"
-    assert not Path("old.jsonl.distgen.json").exists()
+    assert write() == 0
 
 
 def test_an_answers_file_of_other_settings_gives_no_batch(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(*users(2))
     assert run(server) == 0
-    assert write("--system", "Be brief.", "--unanswered-in", "answers.jsonl") == 2
+    assert write("--system", "Be brief.", "--resume") == 2
     assert "system was None and is now 'Be brief.'" in capsys.readouterr().err
