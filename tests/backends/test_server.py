@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -27,7 +28,7 @@ from distgen.backends.server import Completions, blocking, chat, completions
 from distgen.completion import Completion, Usage
 from distgen.errors import FormatError, NoText, ParseFailed, RequestFailed
 from distgen.executors import Asyncio, Call, CallResult, Executor, Pool, Processes, Threads
-from distgen.formats import openai
+from distgen.formats import chatml, openai
 from distgen.llm import LLM, RowResult, single
 from distgen.prompt import Prompt
 from distgen.task import Task
@@ -217,6 +218,15 @@ def test_a_refused_connection_waits_for_the_server(server: Server) -> None:
     assert shown(asyncio.run(main())[0]) == ["a"]
 
 
+def test_a_server_that_stays_away_is_a_reason_with_the_time_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distgen.backends.retry._REFUSED_FOR", 0.6)
+    with serving() as gone:
+        url = gone.url
+    error = failure(ask(completions(url, model="m"), "a")[0])
+    assert (error.reason, error.code) == ("connection", "refused")
+    assert re.search(r"\(tried for \d+ s\)$", error.message)
+
+
 def test_a_rate_limit_pauses_all_requests(server: Server) -> None:
     server.script(BUSY)
     backend = completions(server.url, model="m")
@@ -369,6 +379,18 @@ def test_an_llm_gives_each_choice_its_own_reason(server: Server, is_blocking: bo
     assert reasons == [["max_tokens", "4"], ["a", "empty"], ["tool_call", "b"], ["refusal", "c"]]
     assert rows[0].unwrap()[0].completion.reasoning == "2 and"
     assert len(server.seen()) == len(words)
+
+
+def test_a_format_of_the_other_kind_sends_nothing(server: Server) -> None:
+    server.script()
+    for llm in (
+        LLM(Task(Prompt, parse_text), chatml, chat(server.url, model="m"), Asyncio(2)),  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+        LLM(Task(Prompt, parse_text), openai, completions(server.url, model="m"), Asyncio(2)),  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+    ):
+        (row,) = llm.generate(["a"])
+        assert failure(row).reason == "not_sent"
+        assert "chat takes the format openai" in failure(row).message
+    assert server.seen() == []
 
 
 def parse_text(text: str) -> Result[str, str]:
