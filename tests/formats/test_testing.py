@@ -429,7 +429,7 @@ def test_a_format_that_fails_once_is_an_assertion_error() -> None:
 
 
 def test_conversations_are_well_formed() -> None:
-    @settings(max_examples=50, database=None)
+    @settings(max_examples=50, database=None, deadline=None)
     @given(conversations(st.sampled_from(("a", "", " ")), max_exchanges=2))
     def hold(messages: Messages) -> None:
         told = [each for each in messages if each["role"] != "system"]
@@ -647,7 +647,7 @@ def test_adversarial_prompts_are_of_the_formats_own_markup(kind: Kind) -> None:
 
 
 def test_texts_are_those_asked_for() -> None:
-    @settings(max_examples=30, database=None)
+    @settings(max_examples=30, database=None, deadline=None)
     @given(prompts(st.just("one"), max_exchanges=1))
     def holds(prompt: Prompt) -> None:
         assert {prompt.user, prompt.system} <= {"one", None}
