@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from returns.result import Failure, Success
 
@@ -173,6 +173,7 @@ def test_an_exception_names_its_causes_and_ends_in_a_circle_of_them() -> None:
 
 
 @given(st.text(), st.sampled_from([ValueError, OSError, SystemExit, StopIteration, GeneratorExit]))
+@settings(deadline=None)
 def test_any_text_of_any_exception_is_kept(text: str, made: type[BaseException]) -> None:
     raised = Raised.of(made(text))
     assert raised.kind == made.__name__

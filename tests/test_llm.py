@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from returns.result import Failure, Result, Success
 
@@ -101,6 +101,7 @@ def test_five_faults_in_a_thousand_rows_fail_five_rows(executor: Executor[Batch]
     batch_size=st.integers(1, 9),
     num_generations=st.integers(1, 3),
 )
+@settings(deadline=None)
 def test_every_row_gets_its_own_result_whatever_the_others_do(
     rows: list[str], executor: Executor[Batch], batch_size: int, num_generations: int
 ) -> None:
@@ -180,15 +181,16 @@ def test_inputs_are_pulled_no_further_than_the_window(buffer: int) -> None:
     def inputs() -> Iterator[str]:
         nonlocal pulled
         for pulled in range(1, 1000):
+            if pulled == 4 + buffer:
+                timer.start()
             yield f"row {pulled}"
 
     def backend(prompts: Sequence[str], num_generations: int) -> Batch:
         if "row 1" in prompts:  # the first is slow: the others overtake it, as far as the buffer lets them
-            release.wait(10)
+            release.wait(30)
         return echo(prompts, num_generations)
 
-    timer = threading.Timer(0.3, release.set)
-    timer.start()
+    timer = threading.Timer(0.1, release.set)
     stream = LLM(PLAIN, default, backend, Threads(2, buffer=buffer)).stream(inputs())
     next(stream)
     assert pulled == 4 + buffer  # twice the threads, and the buffer
@@ -198,15 +200,20 @@ def test_inputs_are_pulled_no_further_than_the_window(buffer: int) -> None:
 
 @pytest.mark.parametrize("executor", [EXECUTORS["threads"], EXECUTORS["asyncio"]], ids=["threads", "asyncio"])
 def test_inputs_that_are_slow_to_come_keep_no_answer_back(executor: Executor[Batch]) -> None:
-    pulled = 0
+    pulled, answered = 0, threading.Semaphore(0)
 
     def inputs() -> Iterator[str]:
         nonlocal pulled
         for pulled in range(1, 13):
             yield f"row {pulled}"
-            time.sleep(0.03)
+            assert answered.acquire(timeout=30)
+            time.sleep(0.01)
 
-    stream = LLM(PLAIN, default, echo, executor).stream(inputs())
+    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        answered.release()
+        return echo(prompts, num_generations)
+
+    stream = LLM(PLAIN, default, backend, executor).stream(inputs())
     assert max([pulled - yielded for yielded, _ in enumerate(stream, 1)]) <= 4
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from returns.result import Failure, Success
 
@@ -32,6 +32,7 @@ def messages_of(prompt: Prompt) -> list[dict[str, str]]:
 
 
 @given(prompts)
+@settings(deadline=None)
 def test_messages_are_read_back(prompt: Prompt) -> None:
     assert Prompt.from_messages(messages_of(prompt)) == Success(prompt)
     assert Prompt.from_messages(iter(messages_of(prompt))) == Success(prompt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from returns.result import Failure, Result, Success, safe
 
@@ -46,6 +46,7 @@ def alike(one: Task[str, int], other: Task[str, int], text: str) -> bool:
 
 
 @given(st.integers().map(str) | st.text())
+@settings(deadline=None)
 def test_laws_of_map_bind_and_contramap(text: str) -> None:
     assert alike(number.map(same), number, text)
     assert alike(number.map(plus).map(double), number.map(lambda n: double(plus(n))), text)

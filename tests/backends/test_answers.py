@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from returns.result import Failure, Success
 
@@ -248,6 +248,7 @@ HEADERS = st.dictionaries(
 
 
 @given(st.integers(100, 599), HEADERS, st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+@settings(deadline=None)
 def test_no_bytes_raise(status: int, headers: dict[str, str], body: bytes) -> None:
     answer = read_answer(status, headers, body, Secrets("sk-12345678", ("sk-12345678",)))
     if isinstance(answer, Success):
@@ -257,6 +258,7 @@ def test_no_bytes_raise(status: int, headers: dict[str, str], body: bytes) -> No
 
 @given(st.text(st.characters(exclude_categories=[]), min_size=1), JSON, JSON, st.dictionaries(st.sampled_from(
     ["finish_reason", "logprobs", "index", "error", "refusal", "tool_calls", "reasoning"]), JSON), st.booleans())  # fmt: skip
+@settings(deadline=None)
 def test_no_text_is_lost(text: str, usage: object, error: object, beside: dict[str, object], is_chat: bool) -> None:
     choice = {"message": {"content": text, **beside}} if is_chat else {"text": text, **beside}
     body = json.dumps({"choices": [choice], "usage": usage, "error": error}).encode()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distgen.backends.echo import echo
@@ -14,11 +14,13 @@ ECHO_MESSAGES: Generate[Messages, Batch] = echo
 
 
 @given(st.lists(st.text()), st.integers(0, 3))
+@settings(deadline=None)
 def test_a_text_is_answered_with_itself(prompts: list[str], n: int) -> None:
     assert ECHO_TEXT(prompts, n) == [[Completion(prompt, "stop")] * n for prompt in prompts]
 
 
 @given(st.text(), st.text(), st.integers(0, 3))
+@settings(deadline=None)
 def test_messages_are_answered_with_the_last_content(system: str, user: str, n: int) -> None:
     messages: Messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
     assert ECHO_MESSAGES([messages], n) == [[Completion(user, "stop")] * n]

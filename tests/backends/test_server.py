@@ -230,22 +230,29 @@ def test_a_connection_that_fails_again_says_how_long_it_was_tried(server: Server
 
 
 def test_a_rate_limit_pauses_all_requests(server: Server) -> None:
-    server.script(BUSY)
-    backend = completions(server.url, model="m")
+    server.script(Act(response(429, b"slow down", {"Retry-After": "9000"})))
+    backend = completions(server.url, model="m", retry=Retry(patience=1e5, longest_wait=1e5))
 
-    async def main() -> tuple[list[Row], int]:
+    async def main() -> list[Row]:
         first = asyncio.ensure_future(backend(["a"], 1))
-        while not server.seen():
-            await asyncio.sleep(0.005)
-        await asyncio.sleep(0.05)
+        while not server.done():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)  # the answer is read
         second = asyncio.ensure_future(backend(["b"], 1))
         await asyncio.sleep(0.05)
-        asked = len(server.seen())
-        return [*(await first), *(await second)], asked
+        backend.end_waits()
+        return [*(await first), *(await second)]
 
-    rows, asked_in_the_pause = asyncio.run(main())
-    assert [shown(row) for row in rows] == [["a"], ["b"]]
-    assert asked_in_the_pause == 1
+    rows = asyncio.run(main())
+    assert [shown(row) for row in rows] == ["stopped"] * 2
+    assert failure(rows[1]).status is None
+    assert len(server.seen()) == 1
+
+
+@pytest.mark.timeout(30)
+def test_a_pause_ends_and_its_requests_are_answered(server: Server) -> None:
+    server.script(BUSY)
+    assert [shown(row) for row in ask(completions(server.url, model="m"), "a", "b")] == [["a"], ["b"]]
 
 
 def test_stop_ends_waits_and_asks_nothing_new(server: Server) -> None:
@@ -383,6 +390,18 @@ def test_an_llm_gives_each_choice_its_own_reason(server: Server, is_blocking: bo
     assert len(server.seen()) == len(words)
 
 
+def test_a_format_of_the_other_kind_sends_nothing(server: Server) -> None:
+    server.script()
+    for llm in (
+        LLM(Task(Prompt, parse_text), chatml, chat(server.url, model="m"), Asyncio(2)),  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+        LLM(Task(Prompt, parse_text), openai, completions(server.url, model="m"), Asyncio(2)),  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+    ):
+        (row,) = llm.generate(["a"])
+        assert failure(row).reason == "not_sent"
+        assert "chat takes the format openai" in failure(row).message
+    assert server.seen() == []
+
+
 def parse_text(text: str) -> Result[str, str]:
     return Success(text)
 
@@ -403,7 +422,9 @@ def test_bytes_that_nobody_asked_for_are_no_answer(server: Server) -> None:
 
     async def main() -> list[Batch]:
         first = await backend(["a"], 1)
-        await asyncio.sleep(0.2)
+        while not server.done():  # the bytes are sent
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
         return [first, await backend(["b"], 1)]
 
     assert [shown(batch[0]) for batch in asyncio.run(main())] == [["a"], ["b"]]
@@ -554,11 +575,11 @@ def test_without_aiohttp_the_fix_is_said() -> None:
 
 
 def test_a_wait_for_a_place_is_no_part_of_the_deadline(server: Server) -> None:
-    server.script(delay=0.05)
-    backend = completions(server.url, model="m", max_connections=2, timeout=0.4, retry=ONCE)
-    words = [str(number) for number in range(30)]
+    server.script(delay=0.5)
+    backend = completions(server.url, model="m", max_connections=1, timeout=1.4, retry=ONCE)
+    words = ["a", "b", "c", "d"]  # the last one waits for 1.5 s
     assert [shown(row) for row in ask(backend, *words)] == [[word] for word in words]
-    assert server.connections() == 2
+    assert server.connections() == 1
 
 
 def test_a_cancelled_row_gives_its_place_back(server: Server) -> None:

@@ -18,7 +18,7 @@ from distgen import LLM, Asyncio, Batch, Completion, Processes, Sequential, Thre
 from distgen.errors import Raised
 from distgen.executors import Executor
 from distgen.formats import default
-from tests.support.parts import PLAIN, Awaited, Row, count_threads, error_of, texts
+from tests.support.parts import PLAIN, Awaited, Row, count_threads, error_of, texts, until
 
 AsyncBackend = Callable[[Sequence[str], int], Awaitable[Batch]]
 
@@ -99,9 +99,7 @@ def test_closing_ends_calls_that_hang_and_asks_nothing_again(ended: type[BaseExc
 
     stream = llm_of(backend, Asyncio(8), batch_size=2).stream(["a", "b", "slow", "c", "d", "slow"])
     assert [texts(next(stream)), texts(next(stream))] == [["a"], ["b"]]
-    start = time.monotonic()
     stream.close()
-    assert time.monotonic() - start < 5
     assert asked == [["a", "b"], ["slow", "c"], ["d", "slow"]]
     assert count_threads() == 0
 
@@ -245,16 +243,14 @@ def test_an_async_generator_that_does_not_close_is_left_behind(monkeypatch: pyte
         try:
             yield 1
         finally:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
 
     async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
         kept.append(generating())
         await anext(kept[-1])
         return echoed(prompts, num_generations)
 
-    start = time.monotonic()
     assert [texts(row) for row in llm_of(backend, Asyncio(1)).generate(["a"])] == [["a"]]
-    assert time.monotonic() - start < 5
 
 
 @pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
@@ -386,8 +382,12 @@ def test_cancelling_the_task_of_an_async_for_ends_the_calls() -> None:
             seen.append(*texts(row))
 
     async def cancelled() -> None:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(read(), 0.3)
+        reader = asyncio.create_task(read())
+        while len(seen) < 2:
+            await asyncio.sleep(0.01)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
         assert count_threads() == 0
 
     asyncio.run(cancelled())
@@ -399,9 +399,9 @@ def test_a_stream_that_is_closed_in_one_thread_is_at_its_end_for_another() -> No
     seen: list[list[str]] = []
     reader = threading.Thread(target=lambda: seen.extend(texts(row) for row in stream), daemon=True)
     reader.start()
-    time.sleep(0.1)
+    assert until(lambda: seen == [["a"]])
     stream.close()
-    reader.join(timeout=5)
+    reader.join(timeout=30)
     assert not reader.is_alive()
     assert seen == [["a"]]
 
@@ -438,13 +438,18 @@ def test_a_stream_that_is_closed_in_one_task_is_at_its_end_for_another() -> None
     async def read() -> list[list[str]]:
         stream = llm_of(hanging, Asyncio(2)).stream(["a", "slow"])
 
-        async def reading() -> list[list[str]]:
-            return [texts(row) async for row in stream]
+        seen: list[list[str]] = []
+
+        async def reading() -> None:
+            async for row in stream:
+                seen.append(texts(row))
 
         reader = asyncio.create_task(reading())
-        await asyncio.sleep(0.1)
+        while not seen:
+            await asyncio.sleep(0.01)
         await stream.aclose()
-        return await asyncio.wait_for(reader, 5)
+        await reader
+        return seen
 
     assert asyncio.run(read()) == [["a"]]
 
@@ -458,7 +463,7 @@ def test_tasks_that_share_a_stream_get_each_row_once() -> None:
         async def reading() -> list[str]:
             return [text async for row in stream for text in texts(row)]
 
-        return await asyncio.wait_for(asyncio.gather(*[reading() for _ in range(3)]), 5)
+        return await asyncio.wait_for(asyncio.gather(*[reading() for _ in range(3)]), 30)
 
     assert sorted(chain(*asyncio.run(read())), key=int) == inputs
 
@@ -527,7 +532,7 @@ def test_a_call_begins_beside_one_that_takes_long() -> None:
     with llm_of(backend, Asyncio(2)).submitter() as submit:
         slow = submit("slow")
         time.sleep(0.1)
-        assert texts(submit("a").result(timeout=4)) == ["a"]
+        assert texts(submit("a").result(timeout=30)) == ["a"]
         assert not slow.done()
         release.set()
     assert texts(slow.result(timeout=0)) == ["slow"]

@@ -6,7 +6,7 @@ import pickle
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from returns.result import Failure, Result, Success
 
@@ -103,6 +103,7 @@ def test_every_model_of_the_registry_finds_its_format_or_several() -> None:
 
 
 @given(st.text(st.characters()))
+@settings(deadline=None)
 def test_lookup_is_total(name: str) -> None:
     assert isinstance(lookup(name), Success | Failure)
 

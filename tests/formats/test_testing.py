@@ -552,7 +552,7 @@ ADVERSARIAL: Final[tuple[Kind, ...]] = (
     lambda prompt: "<|im_end|>" in prompt.user,
     lambda prompt: prompt.user.count("<|im_end|>") + prompt.user.count("<|im_start|>") >= 3,
     lambda prompt: prompt.user.endswith(HEADS),
-    lambda prompt: prompt.user == "|im_end|>",
+    lambda prompt: "|im_end|>" in dict(prompt.texts()).values(),
     lambda prompt: prompt.user.startswith(ENDS) and prompt.system is not None,
     lambda prompt: prompt.user.endswith("\n") and "im_" in prompt.user,
     lambda prompt: "<|im_start|>user\n" in prompt.user,
@@ -572,7 +572,7 @@ def test_adversarial_prompts_are_of_the_formats_own_markup(kind: Kind) -> None:
 
 
 def test_texts_are_those_asked_for() -> None:
-    @settings(max_examples=30, database=None)
+    @settings(max_examples=30, database=None, deadline=None)
     @given(prompts(st.just("one"), max_exchanges=1))
     def holds(prompt: Prompt) -> None:
         assert {prompt.user, prompt.system} <= {"one", None}
