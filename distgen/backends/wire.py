@@ -199,7 +199,7 @@ def _read_error_status(status: int, root: object) -> RequestFailed:
 def _read_choices(root: object, request_id: str | None) -> tuple[Completion, ...] | RequestFailed:
     if not is_object(root):
         return RequestFailed("no_choices", "the answer is not a JSON object")
-    shared = {**root, "choices": None, "error": None, "usage": None, "request_id": request_id}
+    shared = {**root, "choices": None, "error": None, "usage": None, "request_id": request_id or root.get("request_id")}
     choices, error, usage = root.get("choices"), _read_error(root.get("error")), _read_usage(root.get("usage"))
     if not is_array(choices) or not choices:
         kind = "empty" if choices == [] else "not an array"

@@ -132,6 +132,12 @@ def test_all_else_is_kept() -> None:
     assert (completion.served_model, completion.usage, completion.finish_reason) == ("m", None, None)
 
 
+def test_the_request_id_of_a_body_is_kept_where_no_header_has_one() -> None:
+    answer = {"choices": [{"text": "a"}], "request_id": "r-2"}
+    assert read(answer)[0].extra == {"request_id": "r-2"}
+    assert read(answer, {"X-Request-Id": "r-1"})[0].extra == {"request_id": "r-1"}
+
+
 def test_reasoning_in_two_places_is_kept_twice() -> None:
     parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "one"}]}, {"type": "text", "text": "4"}, 5]
     (completion,) = read({"choices": [{"message": {"content": parts, "reasoning": "two"}}]})
