@@ -304,7 +304,7 @@ def read_logprobs(value: object) -> tuple[TokenLogprob, ...] | None:
         return None
     content, tokens, logprobs = value.get("content"), value.get("tokens"), value.get("token_logprobs")
     try:
-        if is_array(tokens) and is_array(logprobs):
+        if not is_array(content) and is_array(tokens) and is_array(logprobs):
             tops = value.get("top_logprobs") or [None] * len(tokens)
             columns = zip(tokens, logprobs, tops if is_array(tops) else (), strict=True)
             content = [{"token": token, "logprob": logprob, "top_logprobs": top} for token, logprob, top in columns]
