@@ -26,7 +26,7 @@ from returns.result import Failure, Result
 
 from distgen.backends.generate import Generate
 from distgen.backends.server import Server, join_row
-from distgen.backends.wire import Answer
+from distgen.backends.wire import Answer, parse_json
 from distgen.errors import RequestFailed, RequestReason
 from distgen.executors.call import RowAnswer
 from distgen.llm import LLM, Asked, P, R, RowResult
@@ -148,7 +148,7 @@ def _read_row(server: Server[P], prompt: P, lines: Sequence[tuple[str, bytes]], 
 def _read_line(server: Server[P], line: bytes) -> Answer:
     """Read a line with the reader of the backend."""
     try:
-        fields = json.loads(line)
+        fields: Any = parse_json(line)
         error = fields.get("error")
         response: dict[str, Any] = fields.get("response") or {"status_code": 200, "body": {"error": error}}
         return server.read(response["status_code"], {}, json.dumps(response.get("body") or error).encode())

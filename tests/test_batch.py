@@ -306,6 +306,12 @@ def test_a_spoiled_line_fails_its_row_alone(how: str, kind: str, said: str) -> N
         assert said in explain(rows[1].failure())
 
 
+@pytest.mark.parametrize(("written", "text"), [(b"b\xff-1", "b\ufffd-1"), (b"b\t-1", "b\t-1")])
+def test_a_line_is_read_as_an_answer_is(written: bytes, text: str) -> None:
+    lines = [line.replace(b'"b-1"', b'"' + written + b'"') for line in echo_lines(make_llm(), ["a", "b"])]
+    assert [shown(row) for row in read(make_llm(), ["a", "b"], [lines])] == [["a-0"], [text]]
+
+
 def completions_of(row: RowResult[str]) -> tuple[Completion, ...]:
     error = row.failure()
     assert isinstance(error, RequestFailed)

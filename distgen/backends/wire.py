@@ -30,6 +30,7 @@ Answer: TypeAlias = Result[tuple[Completion, ...], RequestFailed]
 _OURS: Final = ("model", "messages", "prompt", "n", "stream")
 _JSON: Final = json.JSONDecoder(strict=False)  # raw control characters in strings
 _MAX_MESSAGE: Final = 1_000  # characters; an error page may hold megabytes
+_ESCAPE: Final = re.compile(r"\\u00([2-7][0-9a-fA-F])")  # of a visible character of ASCII, as JSON has it
 
 # OpenAI and vLLM, Anthropic, AWS, Azure.
 _REQUEST_ID: Final = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
@@ -121,8 +122,12 @@ def _redact_json(value: object, secrets: Secrets) -> object:
 
 
 def _shorten(text: str, secrets: Secrets) -> str:
-    """Return a message of one line, redacted and then cut, so that no half of a secret is left at its end."""
-    shown = redact(" ".join(text[: 4 * _MAX_MESSAGE].split()), secrets)
+    """Return a message of one line, redacted and then cut, so that no half of a secret is left at its end.
+
+    A body that is not JSON may hold a secret as JSON escapes it, or in UTF-16.
+    """
+    plain = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text[: 4 * _MAX_MESSAGE])
+    shown = redact(" ".join(plain.replace("\\/", "/").replace("\0", "").split()), secrets)
     rest = len(text) - _MAX_MESSAGE
     return shown if len(shown) <= _MAX_MESSAGE else f"{shown[:_MAX_MESSAGE]} ... ({rest} more characters)"
 
@@ -188,7 +193,7 @@ def _read_error_status(status: int, root: object) -> RequestFailed:
     is_long = status < 500 and (error.code in _PROMPT_TOO_LONG or _PROMPT_TOO_LONG_MESSAGE in error.message)
     reason: RequestReason = "prompt_too_long" if is_long else "status"
     usage = _read_usage(fields.get("usage"))
-    return RequestFailed(reason, error.message or json.dumps(root), code=error.code, usage=usage)
+    return RequestFailed(reason, error.message or json.dumps(root, ensure_ascii=False), code=error.code, usage=usage)
 
 
 # Source: OpenAI API reference, "The chat completion object" and "The completion object".
@@ -199,7 +204,7 @@ def _read_error_status(status: int, root: object) -> RequestFailed:
 def _read_choices(root: object, request_id: str | None) -> tuple[Completion, ...] | RequestFailed:
     if not is_object(root):
         return RequestFailed("no_choices", "the answer is not a JSON object")
-    shared = {**root, "choices": None, "error": None, "usage": None, "request_id": request_id}
+    shared = {**root, "choices": None, "error": None, "usage": None, "request_id": request_id or root.get("request_id")}
     choices, error, usage = root.get("choices"), _read_error(root.get("error")), _read_usage(root.get("usage"))
     if not is_array(choices) or not choices:
         kind = "empty" if choices == [] else "not an array"
@@ -283,7 +288,7 @@ def _read_tool_calls(value: object) -> tuple[ToolCall, ...]:
             return ()
         arguments = function.get("arguments", function.get("input", ""))
         if not isinstance(arguments, str):  # Ollama sends an object
-            arguments = json.dumps(arguments)
+            arguments = json.dumps(arguments, ensure_ascii=False)
         calls.append(ToolCall(str(call.get("id") or ""), name, arguments))
     return tuple(calls)
 
@@ -304,7 +309,7 @@ def read_logprobs(value: object) -> tuple[TokenLogprob, ...] | None:
         return None
     content, tokens, logprobs = value.get("content"), value.get("tokens"), value.get("token_logprobs")
     try:
-        if is_array(tokens) and is_array(logprobs):
+        if not is_array(content) and is_array(tokens) and is_array(logprobs):
             tops = value.get("top_logprobs") or [None] * len(tokens)
             columns = zip(tokens, logprobs, tops if is_array(tops) else (), strict=True)
             content = [{"token": token, "logprob": logprob, "top_logprobs": top} for token, logprob, top in columns]
