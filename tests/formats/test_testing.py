@@ -130,8 +130,9 @@ def remembering(of: Callable[[Prompt], Answer] = default) -> Seeded:
     said: dict[str, Prompt] = {}
 
     def write(prompt: Prompt) -> Answer:
-        said[of(prompt).unwrap()] = prompt
-        return of(prompt)
+        answer = of(prompt)
+        said[answer.value_or("")] = prompt
+        return answer
 
     def read(rendered: str) -> Parsed:
         return Success(said[rendered]) if rendered in said else Failure(NotParsed("seeded", "new"))
