@@ -10,8 +10,9 @@ chat template for that. Needs hypothesis.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise, product
@@ -56,8 +57,8 @@ PROSE: Final = (
 """Ordinary text that no format refuses: eleven languages, Markdown and source code."""
 
 
-_PAST: Final = (Exchange("bravo", "charlie"), Exchange("delta", "echo"))
-SHAPES: Final = tuple(Prompt("foxtrot", system, _PAST[:count]) for system in (None, "alfa") for count in (0, 1, 2))
+_PAST: Final = tuple(Exchange(f"bravo{index:02}", f"charlie{index:02}") for index in range(50))
+SHAPES: Final = tuple(Prompt("foxtrot", system, _PAST[:count]) for system in (None, "alfa") for count in (0, 1, 2, 3))
 """A prompt of each shape, with a word of its own for each text."""
 
 
@@ -133,9 +134,9 @@ def law_complete(formatter: Formatter[P], prompt: Prompt) -> None:
     AssertionError: law_complete: user 'Hi' is not in 'Q: A:'
     """
     rendered = formatter(prompt).value_or(None)
-    written = _strings(rendered)
+    written = _write_json(rendered)
     for where, text in prompt.texts() if written else ():
-        is_written = where.endswith("reasoning") or any(text.strip() in each for each in written)
+        is_written = where.endswith("reasoning") or _write_json(text.strip())[1:-1] in written
         _check(is_written, f"law_complete: {where} {text!r} is not in {rendered!r}")
 
 
@@ -147,7 +148,7 @@ def law_turns(formatter: Formatter[P], prompt: Prompt) -> None:
     AssertionError: law_turns: system 'Be brief.' is rendered 2 times in 'Be brief. Hi Be brief.'
     """
     rendered = formatter(prompt).value_or(None)
-    written = "\n".join(_strings(rendered))
+    written = _write_json(rendered)
     if not written:
         return
     for where, text in prompt.texts():
@@ -318,15 +319,15 @@ def check_formatter(formatter: Formatter[P], *, max_examples: int = 50) -> None:
         for law in (law_pure, law_refusal, law_complete):
             law(formatter, prompt)
 
-    for prompt in (Prompt(""), *SHAPES):
+    shapes = (*SHAPES, Prompt("foxtrot", "alfa", _PAST))
+    for prompt in shapes:
         hold(prompt)
-    for prompt in SHAPES:
+    for prompt in shapes:
         law_turns(formatter, prompt)
         law_absent_system(formatter, prompt)
-    for prompt in _each_place(*_ODD):
+    for prompt in _each_place(*_ODD, *PROSE):
         hold(prompt)
     for prompt in _each_place(*PROSE):
-        hold(prompt)
         law_prose(formatter, prompt)
     _try(hold, prompts(), max_examples)
 
@@ -348,7 +349,7 @@ def check_format(format: Format[P], *, max_examples: int = 50) -> None:
             law(format, prompt)
         law_injective(format, rendered.setdefault(str(format(prompt)), prompt), prompt)
 
-    for prompt in (Prompt(""), *SHAPES, *_each_place(*_ODD, *_completions(format))):
+    for prompt in (*SHAPES, *_each_place(*_ODD, *_completions(format))):
         hold(prompt)
     _try(hold, prompts() | adversarial_prompts(format), max_examples)
     if _writes_text(format):
@@ -416,20 +417,13 @@ def _try(law: Callable[[Prompt], None], examples: st.SearchStrategy[Prompt], max
         raise errors[-1].with_traceback(None)
 
 
-def _strings(value: object) -> list[str]:
-    """Return the texts in a rendering, in order: in lists, tuples and mappings too."""
-    if isinstance(value, str):
-        return [value]
-    items = list(value.values()) if _is_mapping(value) else value
-    return [text for item in items for text in _strings(item)] if _is_sequence(items) else []
-
-
-def _is_sequence(value: object) -> TypeGuard[Sequence[object]]:
-    return isinstance(value, list | tuple)
-
-
-def _is_mapping(value: object) -> TypeGuard[Mapping[str, object]]:
-    return isinstance(value, Mapping)
+def _write_json(rendered: object) -> str:
+    """Return the rendering as JSON, which escapes each character alone; "" if it has no text."""
+    try:
+        written = json.dumps(rendered)
+    except TypeError:
+        return ""
+    return written if '"' in written else ""
 
 
 def _stands(token: str, text: str, offset: int) -> bool:
@@ -464,6 +458,7 @@ def _literals(format: Format[P]) -> list[str]:
     """Return the literals of a text format, seen from outside: renderings without the texts."""
     mark = "7e57"
     whole = Prompt(mark, mark, (Exchange(mark, mark),) * 2)
-    shapes = (whole, replace(whole, system=None), replace(whole, history=()), Prompt(mark))
+    thought = Prompt(mark, history=(Exchange(mark, mark, mark),))
+    shapes = (whole, replace(whole, system=None), replace(whole, history=()), Prompt(mark), thought)
     rendered: list[object] = [format(shape).value_or(None) for shape in shapes]
     return sorted({piece for text in rendered if isinstance(text, str) for piece in text.split(mark) if piece})
