@@ -3,9 +3,9 @@
     python -m tests.benchmarks.mutants --number 300 --seed 1 --jobs 2 --only distgen/llm.py distgen/formats
 
 The fast tests run once under coverage, to learn which of them run which lines. Each mutant is then tried in a copy of the
-project: by the tests that run its line, the quickest first, or by the fast tests of its module where no test is known to; with
---slow, by the slow ones too. The seed, each survivor as a diff, and the share that was killed are printed; exits with 1 if
-less than 95 % were killed. A mutant that changes no result survives rightly: read the survivors.
+project: by the tests that run its line, the quickest first, or by those of its module where none is known to, as for what runs at
+import or in another process. The seed, each survivor as a diff, and the share that was killed are printed; exits with 1
+if less than 95 % were killed. A mutant that changes no result survives rightly: read the survivors.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ ROOT: Final = Path(__file__).parents[2]
 BOUND: Final = 0.95
 MOST: Final = 300
 """The number of tests in a first run; to collect thousands takes long, and most mutants are killed at once."""
-PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider")
-# Statuses of pytest. A test is not found where a module cannot be imported, or where the map is of other tests.
+PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-m", "not slow")
+# Statuses of pytest.
 PASSED: Final = 0
 NOT_FOUND: Final = 4
 NO_TESTS: Final = 5
@@ -162,26 +162,14 @@ def mutate(node: ast.AST) -> None:
             pass
 
 
-def measure(file: Path) -> None:
-    """Run the fast tests once under coverage; write the data to a file, and what pytest prints beside it."""
-    command = [*PYTEST, "-m", "not slow", "--durations=0", "--durations-min=0.001"]
-    coverage = ["--cov", "--cov-context=test", "--cov-report=", "--cov-fail-under=0"]
-    with file.with_name(f"{file.name}-times").open("w") as log:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "COVERAGE_FILE": str(file)}
-        subprocess.run([*command, *coverage], cwd=ROOT, env=environment, stdout=log, check=True)
-
-
-def load_map(file: Path | None) -> Map:
-    if file is None:
-        with tempfile.TemporaryDirectory() as folder:
-            return load_map(Path(folder, "map"))
+def measure(file: Path) -> Map:
+    """Run the fast tests once under coverage, unless the file is of a run before, and return which tests run which lines."""
+    times = file.with_name(f"{file.name}-times")
     if not file.exists():
-        measure(file)
-    return read_map(file)
-
-
-def read_map(file: Path) -> Map:
-    """Return which tests run which lines, and their times, from the files of `measure`."""
+        coverage = "--durations=0 --durations-min=0.001 --cov --cov-context=test --cov-report= --cov-fail-under=0"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "COVERAGE_FILE": str(file)}
+        with times.open("w") as log:
+            subprocess.run([*PYTEST, *coverage.split()], cwd=ROOT, env=environment, stdout=log, check=True)
     data = CoverageData(str(file))
     data.read()
     tests = {
@@ -192,9 +180,7 @@ def read_map(file: Path) -> Map:
         for name in data.measured_files()
     }
     seconds = dict[str, float]()
-    for found in re.finditer(
-        r"^([\d.]+)s (?:setup|call|teardown) +(.+)$", file.with_name(f"{file.name}-times").read_text(), re.M
-    ):
+    for found in re.finditer(r"^([\d.]+)s (?:setup|call|teardown) +(.+)$", times.read_text(), re.MULTILINE):
         seconds[found[2]] = seconds.get(found[2], 0) + float(found[1])
     return Map(tests, seconds)
 
@@ -207,25 +193,22 @@ def tests_of_line(mutant: Mutant, known: Map) -> list[str]:
     return sorted(found, key=lambda test: (round(known.seconds.get(test, 0), 1), not test.startswith(own), test))
 
 
-def is_killed(mutant: Mutant, copy: Path, known: Map, slow: bool) -> bool:
+def is_killed(mutant: Mutant, copy: Path, known: Map) -> bool:
     """Run tests in a copy of the project that has the mutant: those of its line, or else those of its module."""
     path = copy / mutant.path
     before = path.read_text("utf-8")
     write(path, mutant.source)
     try:
         narrow, wide = tests_of_line(mutant, known), tests_of(mutant.path)
-        runs = [tests for tests in (narrow[:MOST], narrow[MOST:]) if tests] or [wide]
-        return any(fails(tests, "not slow", wide, copy) for tests in runs) or (slow and fails(wide, "slow", wide, copy))
+        for tests in (narrow[:MOST], narrow[MOST:]) if narrow else (wide,):
+            status = run_tests(tests, copy) if tests else NO_TESTS
+            if status == NOT_FOUND:  # a module cannot be imported, or the map is of other tests
+                status = run_tests(wide, copy)
+            if status not in (PASSED, NO_TESTS):
+                return True
+        return False
     finally:
         write(path, before)
-
-
-def fails(tests: Sequence[str], marker: str, wide: Sequence[str], copy: Path) -> bool:
-    """Tell whether a test fails; where one is not found, run those of the module."""
-    status = run_tests(tests, marker, copy)
-    if status == NOT_FOUND and tests is not wide:
-        return fails(wide, marker, wide, copy)
-    return status not in (PASSED, NO_TESTS)
 
 
 def write(path: Path, source: str) -> None:
@@ -234,28 +217,11 @@ def write(path: Path, source: str) -> None:
     Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
 
 
-def run_tests(tests: Sequence[str], marker: str, copy: Path) -> int:
-    """Run tests in a copy of the project, end the processes that they leave, and return the status.
-
-    A run that does not end counts as passed.
-    """
-    command = [
-        *PYTEST,
-        "-x",
-        "-m",
-        marker,
-        "--timeout",
-        "30",
-        "--timeout-method",
-        "thread",
-        "--hypothesis-seed",
-        "0",
-        *tests,
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(copy)}
-    with subprocess.Popen(
-        command, cwd=copy, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as run:
+def run_tests(tests: Sequence[str], copy: Path) -> int:
+    """Run tests in a copy of the project, and end the processes that they leave; a run that does not end has passed."""
+    command = [*PYTEST, "-x", "--timeout", "30", "--timeout-method", "thread", "--hypothesis-seed", "0", *tests]
+    environment, null = {**os.environ, "PYTHONPATH": str(copy)}, subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=copy, env=environment, stdout=null, stderr=null, start_new_session=True) as run:
         try:
             return run.wait(900)
         except subprocess.TimeoutExpired:
@@ -277,7 +243,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=["distgen/"], help="prefixes of the paths of modules")
-    parser.add_argument("--slow", action="store_true", help="try the survivors by the slow tests too")
     parser.add_argument("--map", type=Path, help="a file that keeps which tests run which lines; made if it is missing")
     options = parser.parse_args()
     paths = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "distgen").rglob("*.py"))]
@@ -286,17 +251,17 @@ def main() -> int:
     ]
     drawn = random.Random(options.seed).sample(mutants, min(options.number, len(mutants)))
     print(f"seed {options.seed}: {len(drawn)} of {len(mutants)} mutants", flush=True)
-    known = load_map(options.map)
     copies: SimpleQueue[Path] = SimpleQueue()
 
     def survives(mutant: Mutant) -> bool:
         copy = copies.get()
         try:
-            return not is_killed(mutant, copy, known, options.slow)
+            return not is_killed(mutant, copy, known)
         finally:
             copies.put(copy)
 
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
+        known = measure(options.map or Path(folder, "map"))
         for job in range(options.jobs):
             copies.put(shutil.copytree(ROOT, Path(folder, str(job)), ignore=shutil.ignore_patterns(".git", ".*_cache")))
         survivors = 0
