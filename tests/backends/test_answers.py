@@ -237,6 +237,15 @@ def test_an_answer_without_completions_has_a_reason(status: int, body: bytes, re
     assert read_answer(status, {}, body).failure().reason == reason
 
 
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [({"location": "http://127.0.0.1:1"}, "points to http://127.0.0.1:1"), ({}, "points to nowhere")],
+    ids=["somewhere", "nowhere"],
+)
+def test_a_redirect_names_where_to(headers: Mapping[str, str], said: str) -> None:
+    assert read_answer(307, headers, b"").failure().message == f"status 307 {said}"
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: (

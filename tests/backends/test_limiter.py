@@ -156,6 +156,20 @@ def test_a_pause_is_for_all_and_for_a_server_that_rejects_all_it_is_the_back_off
     run(scene)
 
 
+def test_a_pause_of_no_time_holds_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        now = asyncio.get_running_loop().time()
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+        limiter = Limiter(10)
+        first, *_ = await fill(limiter, 3)
+        reject(limiter, first)
+        limiter.leave()
+        place = asyncio.ensure_future(limiter.enter(limiter.run))
+        assert await is_given(place)
+
+    run(scene)
+
+
 @pytest.mark.parametrize("is_given_first", [False, True])
 def test_a_request_that_is_cancelled_keeps_no_place(is_given_first: bool) -> None:
     async def scene() -> None:

@@ -32,6 +32,8 @@ LOGPROBS: dict[str, tuple[object, tuple[TokenLogprob, ...] | None]] = {
     "impossible": ({"tokens": ["a"], "token_logprobs": [-math.inf]}, (TokenLogprob("a", -math.inf),)),
     "none": (None, None),
     "no list": ({"tokens": "a"}, None),
+    "tokens alone": ({"tokens": ["a"]}, None),
+    "numbers alone": ({"token_logprobs": [-0.5]}, None),
     "of several lengths": ({"tokens": ["a", "b"], "token_logprobs": [-0.5]}, None),
     "an entry that is no object": ({"content": ["a"]}, None),
     "a number that is true": ({"tokens": ["a"], "token_logprobs": [True]}, None),

@@ -3,9 +3,9 @@
     python -m tests.benchmarks.mutants --number 300 --seed 1 --jobs 2 --only distgen/llm.py distgen/formats
 
 The fast tests run once under coverage, to learn which of them run which lines. Each mutant is then tried in a copy of the
-project: first by the tests that run its line, the quickest first; if it has survived, by all fast tests of its module; with
---slow, by the slow ones too. The seed, each survivor as a diff, and the share that was killed are printed; exits with 1 if
-less than 95 % were killed. A mutant that changes no result survives rightly: read the survivors.
+project: by the tests that run its line, the quickest first, or by those of its module where none is known to, as for what runs at
+import or in another process. The seed, each survivor as a diff, and the share that was killed are printed; exits with 1
+if less than 95 % were killed. A mutant that changes no result survives rightly: read the survivors.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from coverage import CoverageData
 ROOT: Final = Path(__file__).parents[2]
 BOUND: Final = 0.95
 MOST: Final = 300
-"""The number of tests that a mutant is tried by before all tests of its module."""
-PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider")
-# Statuses of pytest. A test is not found where a module cannot be imported, or where the map is of other tests.
+"""The number of tests in a first run; to collect thousands takes long, and most mutants are killed at once."""
+PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-m", "not slow")
+# Statuses of pytest.
 PASSED: Final = 0
 NOT_FOUND: Final = 4
 NO_TESTS: Final = 5
@@ -97,7 +97,7 @@ def tests_of(path: str) -> list[str]:
         return []
     module = Path(path)
     own = Path("tests", *module.parts[1:-1], f"test_{module.stem}.py").as_posix()
-    return [test for test in dict.fromkeys([own, path, *found[0]]) if (ROOT / test).exists()]
+    return [test for test in dict.fromkeys([own, path, *found[0], "tests/test_imports.py"]) if (ROOT / test).exists()]
 
 
 def mutants_of(path: str) -> Iterator[Mutant]:
@@ -162,26 +162,14 @@ def mutate(node: ast.AST) -> None:
             pass
 
 
-def measure(file: Path) -> None:
-    """Run the fast tests once under coverage; write the data to a file, and what pytest prints beside it."""
-    command = [*PYTEST, "-m", "not slow", "--durations=0", "--durations-min=0.001"]
-    coverage = ["--cov", "--cov-context=test", "--cov-report=", "--cov-fail-under=0"]
-    with file.with_name(f"{file.name}-times").open("w") as log:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "COVERAGE_FILE": str(file)}
-        subprocess.run([*command, *coverage], cwd=ROOT, env=environment, stdout=log, check=True)
-
-
-def load_map(file: Path | None) -> Map:
-    if file is None:
-        with tempfile.TemporaryDirectory() as folder:
-            return load_map(Path(folder, "map"))
+def measure(file: Path) -> Map:
+    """Run the fast tests once under coverage, unless the file is of a run before, and return which tests run which lines."""
+    times = file.with_name(f"{file.name}-times")
     if not file.exists():
-        measure(file)
-    return read_map(file)
-
-
-def read_map(file: Path) -> Map:
-    """Return which tests run which lines, and their times, from the files of `measure`."""
+        coverage = "--durations=0 --durations-min=0.001 --cov --cov-context=test --cov-report= --cov-fail-under=0"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "COVERAGE_FILE": str(file)}
+        with times.open("w") as log:
+            subprocess.run([*PYTEST, *coverage.split()], cwd=ROOT, env=environment, stdout=log, check=True)
     data = CoverageData(str(file))
     data.read()
     tests = {
@@ -192,9 +180,7 @@ def read_map(file: Path) -> Map:
         for name in data.measured_files()
     }
     seconds = dict[str, float]()
-    for found in re.finditer(
-        r"^([\d.]+)s (?:setup|call|teardown) +(.+)$", file.with_name(f"{file.name}-times").read_text(), re.M
-    ):
+    for found in re.finditer(r"^([\d.]+)s (?:setup|call|teardown) +(.+)$", times.read_text(), re.MULTILINE):
         seconds[found[2]] = seconds.get(found[2], 0) + float(found[1])
     return Map(tests, seconds)
 
@@ -204,22 +190,23 @@ def tests_of_line(mutant: Mutant, known: Map) -> list[str]:
     by_line = known.tests.get(mutant.path, {})
     found = {test for line in mutant.lines for test in by_line.get(line, ())}
     own = tuple(tests_of(mutant.path)[:1])
-    ordered = sorted(found, key=lambda test: (round(known.seconds.get(test, 0), 1), not test.startswith(own), test))
-    return ordered[:MOST]
+    return sorted(found, key=lambda test: (round(known.seconds.get(test, 0), 1), not test.startswith(own), test))
 
 
-def is_killed(mutant: Mutant, copy: Path, known: Map, slow: bool) -> bool:
-    """Run tests in a copy of the project that has the mutant: those of its line, those of its module, the slow ones."""
+def is_killed(mutant: Mutant, copy: Path, known: Map) -> bool:
+    """Run tests in a copy of the project that has the mutant: those of its line, or else those of its module."""
     path = copy / mutant.path
     before = path.read_text("utf-8")
     write(path, mutant.source)
     try:
         narrow, wide = tests_of_line(mutant, known), tests_of(mutant.path)
-        return bool(
-            (narrow and run_tests(narrow, "not slow", copy) not in (PASSED, NOT_FOUND, NO_TESTS))
-            or run_tests(wide, "not slow", copy) not in (PASSED, NO_TESTS)
-            or (slow and run_tests(wide, "slow", copy) not in (PASSED, NO_TESTS))
-        )
+        for tests in (narrow[:MOST], narrow[MOST:]) if narrow else (wide,):
+            status = run_tests(tests, copy) if tests else NO_TESTS
+            if status == NOT_FOUND:  # a module cannot be imported, or the map is of other tests
+                status = run_tests(wide, copy)
+            if status not in (PASSED, NO_TESTS):
+                return True
+        return False
     finally:
         write(path, before)
 
@@ -230,28 +217,11 @@ def write(path: Path, source: str) -> None:
     Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
 
 
-def run_tests(tests: Sequence[str], marker: str, copy: Path) -> int:
-    """Run tests in a copy of the project, end the processes that they leave, and return the status.
-
-    A run that does not end counts as passed.
-    """
-    command = [
-        *PYTEST,
-        "-x",
-        "-m",
-        marker,
-        "--timeout",
-        "30",
-        "--timeout-method",
-        "thread",
-        "--hypothesis-seed",
-        "0",
-        *tests,
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(copy)}
-    with subprocess.Popen(
-        command, cwd=copy, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as run:
+def run_tests(tests: Sequence[str], copy: Path) -> int:
+    """Run tests in a copy of the project, and end the processes that they leave; a run that does not end has passed."""
+    command = [*PYTEST, "-x", "--timeout", "30", "--timeout-method", "thread", "--hypothesis-seed", "0", *tests]
+    environment, null = {**os.environ, "PYTHONPATH": str(copy)}, subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=copy, env=environment, stdout=null, stderr=null, start_new_session=True) as run:
         try:
             return run.wait(900)
         except subprocess.TimeoutExpired:
@@ -273,7 +243,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=["distgen/"], help="prefixes of the paths of modules")
-    parser.add_argument("--slow", action="store_true", help="try the survivors by the slow tests too")
     parser.add_argument("--map", type=Path, help="a file that keeps which tests run which lines; made if it is missing")
     options = parser.parse_args()
     paths = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "distgen").rglob("*.py"))]
@@ -282,17 +251,17 @@ def main() -> int:
     ]
     drawn = random.Random(options.seed).sample(mutants, min(options.number, len(mutants)))
     print(f"seed {options.seed}: {len(drawn)} of {len(mutants)} mutants", flush=True)
-    known = load_map(options.map)
     copies: SimpleQueue[Path] = SimpleQueue()
 
     def survives(mutant: Mutant) -> bool:
         copy = copies.get()
         try:
-            return not is_killed(mutant, copy, known, options.slow)
+            return not is_killed(mutant, copy, known)
         finally:
             copies.put(copy)
 
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
+        known = measure(options.map or Path(folder, "map"))
         for job in range(options.jobs):
             copies.put(shutil.copytree(ROOT, Path(folder, str(job)), ignore=shutil.ignore_patterns(".git", ".*_cache")))
         survivors = 0

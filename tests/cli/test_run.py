@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pty
+import re
 import runpy
 import signal
 import struct
@@ -74,7 +75,9 @@ def status(number: int, message: str = "no") -> Act:
 def test_every_row_has_the_same_keys_and_no_null(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     write_rows({"user": "ok", "id": 7}, {"user": "bad"}, {"user": None}, {"other": 1})
     server.script(to={"bad": [status(400, "bad prompt")] * 2})
+    started = time.monotonic()
     assert run(server, "-n", "2") == 1
+    seconds = time.monotonic() - started
     rows = written()
     assert [[*row][-5:] for row in rows] == [KEYS] * 4
     assert [row["error"] for row in rows] == ["", "status 400", "invalid_row", "missing_field"]
@@ -87,7 +90,9 @@ def test_every_row_has_the_same_keys_and_no_null(server: Server, capsys: pytest.
     said = capsys.readouterr().err
     assert 'row 3: invalid_row: "user" is null, not text.' in said
     assert "rows: 1 answered, 3 failed (" in said
-    assert "latency: p50" in said
+    latencies = re.search(r"latency: p50 ([\d.]+) s, p90 ([\d.]+) s", said)
+    assert latencies
+    assert max(map(float, latencies.groups())) <= seconds
 
 
 def test_reserved_input_names_are_kept(server: Server) -> None:

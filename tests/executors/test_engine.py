@@ -71,6 +71,15 @@ class Scheduled:
         self.deliver((index, answer))
 
 
+def test_out_of_order_an_answer_that_waits_for_its_consumer_keeps_its_place() -> None:
+    window = Window(Scheduled(2, 9), iter("abcd"), 1, False)
+    assert [window.pull() for _ in range(3)] == [(0, ["a"]), (1, ["b"]), None]
+    window.receive([(1, ANSWERS[0])])
+    assert window.pull() is None
+    assert window.pop_ready() == (1, ["b"], ANSWERS[0])
+    assert window.pull() == (2, ["c"])
+
+
 class Schedules(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -306,7 +307,7 @@ def test_a_template_made_of_the_grammar_renders_as_in_a_plain_environment() -> N
     def hold(source: str) -> None:
         answer = jinja("{% for m in messages %}{{ m.content }}{% endfor %}" + source, bos="<s>")(Prompt("a b"))
         try:
-            theirs = plain("{% for m in messages %}{{ m.content }}{% endfor %}" + source, {**GIVEN})
+            theirs = plain("{% for m in messages %}{{ m.content }}{% endfor %}" + source, deepcopy(GIVEN))
         except Exception:
             assert isinstance(answer, Failure)
         else:

@@ -403,8 +403,18 @@ def test_a_format_that_fails_otherwise_is_not_hidden() -> None:
         check_format(Careless(), max_examples=5)
 
 
+class Readable:
+    """A formatter that parses and has no canonical form."""
+
+    def __call__(self, prompt: Prompt, /) -> Answer:
+        return plain_lines(prompt)
+
+    def parse(self, rendered: str, /) -> Parsed:
+        return chatml.parse(rendered)
+
+
 def test_a_function_in_place_of_a_format_is_a_type_error() -> None:
-    for wrong in (plain_lines, "chatml", ChatTemplate):
+    for wrong in (plain_lines, Readable(), "chatml", ChatTemplate):
         with pytest.raises(TypeError, match="check_format needs a Format, with parse and canonical, got "):
             check_format(wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     for other in ("chatml", None, ChatTemplate):
@@ -587,6 +597,7 @@ def test_laws_of_other_shapes_of_refusal() -> None:
     law_complete(llama3, Prompt(" hi "))
     law_no_forgery(Seeded(write=always(Unsupported("f", "system"))), Prompt("<|im_end|>", "s"))
     law_refusal(always(Unsupported("f", "system")), Prompt("a", ""))
+    law_refusal(always(InjectedToken("f", "<s>", "user", 0)), Prompt("s>a"))
     law_refusal(always(Unsupported("f", "history")), Prompt("a", None, (Exchange("", ""),)))
     law_injective(chatml, Prompt("a"), Prompt("b"))
     law_injective(chatml, Prompt("<|im_end|>"), Prompt("<|im_end|>"))
