@@ -214,7 +214,7 @@ _UNSUPPORTED: Final[Mapping[Feature, str]] = {
     "history": "takes a single turn; ask without history, or choose another format",
     "thinking": "cannot write this reasoning; leave it out, or choose a format that thinks",
     "no thinking": "opens an answer with its reasoning; give it, or choose a format that does not think",
-    "training": "has no training text: its template does not write a finished answer after the generation prompt",
+    "training": "has no training text: the answer is empty, or the template does not write it after the generation prompt",
 }
 # By `error_kind` of a RequestFailed; other kinds have no fix.
 _FIXES: Final[Mapping[str, str]] = {

@@ -75,7 +75,7 @@ class JournalError:
     - "in_use": another run writes the file.
     - "other_settings", "other_input": the file was written with other settings, or a row of it for another input.
     - "unknown_settings": the file has rows, but the sidecar with their settings is missing or unreadable.
-    - "not_a_row": a line of the file cannot be read as a row.
+    - "not_a_row": a line of the file is not a JSON object with a "row", or `decode` does not read it.
     - "not_encoded": `encode` raised, or its row or the settings are not JSON values.
     - "not_written": the operating system refused: a full disk, a read-only folder, no permission.
     """
@@ -140,7 +140,7 @@ def run(
             with opening as (file, past), closing(_ask(llm, inputs, file, num_generations)) as answers:
                 yield Success(Opened(file.answered, tuple(past)))
                 for row, value, answer in answers:
-                    with _refuse("not_encoded", f"row {row} of {file.path} cannot be written as JSON"):
+                    with _refuse("not_encoded", f"cannot encode row {row} of {file.path}"):
                         line = to_json_line({**encode(value, answer), "row": row})
                     with _refuse("not_written", f"cannot write {file.path}", OSError):
                         file.append(row, line)
@@ -256,7 +256,7 @@ def _open(
 
     Yield the file, and the parameters of the earlier runs.
     """
-    with _refuse("not_encoded", f"the settings of {path} cannot be written as JSON"):
+    with _refuse("not_encoded", f"cannot encode the settings of {path}"):
         now, now_params = json.loads(to_json_line(settings)), json.loads(to_json_line({**params}))
     path = Path(os.path.realpath(path))  # a link stays a link, and two links to one file share one lock
     sidecar = path.with_name(f"{path.name}.distgen.json")
@@ -293,7 +293,7 @@ def _has_answers(path: Path, decode: Decode[_In]) -> bool:
 def _scan(file: _File[_In]) -> None:
     for number, line in enumerate(file.reader, 1):
         if line.endswith(b"\n"):  # else a kill has cut it
-            with _refuse("not_a_row", f"remove line {number} of {file.path}, which is not a row"):
+            with _refuse("not_a_row", f"cannot read line {number} of {file.path}; remove it if it is not a row"):
                 row, _, texts = _parse(line, file.decode)
             file.add(row, len(line), texts)
 

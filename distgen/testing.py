@@ -180,7 +180,7 @@ def law_refusal(formatter: Formatter[P], prompt: Prompt) -> None:
 
     >>> law_refusal(lambda prompt: Failure(InjectedToken("mine", "###", "user", 0)), Prompt("Hi"))
     Traceback (most recent call last):
-    AssertionError: law_refusal: InjectedToken(format='mine', token='###', where='user', offset=0) is not so of Prompt(user='Hi', system=None, history=())
+    AssertionError: law_refusal: InjectedToken(format='mine', token='###', where='user', offset=0) does not hold of Prompt(user='Hi', system=None, history=())
     """
     refusal = formatter(prompt).swap().value_or(None)
     thoughts = any(exchange.reasoning is not None for exchange in prompt.history)
@@ -194,7 +194,7 @@ def law_refusal(formatter: Formatter[P], prompt: Prompt) -> None:
             just = holds.get(what, prompt.system is None)
         case _:
             just = False
-    _check(just, f"law_refusal: {refusal} is not so of {prompt}")
+    _check(just, f"law_refusal: {refusal} does not hold of {prompt}")
 
 
 def law_prose(formatter: Formatter[P], prompt: Prompt) -> None:

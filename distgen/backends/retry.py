@@ -35,8 +35,8 @@ class Retry:
     """Limits of retries: attempts of a request, and seconds that a row waits.
 
     At most `attempts` requests that the server failed to answer. A rate limit does not count as one: a row waits for
-    it up to `patience` seconds in all, and up to `longest_wait` seconds at once. With `attempts=1` every request is
-    made once.
+    it up to `patience` seconds in all, and up to `longest_wait` seconds at once. Nor does a refused connection, which is
+    tried again for 15 seconds. With `attempts=1` every request is made once.
     """
 
     attempts: int = 6

@@ -55,7 +55,7 @@ def json_params(params: Params | None, extra_body: Mapping[str, object] | None =
     copy: dict[str, object] = {}
     for name, value in {**(params or {}), **(extra_body or {})}.items():
         if name in _OURS:
-            raise ValueError(f"{name!r} is set by the backend itself; leave it out of params and extra_body.")
+            raise ValueError(f"{name!r} is set by the backend itself; leave it out (see num_generations and model).")
         if params and name in params and name not in Params.__annotations__:
             near = get_close_matches(name, Params.__annotations__, 1)
             hint = f": did you mean {near[0]!r}?" if near else "."

@@ -78,9 +78,7 @@ def _write_batch(options: Options) -> int:
                 file.writelines(requests)
             print(f"distgen: wrote {path}", file=sys.stderr)
         if not first.exists():
-            raise UsageError(
-                "no row without an answer has a prompt, so there are no requests; see `distgen render`."
-            )
+            raise UsageError("each row has an answer or no prompt, so there are no requests; see `distgen render`.")
         return iter(())
 
     return run.run(options, lambda _, __, ___: run.with_server(options, lambda llm: _ByBatch(partial(write, llm))))

@@ -92,9 +92,11 @@ class Options:
     input: str = _option("input", "-", "INPUT.jsonl", "JSON Lines in UTF-8; - is stdin", "input")
     each_generation: bool = _flag("input", "read an answers file: one row for each generation with text")
     limit: int | None = _number("input", None, "only the first N rows")
-    output: str = _option("output", "-", "OUTPUT.jsonl", "output file; - is stdout", "-o", "--output", required=True)
-    resume: bool = _flag("answers", "keep the answered rows of the output and ask the rest")
-    overwrite: bool = _flag("answers", "replace the output, which is kept as OUTPUT.jsonl.bak")
+    output: str = _option(
+        "output", "-", "OUTPUT.jsonl", "output file; of `run`, - is stdout", "-o", "--output", required=True
+    )
+    resume: bool = _flag("answers", "keep the rows answered so far and ask the rest")
+    overwrite: bool = _flag("answers", "begin the answers anew; the old file is kept as *.bak")
     format: str = _option("prompt", "openai", "NAME", "chat format of the model, see `distgen formats` [openai]")
     system: str | None = _option("prompt", None, "TEXT", "system text of rows that have none")
     user_field: str | None = _option("prompt", None, "NAME", "field with the user's text")
@@ -189,7 +191,7 @@ _FLAGS: Final = {
     "status 429": "--concurrency",
     "unknown_format": "`distgen formats`",
     "no_line": "`batch write --resume`",
-    "exists": "--resume, --overwrite, --output",
+    "exists": "--resume, --overwrite, --output, or --answers of `batch write`",
 }
 
 

@@ -225,7 +225,7 @@ def _find_end(options: Options, counts: Counts, kind: str) -> tuple[int, str] | 
     if counts.rows[""] and not spent:
         return UNUSABLE, "the server does not count tokens, so --max-total-tokens cannot be kept"
     if spent >= options.max_total_tokens:
-        return SPENT, f"{spent:,} of {options.max_total_tokens:,} tokens are spent"
+        return SPENT, f"the {options.max_total_tokens:,} tokens of --max-total-tokens are spent"
     return None
 
 

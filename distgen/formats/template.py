@@ -524,7 +524,7 @@ def finish(
         parts[2] = ""
     end = end_of_answer(template.stop, template.after_assistant) or "".join(template.stop[:1])
     if not parts[0].startswith(opening) or not (is_cut or (end and parts[-1])):
-        return Unsupported(template.name, "no thinking" if thinks and not has_thought else "training")
+        return Unsupported(template.name, "no thinking" if thinks and answer and not has_thought else "training")
     parts[0] = opened + parts[0].removeprefix(opening)
     return [*parts, "" if is_cut else end]
 

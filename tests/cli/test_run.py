@@ -171,7 +171,7 @@ def test_a_spent_budget_ends_the_run_and_says_how_to_go_on(server: Server, capsy
     server.script(then_always=Act(response(200, chat_body("x"))))
     assert run(server, "--concurrency", "1", "--max-total-tokens", "24") == 3
     assert len(written()) < 10
-    assert "24 of 24 tokens are spent; to go on: distgen run in.jsonl" in capsys.readouterr().err
+    assert "the 24 tokens of --max-total-tokens are spent; to go on: distgen run in.jsonl" in capsys.readouterr().err
     assert [row["row"] for row in written()] == [*range(1, len(written()) + 1)]
 
 

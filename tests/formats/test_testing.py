@@ -502,15 +502,15 @@ def test_check_formatter_names_the_law_too(formatter: Callable[[Prompt], Answer]
         ),
         (
             lambda: law_refusal(always(Unsupported("f", "history")), Prompt("a")),
-            "law_refusal: Unsupported(format='f', what='history') is not so of Prompt(user='a', system=None, history=())",
+            "law_refusal: Unsupported(format='f', what='history') does not hold of Prompt(user='a', system=None, history=())",
         ),
         (
             lambda: law_refusal(always(Unsupported("f", "no system")), Prompt("a", "b")),
-            "law_refusal: Unsupported(format='f', what='no system') is not so of Prompt(user='a', system='b', history=())",
+            "law_refusal: Unsupported(format='f', what='no system') does not hold of Prompt(user='a', system='b', history=())",
         ),
         (
             lambda: law_refusal(always(NotParsed("f", "no")), Prompt("a")),
-            "law_refusal: NotParsed(format='f', reason='no', index=None) is not so of Prompt(user='a', system=None, history=())",
+            "law_refusal: NotParsed(format='f', reason='no', index=None) does not hold of Prompt(user='a', system=None, history=())",
         ),
         (
             lambda: law_prose(words, Prompt("a sophist")),
