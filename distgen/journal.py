@@ -293,7 +293,7 @@ def _has_answers(path: Path, decode: Decode[_In]) -> bool:
 def _scan(file: _File[_In]) -> None:
     for number, line in enumerate(file.reader, 1):
         if line.endswith(b"\n"):  # else a kill has cut it
-            with _refuse("not_a_row", f"line {number} of {file.path} is not a row; remove it"):
+            with _refuse("not_a_row", f"cannot read line {number} of {file.path}; remove it if it is not a row"):
                 row, _, texts = _parse(line, file.decode)
             file.add(row, len(line), texts)
 

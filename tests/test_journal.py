@@ -352,7 +352,7 @@ def test_a_line_that_is_not_a_row_is_named(path: Path, line: str, why: str) -> N
     before = path.read_bytes()
     error = error_of(record(path, "ab"))
     assert error.reason == "not_a_row"
-    assert error.message.startswith(f"line 2 of {path} is not a row; remove it ({why}")
+    assert error.message.startswith(f"cannot read line 2 of {path}; remove it if it is not a row ({why}")
     assert path.read_bytes() == before
 
 

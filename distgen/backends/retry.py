@@ -11,8 +11,8 @@ from distgen.errors import RequestFailed
 Fault: TypeAlias = Literal["rate_limit", "overload", "refused", "transient", "billed", "final"]
 """The kinds of failed requests that retries tell apart.
 
-"refused": no connection was made. "billed": the service may have answered and charged for it. "final": another request
-would not help.
+"refused": no connection was made. "billed": the service may have answered and charged for it, so it is asked again only
+once. "final": another request would not help.
 """
 
 _FIRST_WAIT: Final = 0.5  # seconds; doubled each time
@@ -34,10 +34,9 @@ class Outcome(NamedTuple):
 class Retry:
     """Limits of retries: attempts of a request, and seconds that a row waits.
 
-    A request is given up after `attempts` failures of the server. A rate limit is not counted: a row waits for it up to
-    `patience` seconds in all, and up to `longest_wait` seconds at once. A refused connection is not counted either: it is
-    tried again for 15 seconds. After a failure that the service may have charged for, such as a gateway's timeout, a
-    request is made again once. With `attempts=1` every request is made once.
+    At most `attempts` requests that the server failed to answer. A rate limit does not count as one: a row waits for
+    it up to `patience` seconds in all, and up to `longest_wait` seconds at once. Nor does a refused connection, which is
+    tried again for 15 seconds. With `attempts=1` every request is made once.
     """
 
     attempts: int = 6

@@ -297,5 +297,5 @@ def _split_url(base_url: str, path: str) -> tuple[str, str]:
     except ValueError:
         is_good = False
     if not is_good or any(character <= " " or character in "@#" for character in base_url):
-        raise ValueError("base_url must be a URL such as 'http://127.0.0.1:8000/v1', without a user name, # or spaces.")
+        raise ValueError("base_url must be an http or https URL without a user name, as 'http://127.0.0.1:8000/v1'.")
     return base.rstrip("/") + path, mark + query

@@ -121,7 +121,7 @@ def _redact_json(value: object, secrets: Secrets) -> object:
 
 
 def _shorten(text: str, secrets: Secrets) -> str:
-    """Return a message of one line, redacted before it is cut, so that no half of a secret is left at its end."""
+    """Return a message of one line, redacted and then cut, so that no half of a secret is left at its end."""
     shown = redact(" ".join(text[: 4 * _MAX_MESSAGE].split()), secrets)
     rest = len(text) - _MAX_MESSAGE
     return shown if len(shown) <= _MAX_MESSAGE else f"{shown[:_MAX_MESSAGE]} ... ({rest} more characters)"

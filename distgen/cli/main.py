@@ -89,7 +89,7 @@ def _write_batch(options: Options) -> int:
                 file.writelines(requests)
             print(f"distgen: wrote {path}", file=sys.stderr)
         if not first.exists():
-            raise UsageError("no requests to write: each row is answered or has no prompt; see `distgen render`.")
+            raise UsageError("each row has an answer or no prompt, so there are no requests; see `distgen render`.")
         return iter(())
 
     return run(options, lambda _, __, ___: with_server(options, lambda llm: _ByBatch(partial(write, llm))))
