@@ -284,7 +284,7 @@ def spoil(lines: list[bytes], how: str) -> list[bytes]:
         (
             "foreign",
             "other_batch",
-            "the result files have 0 of 1 answers; read with the inputs and parameters of write",
+            "the result files have 0 of 1 answers; the files are for other inputs or parameters: read with those of write",
         ),
         ("expired", "error_object", "This request could not be executed"),
         ("refused", "prompt_too_long", "too long"),

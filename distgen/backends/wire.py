@@ -1,6 +1,6 @@
-"""The OpenAI-compatible protocol as pure functions: parameters out, completions or a RequestFailed in.
+"""The OpenAI-compatible protocol as pure functions: they write parameters, and read answers as completions or a RequestFailed.
 
-No socket is opened here, and no bytes of a server raise.
+Nothing here opens a socket. `read_answer` raises for no bytes of a server.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _PROMPT_TOO_LONG_MESSAGE: Final = "maximum context length"
 
 
 def json_params(params: Params | None, extra_body: Mapping[str, object] | None = None) -> dict[str, object]:
-    """Return a deep copy of both together as JSON has them; `extra_body` wins. A ValueError names what cannot be sent.
+    """Return both as one copy of JSON values; `extra_body` wins. A ValueError names a parameter that cannot be sent.
 
     >>> json_params({"temperature": 0.7, "stop": ("END",)}, {"top_k": 20})
     {'temperature': 0.7, 'stop': ['END'], 'top_k': 20}
@@ -79,7 +79,7 @@ served_model=None, error=None),)
     fields = {name.lower(): value for name, value in headers.items()}
     request_id = next((redact(fields[name], secrets) for name in _REQUEST_ID if name in fields), None)
     try:
-        answer = _read(status, fields, body, request_id)
+        answer = _read_body(status, fields, body, request_id)
         if not isinstance(answer, RequestFailed):
             is_clean = not may_hold(body, secrets)
             return Success(answer if is_clean else tuple(_redact(completion, secrets) for completion in answer))
@@ -132,11 +132,11 @@ def _shorten(text: str, secrets: Secrets) -> str:
     return shown if len(shown) <= _MAX_MESSAGE else f"{shown[:_MAX_MESSAGE]} ... ({rest} more characters)"
 
 
-def _read(
+def _read_body(
     status: int, headers: Mapping[str, str], body: bytes, request_id: str | None
 ) -> tuple[Completion, ...] | RequestFailed:
     if 300 <= status < 400:
-        return RequestFailed("redirect", f"status {status} points to {headers.get('location') or 'nowhere'}")
+        return RequestFailed("redirect", f"status {status} points to {headers.get('location') or 'no address'}")
     is_error = not 200 <= status < 300
     try:
         root = parse_json(body)
@@ -151,7 +151,7 @@ def _read(
 
 
 def parse_json(body: bytes) -> object:
-    r"""Return the JSON value of an answer; ValueError if there is none. A byte that is not UTF-8 becomes U+FFFD.
+    r"""Return the JSON value of an answer; raise ValueError if there is none. A byte that is not UTF-8 becomes U+FFFD.
 
     >>> parse_json(b'{"text": "a\nb\xff"}\ndata: [DONE]\n\n')
     {'text': 'a\nb\ufffd'}
@@ -177,7 +177,7 @@ def is_array(value: object) -> TypeGuard[list[object]]:
 # Seen in servers, besides OpenAI's {"error": {"message": string, "type": string, "code": string | null}}:
 #   {"error": string}    {"object": "error", "message": string, "code": integer}    {"detail": string | array}
 def _read_error(value: object) -> RequestFailed | None:
-    """Read an error object, or a text in its place; None if it says nothing."""
+    """Read an error object, or a text in its place; return None if it is empty."""
     if isinstance(value, str) and value:
         return RequestFailed("error_object", value)
     if not is_object(value) or not any(value.values()):
@@ -227,7 +227,7 @@ def _index(choice: object) -> int:
 def _read_choice(
     choice: object, shared: Mapping[str, object], error: RequestFailed | None, usage: Usage | None = None
 ) -> Completion:
-    """Read a choice; all that has no field of its own, or is malformed, goes into `extra`."""
+    """Read a choice. A value without a field of its own, or a malformed one, goes into `extra`."""
     if not is_object(choice):
         return Completion("", usage=usage, error="the choice is not a JSON object")
     message = choice.get("message")
@@ -268,7 +268,7 @@ def _take_text(rest: dict[str, object], name: str) -> str | None:
 # Sources: OpenAI API reference, content parts {"type": "text", "text": string}; Mistral API, "Reasoning":
 # {"type": "thinking", "thinking": [{"type": "text", "text": string}]}.
 def _read_parts(parts: object) -> tuple[str, str]:
-    """Join the text and the thinking of content parts."""
+    """Return the text and the reasoning of content parts, each joined."""
     text = thinking = ""
     for part in parts if is_array(parts) else []:
         if is_object(part):
@@ -375,7 +375,7 @@ def retry_hint(headers: Mapping[str, str], message: str, now: float) -> float | 
 
 
 def _reset(name: str, headers: Mapping[str, str], now: float) -> float | None:
-    """A reset of a limit that is not used up is no reason to wait."""
+    """Return the seconds until a limit is reset; None if the limit is not used up."""
     remaining, seconds = headers.get(name.replace("reset", "remaining"), "0"), _duration(headers[name])
     if seconds is None or _duration(remaining) != 0:
         return None
@@ -383,7 +383,7 @@ def _reset(name: str, headers: Mapping[str, str], now: float) -> float | None:
 
 
 def _duration(text: str) -> float | None:
-    """Seconds of "7.3s", "6m0s", "20ms" or a bare number."""
+    """Return the seconds of "7.3s", "6m0s", "20ms" or a bare number; None for any other text."""
     text = text.strip().lower()
     if not text or _DURATION.sub("", text):
         return None

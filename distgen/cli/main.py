@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @final
 class _ByBatch(NamedTuple):
-    """Answers records as an LLM does, by a function of the records, their numbers, and the number of answers a row."""
+    """Answers records as an LLM does. `answer` gets the records, their numbers, and the number of answers a row."""
 
     answer: Callable[[Iterable[Record], Iterator[int], int], Iterator[_Row]]
 
@@ -67,7 +67,7 @@ class _ByBatch(NamedTuple):
 
 
 def _write_batch(options: Options) -> int:
-    """Write the requests of the rows that the answers file lacks; the settings of that file are those of the batch."""
+    """Write requests for the rows that have no answer in the answers file, and store the settings of the batch beside it."""
     first, options = Path(options.output), replace(options, output=options.answers)
 
     def write(llm: run.ServerLLM[P], records: Iterable[Record], rows: Iterator[int], n: int) -> Iterator[_Row]:
@@ -90,7 +90,7 @@ def _read_batch(options: Options) -> int:
     if not path.is_file():
         raise UsageError(f"{path} is no file; `distgen batch write --answers {options.output}` writes it.")
     stored = json.loads(path.read_text("utf-8"))
-    # A row of a batch says nothing about the rows after it, so that no failures end the reading.
+    # A failed row of a batch says nothing about the rows after it, so failures do not end the reading.
     options = replace(options, base_url=NO_SERVER, concurrency=sys.maxsize, max_failures=sys.maxsize)
     options = replace(options, **stored["settings"], extra=[*stored["params"][-1].items()])
 
