@@ -175,7 +175,8 @@ def _text(name: str, fields: Fields, *, of_template: bool = False) -> str:
     """Return the text of a field, or raise why it has none; a template takes numbers and booleans too."""
     if name not in fields:
         names = f"its fields are {', '.join(map(json.dumps, fields))}" if fields else "it is empty"
-        raise LookupError(f"it has no field {json.dumps(name)}; {names}; --user-field or --template names another")
+        hint = "--user-field or --template, where {{ is a brace, names another"
+        raise LookupError(f"it has no field {json.dumps(name)}; {names}; {hint}")
     value = fields[name]
     if of_template and isinstance(value, int | float):  # or a boolean
         return json.dumps(value)

@@ -239,7 +239,7 @@ def test_an_answer_without_completions_has_a_reason(status: int, body: bytes, re
 
 @pytest.mark.parametrize(
     ("headers", "said"),
-    [({"location": "http://127.0.0.1:1"}, "points to http://127.0.0.1:1"), ({}, "points to nowhere")],
+    [({"location": "http://127.0.0.1:1"}, "points to http://127.0.0.1:1"), ({}, "points to no address")],
     ids=["somewhere", "nowhere"],
 )
 def test_a_redirect_names_where_to(headers: Mapping[str, str], said: str) -> None:
