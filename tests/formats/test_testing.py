@@ -16,6 +16,7 @@ from returns.result import Failure, Result, Success
 
 from distgen.errors import FormatError, InjectedToken, NotParsed, Unsupported
 from distgen.formats import (
+    FORMATS,
     ChatTemplate,
     Format,
     Formatter,
@@ -326,6 +327,15 @@ def test_check_formatter_finds_a_long_history_cut() -> None:
         check_formatter(lambda p: plain_lines(replace(p, history=p.history[-40:])), max_examples=1)
 
 
+def test_check_formatter_finds_a_formatter_that_raises_on_past_reasoning() -> None:
+    with pytest.raises(AssertionError, match=r"^law_pure: .*reasoning='"):
+        check_formatter(lambda p: Success(openai(p).unwrap()), max_examples=1)
+
+
+def test_past_reasoning_that_is_left_out_is_not_refused() -> None:
+    law_no_forgery(FORMATS["qwen3"], Prompt("Hi", None, (Exchange("a", "b", "<|im_end|>"),)))
+
+
 def token_ids(prompt: Prompt) -> Result[list[int], FormatError]:
     return Success([len(text) for _, text in prompt.texts()])
 
@@ -599,7 +609,6 @@ def test_laws_of_other_shapes_of_refusal() -> None:
 ANY: Final[tuple[Kind, ...]] = (
     lambda prompt: prompt.system == "",
     lambda prompt: len(prompt.history) == 3,
-    lambda prompt: len(prompt.history) == 50,
     lambda prompt: any("\ud800" <= char <= "\udfff" for char in prompt.user),
     lambda prompt: prompt.user != prompt.user.strip() and prompt.user.strip() != "",
     lambda prompt: any(char in WHITE_SPACE[4:] for char in prompt.user),
@@ -612,7 +621,7 @@ ADVERSARIAL: Final[tuple[Kind, ...]] = (
     lambda prompt: "<|im_end|>" in prompt.user,
     lambda prompt: prompt.user.count("<|im_end|>") + prompt.user.count("<|im_start|>") >= 3,
     lambda prompt: prompt.user.endswith(HEADS),
-    lambda prompt: prompt.user == "|im_end|>",
+    lambda prompt: prompt.user.startswith("|im_end|>"),
     lambda prompt: prompt.user.startswith(ENDS) and prompt.system is not None,
     lambda prompt: prompt.user.endswith("\n") and "im_" in prompt.user,
     lambda prompt: "<|im_start|>user\n" in prompt.user,
@@ -636,6 +645,6 @@ def test_texts_are_those_asked_for() -> None:
     @given(prompts(st.just("one"), max_exchanges=1))
     def holds(prompt: Prompt) -> None:
         assert {prompt.user, prompt.system} <= {"one", None}
-        assert len(prompt.history) in (0, 1, 50)
+        assert len(prompt.history) in (0, 1)
 
     holds()
