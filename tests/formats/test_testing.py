@@ -16,7 +16,6 @@ from returns.result import Failure, Result, Success
 
 from distgen.errors import FormatError, InjectedToken, NotParsed, Unsupported
 from distgen.formats import (
-    FORMATS,
     ChatTemplate,
     Format,
     Formatter,
@@ -47,7 +46,7 @@ from distgen.testing import (
     law_refusal,
     prompts,
 )
-from tests.support.formats import OPEN_ENDS, OPEN_STARTS, OWN, WORDS
+from tests.support.formats import OPEN_ENDS, OPEN_STARTS, OWN, TEXTS, WORDS
 
 Answer: TypeAlias = Result[str, FormatError]
 Parsed: TypeAlias = Result[Prompt, FormatError]
@@ -333,7 +332,7 @@ def test_check_formatter_finds_a_formatter_that_raises_on_past_reasoning() -> No
 
 
 def test_past_reasoning_that_is_left_out_is_not_refused() -> None:
-    law_no_forgery(FORMATS["qwen3"], Prompt("Hi", None, (Exchange("a", "b", "<|im_end|>"),)))
+    law_no_forgery(TEXTS["qwen3"], Prompt("Hi", None, (Exchange("a", "b", "<|im_end|>"),)))
 
 
 def token_ids(prompt: Prompt) -> Result[list[int], FormatError]:
@@ -352,9 +351,17 @@ def test_check_format_finds_a_template_without_special_tokens(bare: ChatTemplate
         check_format(bare)
 
 
-# A template that overlooks what a text forms with the literal beside it. Refused for its text alone: 1 example is enough.
+# Templates that overlook what a text forms with the literal beside it: found without a generated example.
 
 Parts: TypeAlias = Callable[[Iterable[str], Sequence[str], Sequence[str]], frozenset[str]]
+
+
+def overlook_befores(tokens: Iterable[str], _: Sequence[str], afters: Sequence[str]) -> frozenset[str]:
+    return find_parts(tokens, (), afters)
+
+
+def overlook_afters(tokens: Iterable[str], befores: Sequence[str], _: Sequence[str]) -> frozenset[str]:
+    return find_parts(tokens, befores, ())
 
 
 @pytest.mark.parametrize("own", OWN)
@@ -365,9 +372,9 @@ def test_check_format_finds_nothing_in_templates_of_a_users_own(own: ChatTemplat
 @pytest.mark.parametrize(
     ("own", "overlooks"),
     [
-        *((own, lambda tokens, _, afters: find_parts(tokens, (), afters)) for _, own in OPEN_STARTS),
-        *((own, lambda tokens, befores, _: find_parts(tokens, befores, ())) for _, own in OPEN_ENDS),
-        (WORDS, lambda tokens, befores, _: find_parts(tokens, befores, ())),
+        *((own, overlook_befores) for _, own in OPEN_STARTS),
+        *((own, overlook_afters) for _, own in OPEN_ENDS),
+        (WORDS, overlook_afters),
     ],
 )
 def test_check_format_finds_what_a_text_forms_with_a_literal(
