@@ -46,7 +46,7 @@ from distgen.testing import (
     law_refusal,
     prompts,
 )
-from tests.support.formats import OPEN_ENDS, OPEN_STARTS, OWN, WORDS
+from tests.support.formats import OPEN_ENDS, OPEN_STARTS, OWN, TEXTS, WORDS
 
 Answer: TypeAlias = Result[str, FormatError]
 Parsed: TypeAlias = Result[Prompt, FormatError]
@@ -326,6 +326,15 @@ def test_check_formatter_finds_a_long_history_cut() -> None:
         check_formatter(lambda p: plain_lines(replace(p, history=p.history[-40:])), max_examples=1)
 
 
+def test_check_formatter_finds_a_formatter_that_raises_on_past_reasoning() -> None:
+    with pytest.raises(AssertionError, match=r"^law_pure: .*reasoning='"):
+        check_formatter(lambda p: Success(openai(p).unwrap()), max_examples=1)
+
+
+def test_past_reasoning_that_is_left_out_is_not_refused() -> None:
+    law_no_forgery(TEXTS["qwen3"], Prompt("Hi", None, (Exchange("a", "b", "<|im_end|>"),)))
+
+
 def token_ids(prompt: Prompt) -> Result[list[int], FormatError]:
     return Success([len(text) for _, text in prompt.texts()])
 
@@ -342,9 +351,17 @@ def test_check_format_finds_a_template_without_special_tokens(bare: ChatTemplate
         check_format(bare)
 
 
-# A template that overlooks what a text forms with the literal beside it. Refused for its text alone: 1 example is enough.
+# Templates that overlook what a text forms with the literal beside it: found without a generated example.
 
 Parts: TypeAlias = Callable[[Iterable[str], Sequence[str], Sequence[str]], frozenset[str]]
+
+
+def overlook_befores(tokens: Iterable[str], _: Sequence[str], afters: Sequence[str]) -> frozenset[str]:
+    return find_parts(tokens, (), afters)
+
+
+def overlook_afters(tokens: Iterable[str], befores: Sequence[str], _: Sequence[str]) -> frozenset[str]:
+    return find_parts(tokens, befores, ())
 
 
 @pytest.mark.parametrize("own", OWN)
@@ -355,9 +372,9 @@ def test_check_format_finds_nothing_in_templates_of_a_users_own(own: ChatTemplat
 @pytest.mark.parametrize(
     ("own", "overlooks"),
     [
-        *((own, lambda tokens, _, afters: find_parts(tokens, (), afters)) for _, own in OPEN_STARTS),
-        *((own, lambda tokens, befores, _: find_parts(tokens, befores, ())) for _, own in OPEN_ENDS),
-        (WORDS, lambda tokens, befores, _: find_parts(tokens, befores, ())),
+        *((own, overlook_befores) for _, own in OPEN_STARTS),
+        *((own, overlook_afters) for _, own in OPEN_ENDS),
+        (WORDS, overlook_afters),
     ],
 )
 def test_check_format_finds_what_a_text_forms_with_a_literal(
@@ -610,7 +627,6 @@ def test_laws_of_other_shapes_of_refusal() -> None:
 ANY: Final[tuple[Kind, ...]] = (
     lambda prompt: prompt.system == "",
     lambda prompt: len(prompt.history) == 3,
-    lambda prompt: len(prompt.history) == 50,
     lambda prompt: any("\ud800" <= char <= "\udfff" for char in prompt.user),
     lambda prompt: prompt.user != prompt.user.strip() and prompt.user.strip() != "",
     lambda prompt: any(char in WHITE_SPACE[4:] for char in prompt.user),
@@ -623,7 +639,7 @@ ADVERSARIAL: Final[tuple[Kind, ...]] = (
     lambda prompt: "<|im_end|>" in prompt.user,
     lambda prompt: prompt.user.count("<|im_end|>") + prompt.user.count("<|im_start|>") >= 3,
     lambda prompt: prompt.user.endswith(HEADS),
-    lambda prompt: "|im_end|>" in dict(prompt.texts()).values(),
+    lambda prompt: prompt.user.startswith("|im_end|>"),
     lambda prompt: prompt.user.startswith(ENDS) and prompt.system is not None,
     lambda prompt: prompt.user.endswith("\n") and "im_" in prompt.user,
     lambda prompt: "<|im_start|>user\n" in prompt.user,
@@ -647,6 +663,6 @@ def test_texts_are_those_asked_for() -> None:
     @given(prompts(st.just("one"), max_exchanges=1))
     def holds(prompt: Prompt) -> None:
         assert {prompt.user, prompt.system} <= {"one", None}
-        assert len(prompt.history) in (0, 1, 50)
+        assert len(prompt.history) in (0, 1)
 
     holds()
