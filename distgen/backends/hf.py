@@ -254,6 +254,9 @@ def _check_params(params: Params) -> None:
     for name in params:
         if name not in _PARAMS:
             raise ValueError(f"params[{name!r}] is not supported by this backend; leave it out.")
-    transformers = import_module("transformers")  # which checks the rest
+    try:
+        transformers = import_module("transformers")  # which checks the values
+    except ModuleNotFoundError as missing:
+        raise ImportError("local models need transformers: pip install torch transformers") from missing
     transformers.TemperatureLogitsWarper(float(params.get("temperature") or 1))
     transformers.TopPLogitsWarper(float(params.get("top_p", 1)))

@@ -83,7 +83,7 @@ served_model=None, error=None),)
             is_clean = not may_hold(body, secrets)
             return Success(answer if is_clean else tuple(_redact(completion, secrets) for completion in answer))
     except RecursionError:
-        answer = RequestFailed("not_json", "it is nested too deeply")
+        answer = RequestFailed("not_json", "the JSON is nested too deeply")
     message, code = _shorten(answer.message, secrets), answer.code and _shorten(answer.code, secrets)
     hint = retry_hint(fields, answer.message, time.time())
     failed = replace(answer, status=status, message=message, code=code, retry_after=hint, request_id=request_id)

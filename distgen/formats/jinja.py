@@ -117,6 +117,7 @@ class JinjaTemplate:
         continues = places[-1:] == ["assistant"] and "".join(parts).startswith(opened.unwrap())
         if not continues or not (end or is_cut):
             return Failure(Unsupported(self.name, "training"))
+        # The generation prompt is the end of the prompt's rendering, after the literals and texts before the answer.
         generation = opened.unwrap().removeprefix("".join(parts[: -2 * len(thought) - 3]))
         return Success(mark_parts(places, [*parts[:-1], "" if is_cut else end], generation, self.stop, train))
 
