@@ -212,7 +212,7 @@ class LocalModel:
         rows, length = input_ids.shape
         texts = [""] * rows
         if (length - width) % _INTERVAL == 0:
-            # A token that is not special has a byte or more.
+            # A token that is not special has at least one byte, so these tokens hold the longest stop string.
             longest = max(len(stop.encode()) for stop in self._stops[0])
             newest = input_ids[:, max(width, length - longest - _INTERVAL - _MARGIN) :].tolist()
             texts = [self._decode(tokens) for tokens in newest]

@@ -92,7 +92,7 @@ def _write_batch(options: Options) -> int:
             raise UsageError("each row has an answer or no prompt, so there are no requests; see `distgen render`.")
         return iter(())
 
-    return run(options, lambda *_: with_server(options, lambda llm: _ByBatch(partial(write, llm))))
+    return run(options, lambda _, __, ___: with_server(options, lambda llm: _ByBatch(partial(write, llm))))
 
 
 def _read_batch(options: Options) -> int:
@@ -109,7 +109,7 @@ def _read_batch(options: Options) -> int:
         with FileInput(options.results, mode="rb") as lines:
             yield from batch.read(llm, records, [lines], n, rows)
 
-    return run(options, lambda *_: with_server(options, lambda llm: _ByBatch(partial(read, llm))))
+    return run(options, lambda _, __, ___: with_server(options, lambda llm: _ByBatch(partial(read, llm))))
 
 
 _COMMANDS: Final[Mapping[str, Callable[[Options], int]]] = {

@@ -88,7 +88,7 @@ def parse_records(lines: Iterable[bytes], options: Options) -> Iterator[Record]:
 def _read_line(line: bytes, options: Options) -> Iterator[tuple[Fields, Result[Prompt, FormatError]]]:
     """Yield the records of a line: one, or one for each generation."""
     try:
-        fields: object = json.loads(to_json_line(json.loads(line.strip())))  # as output rows have it
+        fields: object = json.loads(to_json_line(json.loads(line.strip())))  # the values that an output row will have
         if not is_object(fields):
             raise ValueError(f"it is {_json_type(fields)}, not an object")
         parts = _split_generations(fields) if options.each_generation else [fields]

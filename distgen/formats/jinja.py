@@ -278,7 +278,7 @@ def _is_special(token: str) -> bool:
 
 def _find_markup(template: JinjaTemplate) -> Iterator[str]:
     """Yield the markup around the texts in renderings of each shape of conversation."""
-    text = "a b"  # a part of no markup, which has no spaces
+    text = "a b"  # not a part of any markup: markup has no spaces
     past = (Exchange(text, text), Exchange(text, text))
     for shape in (Prompt(text), Prompt(text, text), Prompt(text, None, past), Prompt(text, text, past)):
         yield from find_markup(_render(template, tuple(shape.texts())).value_or(""))
