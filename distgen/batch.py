@@ -126,7 +126,7 @@ def _digest(server: Server[P], prompt: P) -> str:
 
 
 def _read_row(server: Server[P], prompt: P, lines: Sequence[tuple[str, bytes]], expected: int) -> RowAnswer:
-    """Put the answer to a row together from its lines; the first error is that of the row."""
+    """Return the answer to a row from its result lines; the first error is the error of the row."""
     digest = _digest(server, prompt)
     own = [(custom_id, line) for custom_id, line in lines if custom_id.endswith(digest)]
     answers = [_read_line(server, line) for _, line in dict.fromkeys(own)]
