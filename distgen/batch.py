@@ -131,7 +131,7 @@ def _read_row(server: Server[P], prompt: P, lines: Sequence[tuple[str, bytes]], 
     answers = [_read_line(server, line) for _, line in dict.fromkeys(own)]
     came = tuple(completion for answer in answers for completion in answer.value_or(()))
     errors = [answer for answer in answers if isinstance(answer, Failure)]
-    if len(own) > len(dict(own)):
+    if len(own) > len(dict(own)):  # an id has two lines
         errors.insert(0, Failure(RequestFailed("doubled_line", "a request has several lines in the result files")))
     elif len(came) < expected:
         reason: RequestReason = "other_batch" if len(lines) > len(own) else "no_line"

@@ -38,7 +38,7 @@ NoTextReason: TypeAlias = Literal["max_tokens", "tool_call", "refusal", "filter"
 
 _MAX_MESSAGE = 2_000  # characters; an exception may hold a whole response body
 _MAX_CAUSES = 3
-_MAX_FRAMES = 12  # innermost kept
+_MAX_FRAMES = 12  # the innermost are kept
 
 
 @final

@@ -79,9 +79,7 @@ def single(row: RowResult[Out]) -> Result[Out, GenerateError | ParseFailed | NoT
         return Failure(row.failure())
     generations = row.unwrap()
     if len(generations) != 1:
-        raise ValueError(
-            f"single takes a row of one generation, got {len(generations)}; call generate with num_generations=1"
-        )
+        raise ValueError(f"single takes a row of one generation, got {len(generations)}; pass num_generations=1")
     parsed: Result[Out, GenerateError | ParseFailed | NoText] = generations[0].parsed.alt(lambda error: error)
     return parsed
 

@@ -13,6 +13,7 @@ from pkgutil import walk_packages
 import pytest
 
 import distgen
+from distgen.backends.hf import load
 from distgen.formats import lookup
 
 PACKAGE = Path(__file__).parent.parent / "distgen"
@@ -72,6 +73,12 @@ def test_public_records_are_frozen() -> None:
             for name, found in vars(import_module(module.name)).items():
                 if isinstance(found, type) and is_dataclass(found) and not name.startswith("_"):
                     assert "__setattr__" in vars(found), f"{module.name}.{name} is not frozen"
+
+
+def test_a_local_model_without_its_libraries_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match="pip install torch transformers"):
+        load("model")
 
 
 def test_a_star_import_gives_the_public_names_alone() -> None:

@@ -119,7 +119,7 @@ def public_of(module: str) -> Iterator[tuple[str, object]]:
             elif inspect.isclass(value):
                 yield name, value
                 for inner, method in inspect.getmembers(value, inspect.isfunction):
-                    if not inner.startswith("_") and method.__module__ == module:
+                    if (inner == "__call__" or not inner.startswith("_")) and method.__module__ == module:
                         yield f"{name}.{inner}", method
 
 

@@ -14,8 +14,8 @@ from distgen.backends.generate import Batch, Generate, SupportsEndWaits
 
 P = TypeVar("P")
 
-# By process id: a forked child finds the loop of its parent here, whose thread it does not have. No lock, which a fork
-# could copy while it is held.
+# By process id: a forked child has a copy of its parent's entry, but not the thread. There is no lock: a fork could copy it
+# while it is held.
 _LOOPS: Final[dict[int, asyncio.AbstractEventLoop]] = {}
 _SHUTDOWN: Final = 2.0  # seconds at the end of the process
 

@@ -212,7 +212,7 @@ class LocalModel:
         rows, length = input_ids.shape
         texts = [""] * rows
         if (length - width) % _INTERVAL == 0:
-            # A token that is not special has a byte or more.
+            # A token that is not special has at least one byte, so these tokens hold the longest stop string.
             longest = max(len(stop.encode()) for stop in self._stops[0])
             newest = input_ids[:, max(width, length - longest - _INTERVAL - _MARGIN) :].tolist()
             texts = [self._decode(tokens) for tokens in newest]
@@ -254,6 +254,9 @@ def _check_params(params: Params) -> None:
     for name in params:
         if name not in _PARAMS:
             raise ValueError(f"params[{name!r}] is not supported by this backend; leave it out.")
-    transformers = import_module("transformers")  # which checks the rest
+    try:
+        transformers = import_module("transformers")  # which checks the values
+    except ModuleNotFoundError as missing:
+        raise ImportError("local models need transformers: pip install torch transformers") from missing
     transformers.TemperatureLogitsWarper(float(params.get("temperature") or 1))
     transformers.TopPLogitsWarper(float(params.get("top_p", 1)))

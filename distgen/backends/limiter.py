@@ -64,7 +64,8 @@ class Limiter:
     def answered(self) -> None:
         """Count an answer; when there was one for each place, try more places."""
         self._answers += 1
-        if self._answers >= self.limit < self._most and asyncio.get_running_loop().time() >= self._grow_at:
+        is_due = asyncio.get_running_loop().time() >= self._grow_at
+        if self.limit < self._most and self._answers >= self.limit and is_due:
             self.limit = min(self._most, self.limit + self._step)
             self._step *= 2
             self._answers = 0

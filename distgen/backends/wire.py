@@ -37,7 +37,7 @@ _REQUEST_ID: Final = ("x-request-id", "request-id", "x-amzn-requestid", "apim-re
 # "error": OpenRouter, "Errors"; vLLM, vllm/v1/engine/__init__.py, which has "abort" too. "insufficient_system_resource":
 # DeepSeek API, "Create chat completion". "network_error": docs.bigmodel.cn, the answer of a chat completion.
 _BROKEN_OFF: Final = frozenset({"error", "abort", "insufficient_system_resource", "network_error"})
-# OpenAI; llama.cpp's server; and the message of vLLM and SGLang, whose code is only "BadRequestError" or 400.
+# Codes of OpenAI and of llama.cpp's server. The code of vLLM and SGLang is only "BadRequestError" or 400: see the message.
 _PROMPT_TOO_LONG: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 _PROMPT_TOO_LONG_MESSAGE: Final = "maximum context length"
 
@@ -84,7 +84,7 @@ served_model=None, error=None),)
             is_clean = not may_hold(body, secrets)
             return Success(answer if is_clean else tuple(_redact(completion, secrets) for completion in answer))
     except RecursionError:
-        answer = RequestFailed("not_json", "it is nested too deeply")
+        answer = RequestFailed("not_json", "the JSON is nested too deeply")
     message, code = _shorten(answer.message, secrets), answer.code and _shorten(answer.code, secrets)
     hint = retry_hint(fields, answer.message, time.time())
     failed = replace(answer, status=status, message=message, code=code, retry_after=hint, request_id=request_id)
@@ -163,18 +163,18 @@ def parse_json(body: bytes) -> object:
     return value
 
 
-# The keys of a JSON object are text, and a TypeGuard says so where isinstance(value, dict) cannot.
+# A TypeGuard tells type checkers that the keys of a JSON object are text; isinstance(value, dict) does not.
 def is_object(value: object) -> TypeGuard[dict[str, object]]:
-    """Tell whether a JSON value is an object."""
+    """Return True if a JSON value is an object."""
     return isinstance(value, dict)
 
 
 def is_array(value: object) -> TypeGuard[list[object]]:
-    """Tell whether a JSON value is an array."""
+    """Return True if a JSON value is an array."""
     return isinstance(value, list)
 
 
-# Seen in servers, besides OpenAI's {"error": {"message": string, "type": string, "code": string | null}}:
+# Seen in servers, beside OpenAI's {"error": {"message": string, "type": string, "code": string | null}}:
 #   {"error": string}    {"object": "error", "message": string, "code": integer}    {"detail": string | array}
 def _read_error(value: object) -> RequestFailed | None:
     """Read an error object, or a text in its place; return None if it is empty."""
@@ -200,7 +200,7 @@ def _read_error_status(status: int, root: object) -> RequestFailed:
 #   chat        = {"choices": [{"index": integer, "message": message, "finish_reason": string}, ...], "usage"?: usage}
 #   message     = {"role": "assistant", "content": string | null, "refusal"?: string | null, "tool_calls"?: [...]}
 #   completion  = {"choices": [{"index": integer, "text": string, "finish_reason": string}, ...], "usage"?: usage}
-# Seen besides in servers: finish_reason null or absent, index absent, equal or out of order, an empty error object.
+# Also seen in servers: finish_reason null or absent, index absent, equal or out of order, an empty error object.
 def _read_choices(root: object, request_id: str | None) -> tuple[Completion, ...] | RequestFailed:
     if not is_object(root):
         return RequestFailed("no_choices", "the answer is not a JSON object")
@@ -297,7 +297,7 @@ def _read_tool_calls(value: object) -> tuple[ToolCall, ...]:
 #   chat        = {"content": [{"token": string, "logprob": number, "top_logprobs": [top, ...]}, ...] | null}
 #   top         = {"token": string, "logprob": number}
 #   completion  = {"tokens": [string, ...], "token_logprobs": [number, ...], "top_logprobs": [{string: number}, ...]}
-# Seen besides in servers: null for the first token of an echoed prompt (vLLM), the chat shape from the completions endpoint
+# Also seen in servers: null for the first token of an echoed prompt (vLLM), the chat shape from the completions endpoint
 # (llama.cpp), no "top_logprobs", and NaN and -Infinity, which Python writes though JSON has neither.
 def read_logprobs(value: object) -> tuple[TokenLogprob, ...] | None:
     """Return the log probabilities of a choice; None if they are absent, or if one is malformed.
@@ -379,7 +379,7 @@ def _reset(name: str, headers: Mapping[str, str], now: float) -> float | None:
     remaining, seconds = headers.get(name.replace("reset", "remaining"), "0"), _duration(headers[name])
     if seconds is None or _duration(remaining) != 0:
         return None
-    return seconds if seconds < 1e9 else max(0.0, seconds - now)  # a time that long is a date
+    return seconds if seconds < 1e9 else max(0.0, seconds - now)  # a longer time is a date
 
 
 def _duration(text: str) -> float | None:

@@ -132,7 +132,7 @@ _EXCLUSIVE: Final = (("user_field", "template"), ("resume", "overwrite"), ("base
 
 @final
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence."""
+    """A parser that raises UsageError."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see `{self.prog} --help`.")

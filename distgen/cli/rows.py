@@ -80,15 +80,15 @@ def parse_records(lines: Iterable[bytes], options: Options) -> Iterator[Record]:
     >>> [record.prompt for record in parse_records([b'{"user": "Hi"}'], Options())]
     [<Success: Prompt(user='Hi', system=None, history=())>]
     """
-    found = chain.from_iterable(_read(line, options) for line in filter(bytes.strip, lines))
+    found = chain.from_iterable(_read_line(line, options) for line in filter(bytes.strip, lines))
     for number, (fields, prompt) in enumerate(found, 1):
         yield Record(number, fields, json.dumps(fields, ensure_ascii=False), prompt)
 
 
-def _read(line: bytes, options: Options) -> Iterator[tuple[Fields, Result[Prompt, FormatError]]]:
+def _read_line(line: bytes, options: Options) -> Iterator[tuple[Fields, Result[Prompt, FormatError]]]:
     """Yield the records of a line: one, or one for each generation."""
     try:
-        fields: object = json.loads(to_json_line(json.loads(line.strip())))  # as output rows have it
+        fields: object = json.loads(to_json_line(json.loads(line.strip())))  # the values that an output row will have
         if not is_object(fields):
             raise ValueError(f"it is {_json_type(fields)}, not an object")
         parts = _split_generations(fields) if options.each_generation else [fields]

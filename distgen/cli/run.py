@@ -184,7 +184,7 @@ def _count_rows(options: Options, events: _Events, stop: Event) -> tuple[Counts,
             due = now + (_REDRAW if is_drawn else _LOG)
             _show(progress_line(counts, total, now - started), is_drawn)
     print(erase, end="", file=sys.stderr)
-    if end is None and 0 < counts.rows.total() == counts.fatal_rows and not counts.answered_before:
+    if end is None and counts.rows and counts.rows.total() == counts.fatal_rows and not counts.answered_before:
         end = UNUSABLE, f"every row failed with {' or '.join(counts.rows)}"
     return counts, end
 

@@ -105,9 +105,7 @@ def _check_row(row: Row, expected: int) -> RowAnswer:
 
 def _to_error(error: object) -> BackendError:
     """Return the error of a Failure; anything else, which untyped code may put into one, becomes a Raised."""
-    if isinstance(error, BackendError):
-        return error
-    return Raised.of(error)
+    return error if isinstance(error, BackendError) else Raised.of(error)
 
 
 def warn(message: str) -> None:

@@ -53,7 +53,7 @@ class PoolSession:
         with self._stack:
             for future in list(self._pending):
                 future.cancel()
-            # A pool that stays open would still run calls whose results are not read. A call may begin to wait only now.
+            # A pool that stays open would still run calls whose results are not read. A call may begin to wait after `end_waits`.
             while pending := self._pending.copy():
                 for backend in pending.values():
                     if isinstance(backend, SupportsEndWaits):

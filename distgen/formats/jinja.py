@@ -117,6 +117,7 @@ class JinjaTemplate:
         continues = places[-1:] == ["assistant"] and "".join(parts).startswith(opened.unwrap())
         if not continues or not (end or is_cut):
             return Failure(Unsupported(self.name, "training"))
+        # The generation prompt is the end of the prompt's rendering, after the literals and texts before the answer.
         generation = opened.unwrap().removeprefix("".join(parts[: -2 * len(thought) - 3]))
         return Success(mark_parts(places, [*parts[:-1], "" if is_cut else end], generation, self.stop, train))
 
@@ -277,7 +278,7 @@ def _is_special(token: str) -> bool:
 
 def _find_markup(template: JinjaTemplate) -> Iterator[str]:
     """Yield the markup around the texts in renderings of each shape of conversation."""
-    text = "a b"  # a part of no markup, which has no spaces
+    text = "a b"  # not a part of any markup: markup has no spaces
     past = (Exchange(text, text), Exchange(text, text))
     for shape in (Prompt(text), Prompt(text, text), Prompt(text, None, past), Prompt(text, text, past)):
         yield from find_markup(_render(template, tuple(shape.texts())).value_or(""))

@@ -58,6 +58,7 @@ def mark_parts(
             spans.append(Span(start, start + len(text), role, trained))
 
     roles: list[Role] = [ROLES[place.rpartition(".")[2]] for place in places]
+    # The index of the first text that is trained.
     first = 0 if train == "all" else len(roles) - (2 if "reasoning" in roles[-2:] else 1)
     literal, before = parts[0], ""
     for index, (role, text, after) in enumerate(zip(roles, parts[1::2], parts[2::2], strict=True)):

@@ -1,7 +1,7 @@
 """Writes tests/data/renderers.json: finished conversations, as the library `renderers` renders them.
 
-    python -m venv /tmp/renderers && /tmp/renderers/bin/pip install renderers==0.1.12 httpx
-    /tmp/renderers/bin/python -m tests.support.renderers
+    python -m venv .renderers && .renderers/bin/pip install renderers==0.1.12 httpx
+    .renderers/bin/python -m tests.support.renderers
 
 `renderers` writes tokens. With a tokenizer of one token a character, special tokens aside, they are text again.
 Nothing of distgen is imported here.
