@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count, repeat
+from itertools import count
 from pathlib import Path
 from time import monotonic
 from typing import BinaryIO, Final, Generic, Literal, TypeAlias, TypeVar, final, get_args
@@ -208,7 +208,7 @@ class _File(Generic[_In]):
         """Note that the next `size` bytes of the file are a line of this row."""
         new = row - len(self.offsets)
         self.in_order = self.in_order and new > 0
-        self.offsets.extend(repeat(-1, new))
+        self.offsets.extend(array("q", [-1]) * new)  # at once: a number far too large is a MemoryError
         self.texts.extend(b"\0" * new)
         if texts >= self.texts[row - 1]:
             self.offsets[row - 1], self.texts[row - 1] = self.size, min(texts, 255)
@@ -295,7 +295,7 @@ def _scan(file: _File[_In]) -> None:
         if line.endswith(b"\n"):  # else a kill has cut it
             with _refuse("not_a_row", f"cannot read line {number} of {file.path}; remove it if it is not a row"):
                 row, _, texts = _parse(line, file.decode)
-            file.add(row, len(line), texts)
+                file.add(row, len(line), texts)
 
 
 def _parse(line: bytes, decode: Decode[_In]) -> tuple[int, _In, int]:

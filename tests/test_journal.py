@@ -342,8 +342,9 @@ def test_a_sidecar_that_cannot_be_read_is_named(path: Path, content: bytes) -> N
         ('{"row": 0}', 'ValueError: it is not a JSON object with a "row"'),
         ('{"row": 2}', "ValueError: it has no word"),
         ('{"row": 2, "word": ' + "[" * 100_000, "RecursionError: "),
+        (f'{{"row": {10**30}, "word": "b", "said": "B"}}', "OverflowError: "),
     ],
-    ids=["not JSON", "a list", "no row", "row 0", "refused by decode", "nested too deep"],
+    ids=["not JSON", "a list", "no row", "row 0", "refused by decode", "nested too deep", "row 10**30"],
 )
 def test_a_line_that_is_not_a_row_is_named(path: Path, line: str, why: str) -> None:
     record(path, "a")

@@ -58,8 +58,8 @@ def _pair(names: Collection[str], text: str) -> tuple[str, object]:
 
 
 def _template(text: str) -> str:
-    braces = re.sub(r"\{\{|\}\}|\{[^{}]+\}", "", text)
-    if "{" in braces or "}" in braces or not re.search(r"\{[^{}]+\}", text):
+    found = re.findall(r"\{\{|\}\}|\{[^{}]+\}|[{}]", text)
+    if "{" in found or "}" in found or not any(len(part) > 2 for part in found):
         raise argparse.ArgumentTypeError(f"{text!r} needs fields, as 'Rate {{question}}'; write other braces twice")
     return text
 

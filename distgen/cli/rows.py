@@ -213,13 +213,14 @@ def encode(options: Options, record: Record, answer: RowResult[str]) -> Fields:
     ('Hi', 1, 'timeout', 1)
     """
     kind, message = error_of(answer)
+    n = options.num_generations
     return {
         **record.fields,
         "row": record.number,
         "model": options.model,
         "error": kind,
         "error_message": message,
-        "generations": [_generation(each) for each in completions_of(answer, options.num_generations)],
+        "generations": [_generation(each) for each in completions_of(answer, n)[:n]],
     }
 
 

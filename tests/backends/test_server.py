@@ -78,6 +78,12 @@ def failure(row: Row | RowResult[object]) -> RequestFailed:
 # n samples
 
 
+def test_a_long_prompt_is_sent_without_a_warning(server: Server) -> None:
+    server.script()  # aiohttp warns of bytes of more than 1 MiB, and in tests a warning is an error
+    (row,) = ask(completions(server.url, model="m", retry=Retry(attempts=1)), "x" * 2**20)
+    assert isinstance(row, Sequence), row
+
+
 def test_what_a_server_does_not_give_is_asked_for_with_other_seeds(server: Server) -> None:
     server.script(ignore_n=True)
     backend = completions(server.url, model="m", params={"seed": 5})

@@ -156,6 +156,14 @@ def test_generations_that_did_not_come_have_the_error_and_the_first_one_its_toke
     ]
 
 
+def test_a_row_has_no_more_generations_than_were_asked_for() -> None:
+    (record,) = parse_records([b'{"user": "Hi"}'], PLAIN)
+    doubled = RequestFailed("doubled_line", "two lines", completions=(Completion("a"), Completion("b")))
+    generations = encode(Options(num_generations=1), record, Failure(doubled))["generations"]
+    assert is_array(generations)
+    assert [each["text"] for each in generations if is_object(each)] == ["a"]
+
+
 def test_an_answer_with_an_error_answers_no_row() -> None:
     (record,) = parse_records([b'{"user": "Hi"}'], PLAIN)
     failed = RequestFailed("status", "no", status=400, completions=(Completion("a part", error="cut"),))

@@ -224,6 +224,7 @@ def test_a_second_run_judges_each_generation(server: Server) -> None:
         ),
         (["--template", "Rate {question"], "'Rate {question' needs fields, as 'Rate {question}'; write other braces"),
         (["--template", "Rate it"], "'Rate it' needs fields"),
+        (["--template", "Rate {{question}}"], "'Rate {{question}}' needs fields"),
         (
             ["--concurency", "4"],
             "unknown argument '--concurency'; see `distgen run --help`.",
