@@ -27,7 +27,7 @@ import pytest
 import distgen
 from distgen.backends.generate import Batch
 from distgen.cli import main
-from distgen.cli.run import Counts, progress_line
+from distgen.cli.run import Counts, progress_line, summary
 from distgen.completion import Completion
 from distgen.prompt import Rendered
 from tests.support.parts import mounted
@@ -211,6 +211,7 @@ def test_a_second_run_judges_each_generation(server: Server) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--param", "logprob=1"], "did you mean 'logprobs'? Other fields of a request: --extra logprob=1;"),
         (["--param", "temprature=1"], "the protocol has no parameter 'temprature'; did you mean 'temperature'?"),
         (["--model", "m"], "--model needs a server"),
         (["--base-url", "http://127.0.0.1:1/v1"], "--model is missing: name a model"),
@@ -681,6 +682,11 @@ def test_stdout_and_stdin_may_be_values(monkeypatch: pytest.MonkeyPatch) -> None
     with contextlib.redirect_stdout(io.StringIO()) as said:
         assert main(["run", "-", "-o", "-"]) == 0
     assert json.loads(said.getvalue())["user"] == "Hi"
+
+
+def test_half_and_nine_tenths_of_the_requests_were_faster() -> None:
+    latencies = [float(seconds) for seconds in range(200, -1, -1)]
+    assert "latency: p50 100.00 s, p90 180.00 s (retries included)" in summary(Counts(), 1.0, latencies)
 
 
 def test_the_line_of_progress_leaves_out_what_nobody_knows() -> None:
