@@ -246,6 +246,8 @@ def test_usage_errors_are_one_sentence(capsys: pytest.CaptureFixture[str], argum
     ("name", "content", "said"),
     [
         ("in.csv", b"user,id\nHi,1\n", "in.csv is CSV, not JSON Lines; convert it: python -c"),
+        ("in.tsv", b"user\tid\nHi\t1\n", "in.tsv is CSV, not JSON Lines"),
+        ("in.txt", b"user,id\nHi,1\n", "in.txt is CSV, not JSON Lines"),
         ("in.parquet", b"PAR1\x15", "in.parquet is Parquet, not JSON Lines; convert it: python -c"),
         ("in.gz", b"\x1f\x8b\x08", "gzip -dc in.gz > rows.jsonl"),
         ("in.json", b'[{"user": "Hi"}]', "jq -c '.[]' in.json > rows.jsonl"),
