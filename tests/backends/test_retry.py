@@ -21,6 +21,7 @@ DECISIONS: dict[str, tuple[Retry, Sequence[Outcome], Outcome, float, float | Non
     "a hint of no wait": (Retry(), [RATE], Outcome("rate_limit", 0.0), 1, 1.0),
     "a hint beyond the longest wait": (Retry(longest_wait=10), [], Outcome("rate_limit", 3600), 0, 10),
     "rate limits are no attempts": (Retry(attempts=2), [RATE] * 9, RATE, 20, 16),
+    "patience begins at the first of them": (Retry(), [Outcome("rate_limit", at=50)], RATE, 100, 1.0),
     "patience ends a wait early": (Retry(), [RATE] * 9, RATE, 80, 10),
     "a wait that patience just covers": (Retry(), [RATE], Outcome("rate_limit", 60), 30, 60),
     "no wait that patience does not cover": (Retry(), [RATE], Outcome("rate_limit", 60), 60, None),
