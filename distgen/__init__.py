@@ -1,4 +1,4 @@
-"""Generate data with language models: one typed `Result` for every input, in order, whatever breaks.
+"""Generate data with language models: one typed `Result` for every input, in order, also when something fails.
 
 A `Task` makes a `Prompt` of each input and parses the answer. An `LLM` composes it with a format, a backend and an executor.
 Formats are in `distgen.formats`, backends in `distgen.backends`, error classes in `distgen.errors`, the laws of formats in
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name):
-        # The formats, imported when one is asked for: they would take half the import time of distgen.
+        # Import the formats only when a name of theirs is used: they would take half the import time of distgen.
         if name in __all__:
             return getattr(import_module("distgen.formats"), name)
         raise AttributeError(f"module 'distgen' has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """Batch files: requests written for a batch service, and its result files read back as the rows of `generate`.
 
-The batch services of OpenAI, Azure, Groq and Together take these files, most at half the price; `vllm run-batch` takes those
+The batch services of OpenAI, Azure, Groq and Together take these files, most at half the price. `vllm run-batch` takes files
 of chat requests. Nothing here sends a file.
 
     for number, lines in enumerate(write(llm, inputs)):
@@ -26,7 +26,7 @@ from returns.result import Failure, Result
 
 from distgen.backends.generate import Generate
 from distgen.backends.server import Server, join_row
-from distgen.backends.wire import Answer
+from distgen.backends.wire import Answer, parse_json
 from distgen.errors import RequestFailed, RequestReason
 from distgen.executors.call import RowAnswer
 from distgen.llm import LLM, Asked, P, R, RowResult
@@ -50,11 +50,11 @@ def write(
     max_lines: int = 50_000,
     max_bytes: int = 200_000_000,
 ) -> Iterator[Iterator[bytes]]:
-    """Yield the lines of each request file, lazily; take the lines of a file before the next file.
+    """Yield request files, each as an iterator of its lines. Read all lines of a file before you take the next file.
 
-    The backend of `llm` must be a `server.chat` or a `server.completions`. An input without a prompt has no line. `rows`
-    numbers the inputs, from 0 if it is None. With `takes_n` a request asks for all generations of its row; without it, each
-    generation has a request of its own. A line that is longer than `max_bytes` has a file of its own.
+    The backend of `llm` must be a `server.chat` or a `server.completions`. An input without a prompt has no line. `rows` are
+    the numbers of the inputs; None counts them from 0. With `takes_n` a request asks for all generations of its row; without
+    it, each generation has a request of its own. A line that is longer than `max_bytes` has a file of its own.
     """
     server, prepared = _server_of(llm.backend), zip(rows or count(), llm.prepare(inputs, num_generations), strict=False)
     requests, n = (1, num_generations) if takes_n else (num_generations, 1)
@@ -85,10 +85,10 @@ def read(
 ) -> Iterator[RowResult[Out]]:
     """Yield the rows as `generate` answers them, in the order of the inputs, from the lines of the result files.
 
-    `llm`, `inputs`, `num_generations` and `rows` must be those of `write`; the files and their lines may come in any order.
-    A request without a line, or with a cut line, several lines, or a line of other inputs or parameters makes its row a
-    `RequestFailed` ("no_line", "cut_line", "doubled_line", "other_batch") that keeps the completions that came. Lines of no
-    input are ignored.
+    `llm`, `inputs`, `num_generations` and `rows` must be those of `write`. The files and their lines may come in any order. A
+    row is a `RequestFailed` that keeps the completions that came, if one of its requests has no line ("no_line"), a cut line
+    ("cut_line"), several lines ("doubled_line"), or only lines for other inputs or parameters ("other_batch"). A line that
+    belongs to no input is ignored.
 
     All lines are read before the first row, into a temporary file. Memory does not grow with their number.
     """
@@ -126,9 +126,8 @@ def _digest(server: Server[P], prompt: P) -> str:
 
 
 def _read_row(server: Server[P], prompt: P, lines: Sequence[tuple[str, bytes]], expected: int) -> RowAnswer:
-    """Put the answer to a row together from its lines; the first error is that of the row."""
-    digest = _digest(server, prompt)
-    own = [(custom_id, line) for custom_id, line in lines if custom_id.endswith(digest)]
+    """Return the answer to a row from its result lines; the first error is the error of the row."""
+    own = [(custom_id, line) for custom_id, line in lines if custom_id.endswith(_digest(server, prompt))]
     answers = [_read_line(server, line) for _, line in dict.fromkeys(own)]
     came = tuple(completion for answer in answers for completion in answer.value_or(()))
     errors = [answer for answer in answers if isinstance(answer, Failure)]
@@ -149,7 +148,7 @@ def _read_row(server: Server[P], prompt: P, lines: Sequence[tuple[str, bytes]], 
 def _read_line(server: Server[P], line: bytes) -> Answer:
     """Read a line with the reader of the backend."""
     try:
-        fields = json.loads(line)
+        fields: Any = parse_json(line)
         error = fields.get("error")
         response: dict[str, Any] = fields.get("response") or {"status_code": 200, "body": {"error": error}}
         return server.read(response["status_code"], {}, json.dumps(response.get("body") or error).encode())

@@ -1,4 +1,4 @@
-"""The answers of a model, as frozen values. Nothing here calls a model; backends do."""
+"""The answers of a model, as frozen values."""
 
 from __future__ import annotations
 
@@ -59,20 +59,21 @@ class Completion:
     usage: Usage | None = None
     """Tokens of the whole HTTP answer, on its first completion only, so that a sum over completions is the bill."""
     reasoning: str | None = None
-    """The thoughts of the model before its answer."""
+    """The reasoning of the model before its answer."""
     refusal: str | None = None
+    """The text with which the model refused, if the server sends it apart from `text`."""
     tool_calls: tuple[ToolCall, ...] = ()
     served_model: str | None = None
     """The model that answered, as the server names it."""
     error: str | None = None
-    """Why the service broke this answer off; `text` is then a part of an answer."""
+    """Why the service broke this answer off; `text` is then incomplete."""
     logprobs: tuple[TokenLogprob, ...] | None = field(default=None, repr=False)
     extra: Mapping[str, object] = field(default_factory=dict[str, object], repr=False, hash=False)
-    """All else that the server said about this answer, as JSON values: id, request_id, system_fingerprint ..."""
+    """Everything else that the server sent about this answer, as JSON values: id, request_id, system_fingerprint ..."""
 
 
 def split_reasoning(text: str) -> tuple[str | None, str]:
-    r"""Split `<think>...</think>` off the start of a text: (reasoning, answer), both without blank lines at the border.
+    r"""Split `<think>...</think>` off the start of a text: (reasoning, answer), both without blank lines around the tags.
 
     A text that does not start with `<think>` has no reasoning. Without a `</think>` all of it is reasoning.
 

@@ -1,7 +1,7 @@
 """Failures as plain data: frozen classes in closed unions.
 
 Each error records which part failed. `explain` returns one sentence and, when distgen knows one, a fix. Nothing here
-raises, and nothing here holds an exception, a traceback or a frame, so that errors compare equal and pickle.
+raises. No error holds an exception, a traceback or a frame, so that errors can be compared and pickled.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _MAX_FRAMES = 12  # innermost kept
 @final
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """An exception of a user's own function, as plain data: its dotted class name, its message, and the `stage` it was in.
+    """An exception of a user's own function, as plain data: its class name, its message, and the function (`stage`).
 
     `trace` has one line a frame, innermost last; it is not compared. `completions` are those that came before the exception.
 
@@ -60,9 +60,9 @@ class Raised:
 
     @staticmethod
     def of(error: object, stage: Stage = "backend", completions: tuple[Completion, ...] = ()) -> Raised:
-        """Read an exception, or any other value by its type and text. A message is cut after 2,000 characters.
+        """Return an exception as plain data, or any other value by its type and text. A message is cut after 2,000 characters.
 
-        Raises no Exception, even if `__str__` of the error does.
+        Raise nothing, even if `__str__` of the error raises.
         """
         message, trace = _message(error), ""
         if isinstance(error, BaseException):
@@ -81,16 +81,17 @@ class RequestFailed:
 
     - "status": the server answered with an HTTP status that is an error; `status` is that status.
     - "error_object": the answer has status 200 and holds an error.
-    - "timeout", "connection": no whole answer in time; no connection, or one that broke.
-    - "redirect": the server points elsewhere. It is not followed, since it would be sent the API key.
-    - "too_long", "not_json", "no_choices", "bad_choice": the answer is too large, or not one of this protocol.
+    - "timeout": no whole answer came in time. "connection": there was no connection, or it broke.
+    - "redirect": the server names another address. It is not followed, since the API key would be sent there.
+    - "too_long": the answer is too large. "not_json", "no_choices", "bad_choice": it does not follow the protocol.
     - "not_sent": the request could not be made. "prompt_too_long": the prompt leaves no room for an answer.
-    - "stopped": the run was ended while this row waited for a retry. "other": for a user's own backend.
+    - "stopped": the run ended while this row waited for a request. "other": for a user's own backend.
     - "no_line", "cut_line", "doubled_line", "other_batch": a batch's result files have no line for the request, a part of
       one, several, or one for another request; see `distgen.batch`.
 
-    `code` is the service's own error code; of a "connection" it is "refused", "reset", "cut", "tls" or "proxy".
-    `retry_after` are the seconds that the server asks to wait. `completions` are those that came before the failure, and `usage` counts the tokens that `completions` do not already count.
+    `code` is the service's own error code. For "connection" it is "refused", "reset", "cut", "tls" or "proxy", and for an empty
+    body "empty". `retry_after` is the wait that the server asks for, in seconds. `completions` are those that came before the
+    failure, and `usage` counts the tokens that `completions` do not already count.
 
     >>> explain(RequestFailed("status", "No key given", status=401))
     'status 401: No key given; pass api_key, or set OPENAI_API_KEY.'
@@ -153,7 +154,7 @@ class Unsupported:
 class NotParsed:
     """`parse` was given what this format cannot have rendered.
 
-    `index` is where it goes wrong: a character of a text, or a message of a list; None if it is the whole.
+    `index` is the place of the mistake: a character of a text, or a message of a list. It is None if there is no one place.
     """
 
     format: str
@@ -173,7 +174,7 @@ class UnknownFormat:
 @final
 @dataclass(frozen=True, slots=True)
 class InvalidArgument:
-    """An argument of the call itself, the same for every row, is out of its range."""
+    """An argument of the call itself is out of its range: every row fails with this error."""
 
     name: str
     value: object
@@ -183,7 +184,7 @@ class InvalidArgument:
 @final
 @dataclass(frozen=True, slots=True)
 class ParseFailed:
-    """The parser of the task found no value in the text: `error` is what it answered, a `Raised` for an exception."""
+    """The parser of the task found no value in the text. `error` is the parser's own Failure, or a `Raised` of its exception."""
 
     error: object
 
@@ -193,9 +194,9 @@ class ParseFailed:
 class NoText:
     """A generation has nothing to parse. `reason` says why:
 
-    - "max_tokens": the answer was cut before any text, by reasoning as a rule. "tool_call": the model asked for a tool.
+    - "max_tokens": the answer was cut before any text, mostly in its reasoning. "tool_call": the model asked for a tool.
     - "refusal", "filter": the model refused, or the service's content filter took the text.
-    - "error": the service broke the answer off; the text is a part. "empty": the model wrote nothing.
+    - "error": the service broke the answer off, and the text is incomplete. "empty": the model wrote nothing.
     """
 
     reason: NoTextReason
@@ -214,23 +215,23 @@ _UNSUPPORTED: Final[Mapping[Feature, str]] = {
     "history": "takes a single turn; ask without history, or choose another format",
     "thinking": "cannot write this reasoning; leave it out, or choose a format that thinks",
     "no thinking": "opens an answer with its reasoning; give it, or choose a format that does not think",
-    "training": "has no training text: its template does not write a finished answer after the generation prompt",
+    "training": "has no training text: the answer is empty, or the template does not write it after the generation prompt",
 }
 # By `error_kind` of a RequestFailed; other kinds have no fix.
 _FIXES: Final[Mapping[str, str]] = {
     "status 401": "pass api_key, or set OPENAI_API_KEY",
-    "status 403": "the key has no access to this model",
+    "status 403": "check that the key has access to this model",
     "status 404": "check the model's name, and base_url, which usually ends in /v1",
     "status 429": "ask with less concurrency, or check your quota",
     "timeout": "raise timeout, or ask for fewer tokens",
     "connection": "check that the server is up, and base_url",
-    "redirect": "if you trust it, make it the base_url",
+    "redirect": "if you trust that address, change base_url to it, without the path of the request",
     "too_long": "ask for fewer tokens",
     "not_json": "check base_url",
-    "no_line": "put it into the next batch",
+    "no_line": "put this row into the next batch",
     "cut_line": "download the file again",
     "doubled_line": "give each result file once",
-    "other_batch": "read with the inputs and parameters of write",
+    "other_batch": "the files are for other inputs or parameters: read with those of write",
 }
 
 

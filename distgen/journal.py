@@ -33,9 +33,9 @@ Fields: TypeAlias = Mapping[str, object]
 """A JSON object."""
 
 Mode: TypeAlias = Literal["new", "resume", "overwrite"]
-"""The treatment of a file that has answered rows: refuse it, keep them and ask the rest, or begin a new file.
+"""The treatment of a file that has answered rows.
 
-"overwrite" renames a file that has answered rows to `<path>.bak`.
+"new" refuses it. "resume" keeps its answered rows and asks the rest. "overwrite" renames it to `<path>.bak` and begins again.
 """
 
 JournalReason: TypeAlias = Literal[
@@ -50,7 +50,7 @@ _ELSE: Final = "choose another output."
 @final
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The first event of a run: the file has `answered` rows, which are kept. `params` are those of the earlier runs."""
+    """The first event of a run. `answered` rows of the file have a text and are kept; `params` are those of earlier runs."""
 
     answered: int
     params: tuple[object, ...] = field(default=(), compare=False, repr=False)
@@ -69,13 +69,13 @@ class Written(Generic[_In, _Out]):
 @final
 @dataclass(frozen=True, slots=True)
 class JournalError:
-    """A run ended early, and no written row is lost. `message` is a sentence for a user; `reason` is for programs:
+    """A run ended early; rows already written stay. `message` is a sentence for a user, `reason` is for programs:
 
     - "exists": mode is "new", and the file has answered rows or was not written by distgen.
     - "in_use": another run writes the file.
-    - "other_settings", "other_input": the file was written with other settings, or a row of it for another input.
+    - "other_settings": the file was written with other settings. "other_input": one of its rows is for another input.
     - "unknown_settings": the file has rows, but the sidecar with their settings is missing or unreadable.
-    - "not_a_row": a line of the file cannot be read as a row.
+    - "not_a_row": a line of the file is not a JSON object with a "row", or `decode` does not read it.
     - "not_encoded": `encode` raised, or its row or the settings are not JSON values.
     - "not_written": the operating system refused: a full disk, a read-only folder, no permission.
     """
@@ -105,11 +105,11 @@ def run(
 
     - `encode(input, answer)` returns a row as JSON values; the journal adds "row", the number of the input, from 1.
     - `decode(row)` returns its input, as `==` compares it, and the number of its texts: a row with none is asked again.
-    - `settings` are JSON values. A file that was written with others, or with another `num_generations`, is refused.
-      `params` may change from run to run; old and new ones are kept in the sidecar.
+    - `settings` are JSON values. A file that was written with other settings, or another `num_generations`, is refused.
+    - `params` are JSON values that may change from run to run; the sidecar keeps those of each run.
 
-    A Failure ends the run and is its last event. Rows already written stay, whatever ends the run. Inputs may end early:
-    rows beyond them stay. A row that was stopped is not written.
+    A Failure ends the run and is its last event. Rows already written stay, whatever ends the run. If there are fewer inputs
+    than before, the rows beyond them stay. A row that failed with RequestFailed("stopped") is not written.
 
     >>> from tempfile import TemporaryDirectory
     >>> from distgen import LLM, Prompt, Sequential, Task, each
@@ -140,7 +140,7 @@ def run(
             with opening as (file, past), closing(_ask(llm, inputs, file, num_generations)) as answers:
                 yield Success(Opened(file.answered, tuple(past)))
                 for row, value, answer in answers:
-                    with _refuse("not_encoded", f"row {row} of {file.path} cannot be written as JSON"):
+                    with _refuse("not_encoded", f"cannot encode row {row} of {file.path}"):
                         line = to_json_line({**encode(value, answer), "row": row})
                     with _refuse("not_written", f"cannot write {file.path}", OSError):
                         file.append(row, line)
@@ -167,7 +167,7 @@ def to_json_line(fields: Fields) -> bytes:
 
 @final
 class _Refused(Exception):
-    """Carries a JournalError to the end of the run, from the inputs too, which the LLM iterates."""
+    """Carries a JournalError to the end of the run; the iterator of the inputs may raise it inside the LLM."""
 
     def __init__(self, reason: JournalReason, message: str) -> None:
         self.error = JournalError(reason, message)
@@ -187,14 +187,14 @@ def _refuse(reason: JournalReason, what: str, kind: type[Exception] = Exception)
 @final
 @dataclass(slots=True)
 class _File(Generic[_In]):
-    """A file that is open and locked, and the place of the best line of each row, nine bytes a row."""
+    """An open, locked file, with the offset of the best line of each row; it takes nine bytes of memory a row."""
 
     path: Path
     decode: Decode[_In]
     reader: BinaryIO
     writer: BinaryIO  # without a buffer, so that a row is in the file when its write returns
     offsets: array[int] = field(default_factory=lambda: array("q"))  # -1 for a row without a line
-    texts: bytearray = field(default_factory=bytearray)  # of that line, at most 255
+    texts: bytearray = field(default_factory=bytearray)  # the number of texts of that line, at most 255
     size: int = 0  # of the lines so far, in bytes
     in_order: bool = True  # one line a row, each after those of the rows before it
     synced: float = field(default_factory=lambda: monotonic())
@@ -256,7 +256,7 @@ def _open(
 
     Yield the file, and the parameters of the earlier runs.
     """
-    with _refuse("not_encoded", f"the settings of {path} cannot be written as JSON"):
+    with _refuse("not_encoded", f"cannot encode the settings of {path}"):
         now, now_params = json.loads(to_json_line(settings)), json.loads(to_json_line({**params}))
     path = Path(os.path.realpath(path))  # a link stays a link, and two links to one file share one lock
     sidecar = path.with_name(f"{path.name}.distgen.json")
@@ -287,13 +287,13 @@ def _open(
 def _has_answers(path: Path, decode: Decode[_In]) -> bool:
     with suppress(Exception), path.open("rb") as lines:
         return any(_parse(line, decode)[2] for line in lines)
-    return True  # it is a file of someone else
+    return True  # distgen did not write it
 
 
 def _scan(file: _File[_In]) -> None:
     for number, line in enumerate(file.reader, 1):
         if line.endswith(b"\n"):  # else a kill has cut it
-            with _refuse("not_a_row", f"remove line {number} of {file.path}, which is not a row"):
+            with _refuse("not_a_row", f"cannot read line {number} of {file.path}; remove it if it is not a row"):
                 row, _, texts = _parse(line, file.decode)
             file.add(row, len(line), texts)
 
@@ -319,7 +319,7 @@ def _check(path: Path, mode: Mode, then: Fields, now: Fields) -> None:
     names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     changes = ", ".join(f"{name} was {then.get(name)!r} and is now {now.get(name)!r}" for name in names)
     if changes:
-        raise _Refused("other_settings", f"{path} has other settings: {changes}; use the same, or {_ELSE}")
+        raise _Refused("other_settings", f"{path} was written with other settings: {changes}; use the same, or {_ELSE}")
 
 
 def _ask(
@@ -338,7 +338,7 @@ def _ask(
             file.reader.seek(file.offsets[row - 1])
             _, kept, _ = _parse(file.reader.readline(), file.decode)
             if kept != value:
-                raise _Refused("other_input", f"row {row} of {file.path} has another input; use the same, or {_ELSE}")
+                raise _Refused("other_input", f"row {row} of {file.path} had another input; use the same, or {_ELSE}")
 
     for index, answer in llm.as_completed(pending(), num_generations):
         row, value = asked.pop(index)
@@ -360,7 +360,7 @@ def _read_sidecar(file: BinaryIO) -> tuple[Fields, list[object]]:
 
 
 def _write_sidecar(file: BinaryIO, settings: Fields, params: list[object]) -> None:
-    """Rewrite the sidecar in place. It grows first, so that a full disk leaves the old one, and spaces, which JSON allows."""
+    """Rewrite the sidecar in place. It grows by spaces first, so that a full disk leaves the old content, which stays JSON."""
     content = to_json_line({"settings": settings, "params": params})
     size = file.seek(0, os.SEEK_END)
     _write(file, b" " * (len(content) - size))

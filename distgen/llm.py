@@ -1,6 +1,6 @@
 """An `LLM` composes a task, a format, a backend and an executor, and answers each input with a typed Result.
 
-It holds no state, opens nothing until it is asked, and raises nothing for a row: every error is the row's Failure.
+It holds no state and opens nothing until a method is called. The error of a row is that row's Failure and is not raised.
 """
 
 from __future__ import annotations
@@ -80,14 +80,14 @@ def single(row: RowResult[Out]) -> Result[Out, GenerateError | ParseFailed | NoT
     generations = row.unwrap()
     if len(generations) != 1:
         raise ValueError(
-            f"single takes a row of one generation, got {len(generations)}; call it with num_generations=1"
+            f"single takes a row of one generation, got {len(generations)}; call generate with num_generations=1"
         )
     parsed: Result[Out, GenerateError | ParseFailed | NoText] = generations[0].parsed.alt(lambda error: error)
     return parsed
 
 
 class Asked(NamedTuple, Generic[P]):
-    """An input's prompt, as it is and as it is sent."""
+    """The prompt of an input, and its rendering, which the backend gets."""
 
     prompt: Prompt
     rendered: P
@@ -96,11 +96,12 @@ class Asked(NamedTuple, Generic[P]):
 @final
 @dataclass(frozen=True)  # no slots: LLM[...](...) sets an attribute
 class LLM(Generic[In, Out, P, R]):
-    """Asks `backend` with the prompts of `task`, rendered by `format`, on `executor`.
+    """Sends the prompts of `task`, rendered by `format`, to `backend`; the calls run on `executor`.
 
     Type checkers verify that the format renders what the backend takes (P) and that the backend gives what the executor
-    runs (R). A call asks for `batch_size` inputs at once. Every method pulls its inputs lazily, gives exactly one Result an
-    input, and raises no Exception but one of the inputs' own iterator, after answering what came before it.
+    runs (R). A call of the backend has `batch_size` prompts. Every method pulls its inputs lazily and gives exactly one
+    Result an input. An exception of the inputs' own iterator is raised after the results of the inputs before it. Arguments
+    of a wrong type raise TypeError at once. No other Exception is raised.
 
     >>> from distgen.backends.echo import echo
     >>> from distgen.executors import Sequential
@@ -122,8 +123,8 @@ class LLM(Generic[In, Out, P, R]):
     ) -> list[RowResult[Out]]:
         """Return all results, in the order of the inputs.
 
-        `on_progress(k)` is called as rows finish, failed or not, with the number of generations just finished, so that
-        `tqdm(total=len(inputs) * num_generations).update` fits. If it raises, a warning says so, and it is called no more.
+        `on_progress(k)` is called as rows finish, failed or not, with the number of generations just finished: pass
+        `tqdm(total=len(inputs) * num_generations).update`. If it raises, a warning says so, and it is not called again.
         """
         with closing(self.as_completed(inputs, num_generations, on_progress)) as answered:
             rows = dict(answered)
@@ -134,7 +135,7 @@ class LLM(Generic[In, Out, P, R]):
     ) -> Stream[RowResult[Out]]:
         """Return the results one by one, in the order of the inputs, in bounded memory, for `for` and for `async for`.
 
-        `close` cancels what is pending.
+        `close` cancels the calls that have not begun.
         """
         rows = self.prepare(inputs, num_generations)
         return self._run(rows, num_generations, on_progress, True, lambda _, row: row, Inbox())
@@ -142,7 +143,7 @@ class LLM(Generic[In, Out, P, R]):
     def as_completed(
         self, inputs: Iterable[In], num_generations: int = 1, on_progress: Callable[[int], object] | None = None
     ) -> Stream[tuple[int, RowResult[Out]]]:
-        """Return the results as they come, each with the index of its input."""
+        """Return the results in the order in which they come, each with the index of its input."""
         rows = self.prepare(inputs, num_generations)
         return self._run(rows, num_generations, on_progress, False, lambda index, row: (index, row), Inbox())
 
@@ -150,31 +151,31 @@ class LLM(Generic[In, Out, P, R]):
     def submitter(self, num_generations: int = 1) -> Generator[Callable[[In], Future[RowResult[Out]]], None, None]:
         """Open a function that takes one input and returns a Future of its Result, which can be cancelled until it is asked.
 
-        Leaving the block waits for all that was submitted; leaving it by an exception cancels what is pending.
+        Leaving the block waits for all futures. Leaving it by an exception cancels the calls that have not begun.
         """
         from distgen.executors.futures import FutureQueue
 
         _check_types(self.format, self.executor, ())
         inbox = Inbox()
         queue: FutureQueue[In, Asked[P] | GenerateError, tuple[Generation[Out], ...]] = FutureQueue(
-            self._ask_for(num_generations), inbox
+            self._row_maker(num_generations), inbox
         )
         rows = self._run(queue.rows(), num_generations, None, False, lambda index, row: (index, row), inbox)
         with queue.resolve(rows):
             yield queue.submit
 
     def prepare(self, inputs: Iterable[In], num_generations: int = 1) -> Iterator[Asked[P] | GenerateError]:
-        """Return, lazily, the prompt of each input, or the error that `generate` answers for it without asking."""
+        """Return, lazily, the rendered prompt of each input, or the error with which it fails before any call."""
         _check_types(self.format, self.executor, inputs)
-        return map(self._ask_for(num_generations), inputs)
+        return map(self._row_maker(num_generations), inputs)
 
     def read_row(self, row: Asked[P] | GenerateError, answer: RowAnswer) -> RowResult[Out]:
-        """Read the answer to a row of `prepare` as `generate` does; a row with an error keeps it."""
+        """Return the result of a row of `prepare`, as `generate` does; a row that is an error is that Failure."""
         if not isinstance(row, Asked):
             return Failure(row)
         if not isinstance(answer, tuple):
             return Failure(answer)
-        return Success(tuple([self._read(row.prompt, completion) for completion in answer]))
+        return Success(tuple([self._read_completion(row.prompt, completion) for completion in answer]))
 
     def _run(
         self,
@@ -201,15 +202,15 @@ class LLM(Generic[In, Out, P, R]):
         window = Window[Asked[P] | GenerateError](self.executor, rows, size, in_order)
         return Stream(inbox, run_bounded(self.executor, window, make_call, read, inbox))
 
-    def _ask_for(self, num_generations: int) -> Callable[[In], Asked[P] | GenerateError]:
-        """Return `_ask`, or a function that answers each input that an argument is invalid."""
+    def _row_maker(self, num_generations: int) -> Callable[[In], Asked[P] | GenerateError]:
+        """Return `_prepare_row`, or a function that gives each input the error of an invalid argument."""
         for name, number in (("num_generations", num_generations), ("batch_size", self.batch_size)):
             if not _is_count(number):
                 invalid = InvalidArgument(name, number, "it must be a whole number, 1 or more")
                 return lambda _: invalid
-        return self._ask
+        return self._prepare_row
 
-    def _ask(self, value: In) -> Asked[P] | GenerateError:
+    def _prepare_row(self, value: In) -> Asked[P] | GenerateError:
         """Make the prompt for an input and render it. Never raises."""
         stage: Stage = "prompt"
         try:
@@ -231,7 +232,7 @@ class LLM(Generic[In, Out, P, R]):
         except Exception as error:
             return Raised.of(error, stage)
 
-    def _read(self, prompt: Prompt, completion: Completion) -> Generation[Out]:
+    def _read_completion(self, prompt: Prompt, completion: Completion) -> Generation[Out]:
         """Split off the reasoning and parse the text. Never raises."""
         parsed: Result[Out, ParseFailed | NoText]
         stage: Stage = "format"
@@ -290,7 +291,7 @@ def _check_types(format: object, executor: object, inputs: object) -> None:
 
 
 def _to_error(error: object, stage: Stage) -> GenerateError:
-    """Untyped code may answer a Failure of anything, such as an exception."""
+    """Return the error of a Failure; anything else, which untyped code may put into one, becomes a Raised."""
     return error if isinstance(error, GenerateError) else Raised.of(error, stage)
 
 
@@ -299,10 +300,10 @@ def _is_count(value: object) -> bool:
 
 
 def _report(on_progress: Callable[[int], object], num_generations: int) -> bool:
-    """Tell a callback of one more row. Return False if it raises, so that it is called no more."""
+    """Call a progress callback for one more row. Return False if it raised: it must not be called again."""
     try:
         on_progress(num_generations)
     except Exception as error:
-        warn(f"{explain(Raised.of(error, 'progress'))} on_progress is called no more; the run goes on.")
+        warn(f"{explain(Raised.of(error, 'progress'))} on_progress is not called again; the run goes on.")
         return False
     return True

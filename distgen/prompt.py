@@ -1,6 +1,6 @@
 """Prompts: a `Prompt`, which cannot hold an ill-formed conversation, and OpenAI-style `Messages`.
 
-How a prompt is written for a model is the matter of `distgen.formats`.
+The formats in `distgen.formats` render a Prompt for a model.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ class Message(TypedDict):
 
 
 Messages: TypeAlias = list[Message]
+"""A conversation in the form of the OpenAI API."""
 
 
 class Segment(NamedTuple):
-    """A piece of a rendered prompt: a literal of the format (`is_control`), or a text that must not be read as markup."""
+    """A piece of a rendered prompt: a literal of the format (`is_control`), or a text that must not be parsed for special tokens."""
 
     text: str
     is_control: bool
@@ -48,9 +49,9 @@ Rendered: TypeAlias = str | tuple[Segment, ...]
 @final
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One past turn: a text of the user and the assistant's answer, with the reasoning before it, if that was kept.
+    """A past exchange: a text of the user, the assistant's answer, and the reasoning before that answer, if it was kept.
 
-    A format writes past reasoning or drops it, as its model's template does, or refuses it.
+    A format writes past reasoning or drops it, as its model's template does, or refuses the prompt.
     """
 
     user: str
@@ -70,7 +71,7 @@ class Prompt:
     """The user's text, after an optional system text and past exchanges, oldest first.
 
     `system=None` is no system text; `system=""` is an empty one, and most formats render the two differently. A value of
-    another type is a TypeError that names the field: a None in a data set must not be rendered as "None".
+    another type raises a TypeError that names the field: a None in a data set must not be rendered as "None".
 
     >>> Prompt("And of Chile?", system="Be brief.", history=(Exchange("Capital of Peru?", "Lima."),)).user
     'And of Chile?'

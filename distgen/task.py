@@ -1,4 +1,4 @@
-"""A `Task` says what is asked of a model and how its answer is read: two functions, composed like any others.
+"""A `Task`: the function that makes the prompt for an input, and the function that parses an answer.
 
 It knows no model, no format and no server.
 """
@@ -23,10 +23,11 @@ _B = TypeVar("_B")
 @final
 @dataclass(frozen=True)  # no slots: Task[str, int](...) sets an attribute
 class Task(Generic[In, Out]):
-    """`prompt` makes the prompt for an input, `parse` reads the text of one answer. If one of them raises, one row fails.
+    """A pair of functions: `prompt` makes the prompt for an input, `parse` reads the text of one answer.
 
-    A prompt function may return a Failure, as a judge does of a row that has none to judge: the row is not asked and keeps
-    it. A Task is a profunctor: it maps over what it parses and contramaps over its inputs.
+    If `prompt` raises or returns a Failure, the row is not asked, and that is its result: a judge refuses rows without an
+    answer so. If `parse` raises, only that answer fails. A Task is a profunctor: it maps over the parsed values and contramaps
+    over the inputs.
 
     >>> from returns.result import Success, safe
     >>> square = Task(prompt=Prompt, parse=safe(int)).map(lambda n: n * n).contramap(lambda n: f"Say {n}")
@@ -47,7 +48,7 @@ class Task(Generic[In, Out]):
         return Task(self.prompt, lambda text: self.parse(text).map(fn))
 
     def bind(self, fn: Callable[[Out], Result[_B, object]]) -> Task[In, _B]:
-        """Return a task that applies `fn` to each parsed value; `fn` may refuse it.
+        """Return a task that applies `fn` to each parsed value; `fn` may return a Failure.
 
         >>> from returns.result import Success, safe
         >>> Task(Prompt, safe(int)).bind(lambda n: Success(n) if n else Failure("zero")).parse("0")
@@ -56,7 +57,7 @@ class Task(Generic[In, Out]):
         return Task(self.prompt, lambda text: fold(self.parse(text), fn, Failure))
 
     def contramap(self, fn: Callable[[_A], In]) -> Task[_A, Out]:
-        """Return a task that applies `fn` to each input before it asks.
+        """Return a task that applies `fn` to each input before `prompt`.
 
         >>> from returns.result import Success
         >>> Task(Prompt, Success).contramap(str.upper).prompt("hi")

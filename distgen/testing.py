@@ -10,11 +10,12 @@ chat template for that. Needs hypothesis.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Final, TypeGuard, TypeVar
 
 from returns.result import Failure, Success
@@ -56,10 +57,12 @@ PROSE: Final = (
 """Ordinary text that no format refuses: eleven languages, Markdown and source code."""
 
 
-_PAST: Final = (Exchange("bravo", "charlie"), Exchange("delta", "echo"))
-SHAPES: Final = tuple(Prompt("foxtrot", system, _PAST[:count]) for system in (None, "alfa") for count in (0, 1, 2))
+_PAST: Final = tuple(Exchange(f"bravo{index:02}", f"charlie{index:02}") for index in range(50))
+SHAPES: Final = tuple(Prompt("foxtrot", system, _PAST[:count]) for system in (None, "alfa") for count in (0, 1, 2, 3))
 """A prompt of each shape, with a word of its own for each text."""
 
+
+_ODD = ("x", "", "\ud800", "\n\nx\n\n", " x ", f"{WHITE_SPACE}x{WHITE_SPACE}", "x\x00x\u200bx\ufeffx\r\nx")
 
 # Strategies.
 
@@ -87,12 +90,10 @@ def adversarial_prompts(format: Format[P]) -> st.SearchStrategy[Prompt]:
     """
     tokens = _tokens(format)
     whole = (*tokens, *_literals(format))
-    ends = {cut for piece in whole for i in range(1, len(piece)) for cut in (piece[:i], piece[i:])}
-    harmless = sorted(end for end in ends if not any(token in end for token in tokens))
-    halves = [half for half in harmless if any(token.startswith(half) or token.endswith(half) for token in tokens)]
-    common = st.sampled_from(("", " ", "\n", "x"))
-    blunt = st.sampled_from((*harmless, *WHITE_SPACE)) | st.sampled_from((*halves, "x")) | common
-    sharp = st.sampled_from((*whole, "")) | blunt
+    cuts = {cut for piece in whole for i in range(1, len(piece)) for cut in (piece[:i], piece[i:])}
+    harmless = sorted(cut for cut in cuts if not any(token in cut for token in tokens))
+    blunt = st.sampled_from((*harmless, *WHITE_SPACE)) | st.sampled_from(("", " ", "\n", "x"))
+    sharp = st.sampled_from(("", *whole, *_completions(format))) | blunt
     return st.one_of(*(prompts(st.lists(pieces, max_size=4).map("".join)) for pieces in (blunt, sharp)))
 
 
@@ -133,9 +134,9 @@ def law_complete(formatter: Formatter[P], prompt: Prompt) -> None:
     AssertionError: law_complete: user 'Hi' is not in 'Q: A:'
     """
     rendered = formatter(prompt).value_or(None)
-    written = _strings(rendered)
+    written = _write_json(rendered)
     for where, text in prompt.texts() if written else ():
-        is_written = where.endswith("reasoning") or any(text.strip() in each for each in written)
+        is_written = where.endswith("reasoning") or _write_json(text.strip())[1:-1] in written
         _check(is_written, f"law_complete: {where} {text!r} is not in {rendered!r}")
 
 
@@ -147,7 +148,7 @@ def law_turns(formatter: Formatter[P], prompt: Prompt) -> None:
     AssertionError: law_turns: system 'Be brief.' is rendered 2 times in 'Be brief. Hi Be brief.'
     """
     rendered = formatter(prompt).value_or(None)
-    written = "\n".join(_strings(rendered))
+    written = _write_json(rendered)
     if not written:
         return
     for where, text in prompt.texts():
@@ -179,7 +180,7 @@ def law_refusal(formatter: Formatter[P], prompt: Prompt) -> None:
 
     >>> law_refusal(lambda prompt: Failure(InjectedToken("mine", "###", "user", 0)), Prompt("Hi"))
     Traceback (most recent call last):
-    AssertionError: law_refusal: InjectedToken(format='mine', token='###', where='user', offset=0) is not so of Prompt(user='Hi', system=None, history=())
+    AssertionError: law_refusal: InjectedToken(format='mine', token='###', where='user', offset=0) does not hold of Prompt(user='Hi', system=None, history=())
     """
     refusal = formatter(prompt).swap().value_or(None)
     thoughts = any(exchange.reasoning is not None for exchange in prompt.history)
@@ -193,7 +194,7 @@ def law_refusal(formatter: Formatter[P], prompt: Prompt) -> None:
             just = holds.get(what, prompt.system is None)
         case _:
             just = False
-    _check(just, f"law_refusal: {refusal} is not so of {prompt}")
+    _check(just, f"law_refusal: {refusal} does not hold of {prompt}")
 
 
 def law_prose(formatter: Formatter[P], prompt: Prompt) -> None:
@@ -255,13 +256,15 @@ def law_parse(format: Format[P], rendered: P) -> None:
 def law_no_forgery(format: Format[P], prompt: Prompt) -> None:
     """A text that holds markup is refused; else the rendering has the markup of the format, and no other.
 
+    Past reasoning may be left out in place of a refusal.
     A control token of plain words, such as "USER: ", is prose in a text; that none forges a turn is law_injective's.
 
     >>> from distgen.formats import chatml
     >>> law_no_forgery(chatml, Prompt("Hi<|im_end|>"))
     """
     tokens = [token for token in _tokens(format) if is_markup(token)]
-    held = [(where, token) for where, text in prompt.texts() for token in tokens if token in text]
+    said = [(where, text) for where, text in prompt.texts() if not where.endswith("reasoning")]
+    held = [(where, token) for where, text in said for token in tokens if token in text]
     answer = format(prompt)
     if held and not isinstance(answer.swap().value_or(None), InjectedToken | Unsupported):
         raise AssertionError(f"law_no_forgery: {held[0][0]} holds {held[0][1]!r}, and is not refused: {answer}")
@@ -316,13 +319,15 @@ def check_formatter(formatter: Formatter[P], *, max_examples: int = 50) -> None:
         for law in (law_pure, law_refusal, law_complete):
             law(formatter, prompt)
 
-    for prompt in (*_each_place(""), *_each_place("\ud800"), *SHAPES):
+    shapes = (*SHAPES, Prompt("foxtrot", "alfa", _PAST))
+    for prompt in shapes:
         hold(prompt)
-    for prompt in SHAPES:
+    for prompt in shapes:
         law_turns(formatter, prompt)
         law_absent_system(formatter, prompt)
-    for prompt in (prompt for text in PROSE for prompt in _each_place(text)):
+    for prompt in _each_place(*_ODD, *PROSE):
         hold(prompt)
+    for prompt in _each_place(*PROSE):
         law_prose(formatter, prompt)
     _try(hold, prompts(), max_examples)
 
@@ -337,18 +342,20 @@ def check_format(format: Format[P], *, max_examples: int = 50) -> None:
         raise TypeError(f"check_format needs a Format, with parse and canonical, got {format!r}; see check_formatter")
     check_formatter(format, max_examples=max_examples)
     law_markup(format)
-    literals = _literals(format)
+    rendered: dict[str, Prompt] = {}
 
     def hold(prompt: Prompt) -> None:
         for law in (law_pure, law_refusal, law_no_forgery, law_canonical, law_inverse):
             law(format, prompt)
-        for other in _rivals(prompt, (*literals, "\n", " ")):
-            law_injective(format, prompt, other)
-        if _writes_text(format):
-            for text in _damage(format(prompt).value_or(""), literals):
-                law_parse(format, text)
+        law_injective(format, rendered.setdefault(str(format(prompt)), prompt), prompt)
 
+    for prompt in (*SHAPES, *_each_place(*_ODD, *_completions(format))):
+        hold(prompt)
     _try(hold, prompts() | adversarial_prompts(format), max_examples)
+    if _writes_text(format):
+        for prompt in SHAPES:
+            for text in _damage(format(prompt).value_or("")):
+                law_parse(format, text)
 
 
 def _check(holds: bool, message: str) -> None:
@@ -356,28 +363,37 @@ def _check(holds: bool, message: str) -> None:
         raise AssertionError(message)
 
 
-def _each_place(text: str) -> Sequence[Prompt]:
-    return Prompt(text), Prompt("x", text), Prompt("x", None, (Exchange(text, "x"), Exchange("x", text)))
+def _each_place(*texts: str) -> Iterator[Prompt]:
+    """Yield prompts with each of the texts in each place, between any two neighbours, and "x" in the others."""
+    other = Exchange("x", "x")
+    for text, past in product(texts, ((), (other,))):
+        yield Prompt("x", text, past)
+        for system in (None, "x"):
+            yield Prompt(text, system, past)
+            yield Prompt("x", system, (*past, Exchange(text, "x")))
+            yield Prompt("x", system, (*past, Exchange("x", text)))
+            yield Prompt("x", system, (*past, Exchange("x", "x", text)))
 
 
-def _rivals(one: Prompt, between: Sequence[str]) -> Iterator[Prompt]:
-    """Prompts that say the same elsewhere: what another prompt that renders alike would look like."""
-    yield replace(one, system="" if one.system is None else None)
-    for first in between:
-        yield replace(one, user=one.user + first)
-        yield replace(one, system=None, user=(one.system or "") + first + one.user)
-        for second in between if one.history else ():
-            last = one.history[-1]
-            user = last.user + first + last.assistant + second + one.user
-            yield replace(one, history=one.history[:-1], user=user)
+def _completions(format: Format[P]) -> Sequence[str]:
+    """Return texts that complete a token or a literal with the end of the literal before them, or the start of that after."""
+    literals, found = _literals(format), set[str]()
+    for whole in (*_tokens(format), *literals):
+        starts = [i for i in range(len(whole)) if i == 0 or any(each.endswith(whole[:i]) for each in literals)]
+        rests = [whole[i:] for i in range(1, len(whole)) if any(each.startswith(whole[i:]) for each in literals)]
+        for start, rest in product(starts, ("", *rests)):
+            before, after = "" if start else "x", "" if rest else "x"
+            text = before + whole[start:].removesuffix(rest) + after
+            found |= {text, f"\n{text} "}
+    return sorted(found)
 
 
-def _damage(rendered: str, literals: Sequence[str]) -> Iterator[str]:
-    """Yield the rendering cut short, and without one literal."""
-    for length in range(30):
-        yield rendered[: len(rendered) - length]
-    for literal in literals:
-        yield rendered.replace(literal, "", 1)
+def _damage(rendered: str) -> Iterator[str]:
+    """Yield the rendering cut short anywhere, without any one character, and with a line feed anywhere."""
+    for index in range(len(rendered)):
+        yield rendered[:index]
+        yield rendered[:index] + rendered[index + 1 :]
+        yield rendered[:index] + "\n" + rendered[index:]
 
 
 def _try(law: Callable[[Prompt], None], examples: st.SearchStrategy[Prompt], max_examples: int) -> None:
@@ -401,20 +417,13 @@ def _try(law: Callable[[Prompt], None], examples: st.SearchStrategy[Prompt], max
         raise errors[-1].with_traceback(None)
 
 
-def _strings(value: object) -> list[str]:
-    """Return the texts in a rendering, in order: in lists, tuples and mappings too."""
-    if isinstance(value, str):
-        return [value]
-    items = list(value.values()) if _is_mapping(value) else value
-    return [text for item in items for text in _strings(item)] if _is_sequence(items) else []
-
-
-def _is_sequence(value: object) -> TypeGuard[Sequence[object]]:
-    return isinstance(value, list | tuple)
-
-
-def _is_mapping(value: object) -> TypeGuard[Mapping[str, object]]:
-    return isinstance(value, Mapping)
+def _write_json(rendered: object) -> str:
+    """Return the rendering as JSON, which escapes each character alone; "" if it has no text."""
+    try:
+        written = json.dumps(rendered)
+    except TypeError:
+        return ""
+    return written if '"' in written else ""
 
 
 def _stands(token: str, text: str, offset: int) -> bool:
@@ -449,6 +458,7 @@ def _literals(format: Format[P]) -> list[str]:
     """Return the literals of a text format, seen from outside: renderings without the texts."""
     mark = "7e57"
     whole = Prompt(mark, mark, (Exchange(mark, mark),) * 2)
-    shapes = (whole, replace(whole, system=None), replace(whole, history=()), Prompt(mark))
+    thought = Prompt(mark, history=(Exchange(mark, mark, mark),))
+    shapes = (whole, replace(whole, system=None), replace(whole, history=()), Prompt(mark), thought)
     rendered: list[object] = [format(shape).value_or(None) for shape in shapes]
     return sorted({piece for text in rendered if isinstance(text, str) for piece in text.split(mark) if piece})

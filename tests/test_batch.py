@@ -284,7 +284,7 @@ def spoil(lines: list[bytes], how: str) -> list[bytes]:
         (
             "foreign",
             "other_batch",
-            "the result files have 0 of 1 answers; read with the inputs and parameters of write",
+            "the result files have 0 of 1 answers; the files are for other inputs or parameters: read with those of write",
         ),
         ("expired", "error_object", "This request could not be executed"),
         ("refused", "prompt_too_long", "too long"),
@@ -304,6 +304,12 @@ def test_a_spoiled_line_fails_its_row_alone(how: str, kind: str, said: str) -> N
         rows = list(read(llm, inputs, [order]))
         assert [shown(row) for row in rows] == [["a-0"], kind, ["c-2"]]
         assert said in explain(rows[1].failure())
+
+
+@pytest.mark.parametrize(("written", "text"), [(b"b\xff-1", "b\ufffd-1"), (b"b\t-1", "b\t-1")])
+def test_a_line_is_read_as_an_answer_is(written: bytes, text: str) -> None:
+    lines = [line.replace(b'"b-1"', b'"' + written + b'"') for line in echo_lines(make_llm(), ["a", "b"])]
+    assert [shown(row) for row in read(make_llm(), ["a", "b"], [lines])] == [["a-0"], [text]]
 
 
 def completions_of(row: RowResult[str]) -> tuple[Completion, ...]:

@@ -72,7 +72,7 @@ ERRORS: list[tuple[AnyError, list[str], str]] = [
     (RequestFailed("error_object", "upstream", code="502"), ["error_object: upstream."], "error_object"),
     (RequestFailed("timeout", "no answer within 600 s"), ["600 s", "raise timeout"], "timeout"),
     (RequestFailed("connection", "refused"), ["refused", "base_url"], "connection"),
-    (RequestFailed("redirect", "status 302 to http://b"), ["http://b", "trust it"], "redirect"),
+    (RequestFailed("redirect", "status 302 to http://b"), ["http://b", "trust that address"], "redirect"),
     (RequestFailed("too_long", "longer than 64 MiB"), ["64 MiB", "fewer tokens"], "too_long"),
     (RequestFailed("not_json", "it begins <html>"), ["<html>", "base_url"], "not_json"),
     (RequestFailed("no_choices", "'choices' is empty"), ["'choices' is empty"], "no_choices"),
@@ -80,10 +80,10 @@ ERRORS: list[tuple[AnyError, list[str], str]] = [
     (RequestFailed("not_sent", "no such proxy"), ["no such proxy"], "not_sent"),
     (RequestFailed("prompt_too_long", "9,000 of 8,192 tokens"), ["prompt_too_long: 9,000"], "prompt_too_long"),
     (RequestFailed("stopped", "it waited for a retry"), ["stopped", "retry"], "stopped"),
-    (RequestFailed("no_line", "no file has it"), ["no file has it; put it into the next batch"], "no_line"),
+    (RequestFailed("no_line", "no file has it"), ["no file has it; put this row into the next batch"], "no_line"),
     (RequestFailed("cut_line", "the line ends early"), ["ends early; download"], "cut_line"),
     (RequestFailed("doubled_line", "two lines have it"), ["two lines have it; give each"], "doubled_line"),
-    (RequestFailed("other_batch", "no such row"), ["no such row; read with the inputs"], "other_batch"),
+    (RequestFailed("other_batch", "no such row"), ["no such row; the files are for other inputs"], "other_batch"),
     (RequestFailed("other", "the queue is full"), ["the queue is full"], "other"),
 ]
 

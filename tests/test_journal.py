@@ -249,7 +249,8 @@ def test_other_settings_are_refused(path: Path, settings: Mapping[str, object], 
     assert record(path, "ab", settings=settings) == [
         Failure(
             JournalError(
-                "other_settings", f"{path} has other settings: {change}; use the same, or choose another output."
+                "other_settings",
+                f"{path} was written with other settings: {change}; use the same, or choose another output.",
             )
         )
     ]
@@ -268,7 +269,7 @@ def test_other_params_are_accepted_and_kept_beside_the_old(path: Path) -> None:
 def test_an_edited_input_of_an_answered_row_is_refused(path: Path) -> None:
     record(path, "abc")
     assert error_of(record(path, "axc")) == JournalError(
-        "other_input", f"row 2 of {path} has another input; use the same, or choose another output."
+        "other_input", f"row 2 of {path} had another input; use the same, or choose another output."
     )
     assert [word for _, word, _ in rows_of(path)] == ["a", "b", "c"]
 
@@ -351,7 +352,7 @@ def test_a_line_that_is_not_a_row_is_named(path: Path, line: str, why: str) -> N
     before = path.read_bytes()
     error = error_of(record(path, "ab"))
     assert error.reason == "not_a_row"
-    assert error.message.startswith(f"remove line 2 of {path}, which is not a row ({why}")
+    assert error.message.startswith(f"cannot read line 2 of {path}; remove it if it is not a row ({why}")
     assert path.read_bytes() == before
 
 

@@ -1,4 +1,4 @@
-"""Backends: what answers prompts. A backend is any function of the type `Generate`."""
+"""Backends answer prompts. A backend is any function of the type `Generate`."""
 
 from distgen.backends.generate import Batch, Generate, Row, each
 

@@ -1,4 +1,4 @@
-"""An async backend as a synchronous one, on an event loop in the background: for Threads, Processes and Pool."""
+"""`blocking` makes a synchronous backend of an async one, for Threads, Processes and Pool."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def blocking(backend: Generate[P, Awaitable[Batch]]) -> Blocking[P]:
     """Return a synchronous backend of an async one.
 
     All backends of a process share one event loop, in a thread that stays until the process ends. An interrupted call
-    is cancelled. When a run on threads is left, its rows that wait for a retry end at once as RequestFailed("stopped"),
-    and requests under way are finished; so do rows of another run with the same backend. Workers in other processes are
-    not told: give `Retry` a `patience` that you can wait for.
+    is cancelled. When a run on threads is closed, its rows that wait become RequestFailed("stopped") at once, and its
+    requests under way are finished. Waiting rows of another run with the same backend end too. Workers in other processes
+    are not told: give `Retry` a `patience` that you can wait for.
 
     >>> async def shout(prompts, num_generations):
     ...     return [[Completion(prompt.upper())] for prompt in prompts]
@@ -53,7 +53,7 @@ class Blocking(Generic[P]):
             future.cancel()  # after KeyboardInterrupt
 
     def end_waits(self) -> None:
-        """End the waits of the calls under way in this process, if the async backend can."""
+        """End the waits of the calls under way in this process, if the async backend supports it."""
         backend: object = self.backend
         loop = _LOOPS.get(os.getpid())
         if loop is not None and isinstance(backend, SupportsEndWaits):
@@ -79,7 +79,7 @@ def _background_loop() -> asyncio.AbstractEventLoop:
 def _shut_down(
     pid: int, loop: asyncio.AbstractEventLoop, thread: threading.Thread
 ) -> None:  # pragma: no cover  (at exit)
-    """Close the connections, which would be reported as left open."""
+    """Close the connections; Python would warn of open ones."""
     if pid == os.getpid():
         closing = asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop)
         closing.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))

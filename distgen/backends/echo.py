@@ -1,4 +1,4 @@
-"""A backend without a model: it answers each prompt with the prompt, for tests, rehearsals and examples."""
+"""A backend without a model, for tests, rehearsals and examples: it answers each prompt with that prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The type of a backend, `Generate`: a function from prompts to completions. No class to inherit."""
+"""The type of a backend, `Generate`: a function from prompts to completions. There is no class to inherit from."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ Generate: TypeAlias = Callable[[Sequence[P], int], R]
 
 @runtime_checkable
 class SupportsEndWaits(Protocol):
-    """A backend that can end the waits of its calls, such as those for a retry, when a run is left."""
+    """A backend that can end the waits of its calls, such as the wait for a retry, when a run is closed."""
 
     def end_waits(self) -> None:
-        """Let calls under way finish their requests and make no more; later calls are not affected."""
+        """Let calls under way finish their requests and send no other; later calls are not affected."""
         ...
 
 
 def each(fn: Callable[[P], str | Completion]) -> Generate[P, Batch]:
-    """Make a backend of a function of one prompt, which is called once a generation.
+    """Make a backend of a function of one prompt, which is called once for each generation.
 
-    A prompt on which it raises fails alone, and its Failure keeps the completions that came before.
+    If it raises, only that prompt fails, and the Failure keeps the completions that came before.
 
     >>> generate = each(str.upper)
     >>> [[completion.text for completion in row] for row in generate(["hi"], 2)]
@@ -63,7 +63,7 @@ def _call_each(fn: Callable[[P], str | Completion], prompts: Sequence[P], num_ge
 
 
 def is_async(answer: object) -> bool:
-    """Tell by its answer whether a function is async, and close the coroutine."""
+    """Return True if the answer of a function shows that it is async; close a coroutine."""
     if isinstance(answer, Coroutine):
         answer.close()  # or Python warns that it was never awaited
     return isinstance(answer, Awaitable)

@@ -1,4 +1,4 @@
-"""A transformers model in this process: `load` it by name, or make a `LocalModel` of a model and tokenizer that you hold.
+"""A transformers model in this process: `load` it by name, or make a `LocalModel` of your own model and tokenizer.
 
 All prompts of a call are generated as one batch. A prompt is tokenized as it is: formats write the BOS token themselves.
 """
@@ -28,7 +28,7 @@ _UNBOUNDED: Final = 2**31 - 1  # tokens
 _INTERVAL: Final = 8  # steps from one search for stop strings to the next; a search may take as long as a step
 _MARGIN: Final = 8  # special tokens, which are no text, among the tokens that are searched for stop strings
 _PARAMS: Final = {"temperature", "top_p", "max_tokens", "stop", "seed"}
-# max_length, max_time and stop_strings of a model's own configuration would end answers, and not say which.
+# max_length, max_time and stop_strings of a model's own configuration would end answers without a sign of it.
 _OFF: Final = {"max_length": None, "max_time": None, "stop_strings": None}
 _FIXED: Final = {"pad_token_id": 0, "num_beams": 1, "num_return_sequences": 1, "return_dict_in_generate": False, **_OFF}
 _OWN: Final = {*_FIXED, "temperature", "top_p", "do_sample", "max_new_tokens", "eos_token_id"}
@@ -73,9 +73,9 @@ def load(
     params: Params | None = None,
     options: Mapping[str, object] | None = None,
 ) -> LocalModel:
-    """Load a model and its tokenizer from a folder, or by their name on the Hub. Raises what transformers raises.
+    """Load a model and its tokenizer from a folder, or by their name on the Hub; raise what transformers raises.
 
-    Without `device`: on the accelerator (CUDA, MPS, XPU ...), or else on the CPU. Without `dtype`: as in the checkpoint.
+    `device` defaults to the accelerator (CUDA, MPS, XPU ...) or else the CPU, and `dtype` to that of the checkpoint.
     """
     _check_params(params or {})  # before minutes are spent on loading
     torch, transformers = import_module("torch"), import_module("transformers")
@@ -90,15 +90,16 @@ def load(
 class LocalModel:
     """A synchronous backend over a transformers model, on the device where the model is. One call runs at a time.
 
-    - `params`: temperature (0 is greedy), top_p, max_tokens, stop and seed; a ValueError names any other. `options`: other
-      fields of a generation_config, such as top_k. The rest is as in the model's own generation_config.
+    - `params`: temperature (0 is greedy), top_p, max_tokens, stop and seed; any other raises a ValueError. `options`: other
+      fields of a generation_config, such as top_k. All other fields are those of the model's own generation_config.
     - In a text, special tokens are read as such; in segments (`chatml.segments`), only those of the format's literals.
       Tokens that a tokenizer has added without making them special (<think> of Qwen) are read in contents too.
-    - With a seed, the same call gives the same answers; it is that of torch. The samples of a prompt depend on the prompts beside it, too.
+    - With a seed, which is torch's, the same call gives the same answers. The samples of a prompt also depend on the other
+      prompts of the call.
     - An answer ends before its stop string. `finish_reason` is "stop" after a stop string or an end-of-sequence token, else
       "length". The first completion of a row has the usage of all of them.
     - A prompt is too long if it leaves less room than `max_tokens`, as on a server. Without `max_tokens`, answers end where the
-      model's own configuration says, or where there is no more room after the longest prompt of the call.
+      model's own configuration says, or when the longest prompt of the call and its answer fill the model's context.
     - A prompt that is empty, too long or cannot be encoded is a Failure of its row alone.
     """
 
@@ -111,7 +112,7 @@ class LocalModel:
         _check_params(self.params)
         for name in self.options:
             if name in _OWN or not hasattr(self.model.generation_config, name):
-                raise ValueError(f"options[{name!r}] is not a field of a generation_config, or set by params.")
+                raise ValueError(f"options[{name!r}] is no generation_config field, or set by params; leave it out.")
         if self._context == self._max_tokens == _UNBOUNDED:
             raise ValueError("the model does not say how many tokens it takes; give params={'max_tokens': ...}.")
 
@@ -126,7 +127,7 @@ class LocalModel:
         return str(self.model.dtype).removeprefix("torch.")
 
     def has_special_token(self, text: str) -> bool:
-        """Return True if the tokenizer reads a special token in this text, where it is not the content of a segment."""
+        """Return True if this text holds a special token: as markup it has other tokens than as plain text."""
         return self.encode(text) != self.encode((Segment(text, False),))
 
     def is_special_token(self, text: str) -> bool:
@@ -148,7 +149,7 @@ class LocalModel:
             encoded = [self._try_encode(prompt) for prompt in prompts]
             asked = [row.unwrap() for row in encoded if isinstance(row, Success)]
             tokens = iter(self._generate([row for row in asked for _ in range(num_generations)]))
-            answers = ([self._read(next(tokens)) for _ in range(num_generations)] for _ in asked)
+            answers = ([self._read_answer(next(tokens)) for _ in range(num_generations)] for _ in asked)
             return [row if isinstance(row, Failure) else _row(len(row.unwrap()), next(answers)) for row in encoded]
 
     def _try_encode(self, prompt: Rendered) -> Result[list[int], BackendError]:
@@ -159,13 +160,13 @@ class LocalModel:
         if not tokens:
             return Failure(RequestFailed("not_sent", "the prompt is empty; a model needs a token to continue"))
         if len(tokens) + self.params.get("max_tokens", 1) > self._context:
-            message = f"{len(tokens):,} tokens and the answer's do not fit in {self._context:,}; shorten it"
+            message = f"its {len(tokens):,} tokens and the answer's exceed the model's {self._context:,}; shorten it"
             return Failure(RequestFailed("prompt_too_long", message))
         return Success(tokens)
 
     @cached_property
     def _context(self) -> int:
-        """The most tokens of a prompt and its answer. A model of more than text has a configuration for its text alone."""
+        """The most tokens of a prompt and its answer; a multimodal model has a configuration of its own for text."""
         config = methodcaller("get_text_config")(self.model.config)
         return getattr(config, "max_position_embeddings", None) or _UNBOUNDED
 
@@ -194,7 +195,7 @@ class LocalModel:
         tensor = partial(torch.tensor, device=self.model.device)
         generate = methodcaller(
             "generate",
-            input_ids=tensor([[0] * (width - len(row)) + row for row in prompts]),  # masked, so that any token will do
+            input_ids=tensor([[0] * (width - len(row)) + row for row in prompts]),  # the mask hides the padding
             attention_mask=tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts]),
             max_new_tokens=min(self._max_tokens, self._context - width),
             stopping_criteria=[partial(self._find_stops, width)] if self._stops[0] else None,
@@ -207,7 +208,7 @@ class LocalModel:
         return list(generate(self.model)[:, width:].tolist())
 
     def _find_stops(self, width: int, input_ids: Any, _scores: object, **_: object) -> object:
-        """Tell `generate` which rows hold a stop string. This only saves steps: `_read` finds where an answer ends."""
+        """Tell `generate` which rows hold a stop string. This only saves steps: `_read_answer` finds the end of an answer."""
         rows, length = input_ids.shape
         texts = [""] * rows
         if (length - width) % _INTERVAL == 0:
@@ -217,11 +218,12 @@ class LocalModel:
             texts = [self._decode(tokens) for tokens in newest]
         return import_module("torch").tensor([self._find_stop(text) >= 0 for text in texts], device=input_ids.device)
 
-    def _read(self, tokens: list[int]) -> tuple[Completion, int]:
+    def _read_answer(self, tokens: list[int]) -> tuple[Completion, int]:
         """Return an answer, and its number of tokens."""
         said = [*takewhile(lambda token: token not in self._stops[1], tokens)]
         text = self._decode(said)
         if self._find_stop(text) >= 0:
+            # The fewest tokens whose text holds a stop string.
             count = bisect_left(range(len(said)), 0, key=lambda count: self._find_stop(self._decode(said[:count])))
             text = self._decode(said[:count])
             return Completion(text[: self._find_stop(text)], "stop"), count

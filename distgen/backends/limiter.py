@@ -1,4 +1,4 @@
-"""A bound on the requests that are under way at once, which adapts to the server, and a pause that all of them share."""
+"""A bound on the requests under way at once, which adapts to the server, and a pause that all requests share."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _CAUTION: Final = 10.0  # times the pause that a rejection costs, until more pla
 _LEAST_CAUTION: Final = 1.0  # seconds
 
 
-# A server that rejects some of many requests shows its bound: the number that it did not reject. This bound, and not half of
-# it, keeps a server of few places busy. A bound from a bad minute must not stay, so more places are tried later, in steps
-# that double. A failed try may cost a pause, so after a long pause the next try comes later.
+# A server that rejects some of many requests shows its bound: the number of requests that it accepted. Half of this bound
+# would leave a small server idle. A bound from a bad minute must not stay, so more places are tried later, in steps that
+# double. A failed try may cost a pause, so after a long pause the next try comes later.
 @final
 class Limiter:
     """Gives out places for requests, first come, first served; belongs to one event loop."""
@@ -37,7 +37,7 @@ class Limiter:
         asyncio.get_running_loop().call_later(_TICK, self._tick)
 
     async def enter(self, run: int, delay: float = 0.0) -> int:
-        """Wait `delay` seconds and for a place; return the period for `reject`, or 0 if the run was ended."""
+        """Wait `delay` seconds, then for a place. Return the period for `reject`, or 0 if the run was ended."""
         if run != self.run or (self._stop and self._stop.is_set()):
             return 0
         loop = asyncio.get_running_loop()
@@ -62,7 +62,7 @@ class Limiter:
         self._hand_out()
 
     def answered(self) -> None:
-        """Try more places after an answer for each."""
+        """Count an answer; when there was one for each place, try more places."""
         self._answers += 1
         if self._answers >= self.limit < self._most and asyncio.get_running_loop().time() >= self._grow_at:
             self.limit = min(self._most, self.limit + self._step)
@@ -70,9 +70,9 @@ class Limiter:
             self._answers = 0
 
     def reject(self, period: int, pause: float, backoff: float) -> None:
-        """Allow as many requests as were not rejected; called before the rejected one leaves.
+        """Allow as many requests as the server accepted; call it before `leave`.
 
-        No place is given out for `pause` seconds, or for `backoff` seconds if that is longer and every request was rejected.
+        No place is given out for `pause` seconds. If every request was rejected, it is the longer of `pause` and `backoff`.
         """
         loop = asyncio.get_running_loop()
         if period == self._period:
@@ -82,14 +82,14 @@ class Limiter:
         self.limit = max(1, min(self.limit, self._accepted))
         self._step, self._answers = 1, 0
         self._grow_at = loop.time() + max(_LEAST_CAUTION, _CAUTION * pause)
-        if self._accepted < 1:  # then 1 is no bound that the server told
+        if self._accepted < 1:  # the server accepted none, so 1 is not its bound
             self._grow_at = 0.0
             pause = max(pause, backoff)
         self._paused_until = max(self._paused_until, loop.time() + pause)
         loop.call_at(self._paused_until, self._hand_out, self._paused_until)
 
     def end_run(self) -> None:
-        """End all waits and the pause, and the waits that rows of this run would begin."""
+        """End all waits and the pause; a row of this run that would wait later ends at once."""
         self.run += 1
         self._paused_until = 0.0
         for _, _, place in self._waiting:

@@ -10,7 +10,7 @@ from typing import TypedDict
 class Params(TypedDict, total=False):
     """The parameters of a request. The server chooses those that are left out.
 
-    A parameter that a backend does not know is a ValueError; other parameters of a server go into `extra_body`.
+    A backend raises ValueError for a parameter that it does not know. A server's other parameters go into `extra_body`.
 
     >>> params: Params = {"temperature": 0.7, "max_tokens": 100, "stop": ("<|im_end|>",), "seed": 7}
     """

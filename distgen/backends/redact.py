@@ -1,4 +1,4 @@
-"""Removes what must not be shown, the API key and the user's own headers, from what a server says."""
+"""Removes the API key and the user's own headers from the texts of a server."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _CREDENTIAL_NAMES: Final = ("auth", "key", "token", "secret", "cookie", "passwor
 
 
 class Secrets(NamedTuple):
-    """Texts that must not be shown: `lines` are all of them, `words` those that a model's text may not hold either."""
+    """Texts that must not be shown. `lines` are all of them; `words` are those that are removed from a model's text too."""
 
     lines: str = ""
     words: tuple[str, ...] = ()
 
 
 def find_secrets(api_key: str, headers: Mapping[str, str]) -> Secrets:
-    r"""Return the key and all headers as lines, and the words of the key and of headers that hold one by their names.
+    r"""Return the key and all headers as lines, and the words of the key and of headers with names such as Authorization.
 
     >>> find_secrets("sk-12345678", {"X-Title": "My data", "Authorization": "Bearer abcdefgh"})
     Secrets(lines='sk-12345678\nMy data\nBearer abcdefgh', words=('sk-12345678', 'abcdefgh'))
@@ -30,7 +30,7 @@ def find_secrets(api_key: str, headers: Mapping[str, str]) -> Secrets:
 
 
 def may_hold(body: bytes, secrets: Secrets) -> bool:
-    r"""Return False if no text in this JSON can hold a piece of a secret; True if one may: it is then to be redacted.
+    r"""Return False if no text in this JSON can hold a piece of a secret; True if one may, so that it must be redacted.
 
     >>> [may_hold(body, Secrets("sk-12345678")) for body in (b'"It is 1234."', b'"No such key: 12345678"')]
     [False, True]
@@ -41,13 +41,13 @@ def may_hold(body: bytes, secrets: Secrets) -> bool:
 
 @lru_cache
 def _parts(lines: str) -> list[bytes]:
-    """Return bytes, as JSON has them, of which each piece of a secret holds one: 8 characters hold 5 from a multiple of 4."""
+    """Return pieces of 5 characters, from each multiple of 4, as JSON bytes: any 8 characters of a secret hold one of them."""
     parts = [line[at : at + 5] for line in lines.split("\n") for at in range(0, len(line) - 4, 4)]
     return [json.dumps(part, ensure_ascii=False)[1:-1].encode(errors="replace") for part in parts]
 
 
 def redact(text: str, secrets: Secrets) -> str:
-    """Replace each piece of a secret of 8 or more characters: a server may quote it cut short, broken or escaped.
+    """Replace each piece of a secret of 8 or more characters; a server may quote a secret in part.
 
     >>> redact("no such key: sk-12345... (Bearer sk-12345678)", Secrets("sk-12345678"))
     'no such key: ***... (Bearer ***)'
@@ -62,7 +62,7 @@ def redact(text: str, secrets: Secrets) -> str:
 
 
 def redact_words(text: str, secrets: Secrets) -> str:
-    """Replace whole words alone, in a text of the model: a piece of a header may be an ordinary word.
+    """Replace only whole words, for texts of the model: a piece of a header may be an ordinary word.
 
     >>> redact_words("sk-12345 is cut, sk-12345678 is not", Secrets(words=("sk-12345678",)))
     'sk-12345 is cut, *** is not'

@@ -1,4 +1,4 @@
-"""When a request is made again: `Retry`, a value with a pure decision."""
+"""`Retry` decides, as a pure function, if and when a failed request is made again."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from distgen.errors import RequestFailed
 Fault: TypeAlias = Literal["rate_limit", "overload", "refused", "transient", "billed", "final"]
 """The kinds of failed requests that retries tell apart.
 
-"refused": no connection was made. "billed": the service may have answered, and charged for it. "final": asking again
-would not help.
+"refused": no connection was made. "billed": the service may have answered and charged for it, so it is asked again only
+once. "final": another request would not help.
 """
 
 _FIRST_WAIT: Final = 0.5  # seconds; doubled each time
@@ -22,7 +22,7 @@ _REFUSED_WAIT: Final = 2.0
 
 
 class Outcome(NamedTuple):
-    """A failed request: the `fault`, the seconds that the server asks to wait, and when it was, by the row's clock."""
+    """A failed request: its `fault`, the seconds that the server asks to wait (`hint`), and its time on the row's clock (`at`)."""
 
     fault: Fault
     hint: float | None = None
@@ -35,8 +35,8 @@ class Retry:
     """Limits of retries: attempts of a request, and seconds that a row waits.
 
     At most `attempts` requests that the server failed to answer. A rate limit does not count as one: a row waits for
-    it up to `patience` seconds in all, and up to `longest_wait` seconds at once. With `attempts=1` every request is
-    made once.
+    it up to `patience` seconds in all, and up to `longest_wait` seconds at once. Nor does a refused connection, which is
+    tried again for 15 seconds. With `attempts=1` every request is made once.
     """
 
     attempts: int = 6
@@ -52,8 +52,8 @@ class Retry:
     def decide(self, history: Sequence[Outcome], outcome: Outcome, now: float, jitter: float) -> float | None:
         """Return the seconds to wait before the next request, or None to give up.
 
-        `history` are the earlier outcomes of this request, oldest first. `now` and their `at` are of one clock; the
-        backends count the seconds that the row waited, without those that it stood in a queue. `jitter` is in [0, 1).
+        `history` are the earlier outcomes of this request, oldest first. `now` and their `at` are seconds on one clock:
+        the backends pass the time that the row waited between requests, without its time in a queue. `jitter` is in [0, 1).
 
         >>> Retry().decide([], Outcome("rate_limit", hint=7.3), now=0, jitter=0)
         7.3
@@ -109,7 +109,7 @@ _FAULTS: Final[dict[str, Fault]] = {
 
 
 def fault_of(error: RequestFailed) -> Fault:
-    """Say how an answer of a server failed.
+    """Return the kind of a failed request, as `Retry` tells them apart.
 
     >>> fault_of(RequestFailed("status", "slow down", status=429)), fault_of(RequestFailed("status", "no", status=401))
     ('rate_limit', 'final')

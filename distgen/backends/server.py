@@ -3,8 +3,8 @@
     LLM(task, openai, chat("http://127.0.0.1:8000/v1", model="tiny"), Asyncio(512))
     LLM(task, chatml, blocking(completions("http://127.0.0.1:8000/v1", model="tiny")), Threads(64))
 
-Answers are not streamed. A gateway that cuts a connection after 60 to 120 s without a byte cuts long answers too, and a
-service that only streams its thinking gives none: there, ask for fewer tokens, or call the server without the gateway.
+Answers are not streamed. A gateway that cuts a connection after 60 to 120 s without a byte cuts long answers too: ask for
+fewer tokens, or call the server without the gateway. A service that sends its reasoning only as a stream sends none here.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ __all__ = ["Blocking", "Chat", "Completions", "Headers", "Params", "Retry", "Ser
 P = TypeVar("P")
 
 Headers: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
-"""The user's own headers, or a function that is called for each request, for tokens that expire."""
+"""The user's own headers, or a function that returns them; it is called for each request, for tokens that expire."""
 
 _REFUSES_N: Final = (("status", 400), ("status", 422))  # a validator, as FastAPI's, answers 422
 _RETRY: Final = Retry()
-_NOT_ASKED: Final = RequestFailed("stopped", "this row had not been asked")
+_NOT_ASKED: Final = RequestFailed("stopped", "the run ended before this row was asked")
 _WRONG_FORMAT: Final = "chat takes the format openai, and completions a text format, such as chatml"
 
 
@@ -58,10 +58,10 @@ class _State:
 
 
 # Connections belong to one event loop and must be closed in it, before it ends. A backend outlives the loops that use it,
-# and nobody tells it when one ends. An async generator is told: a loop that shuts down (asyncio.run, `Asyncio`,
-# loop.shutdown_asyncgens()) closes the generators that began in it, and closes those that nobody holds any more (PEP 525,
-# "Finalization"). It must hold no other async generator (an asynccontextmanager is one), since a loop closes all of them at
-# once, and no reference to its backend, since the parts of a cycle are finalized in any order.
+# and gets no notice when one ends. An async generator does: a loop that shuts down (asyncio.run, `Asyncio`,
+# loop.shutdown_asyncgens()) closes the generators that began in it, and those that are no longer referenced (PEP 525,
+# "Finalization"). This one must hold no other async generator (an asynccontextmanager is one), since a loop closes all of
+# them at once, and no reference to its backend, since the parts of a cycle are finalized in any order.
 async def _close_with_loop(session: Session) -> AsyncGenerator[None, None]:
     async with session:
         yield
@@ -101,14 +101,14 @@ class Server(Generic[P]):
         if self.max_connections < 1:
             raise ValueError(f"max_connections must be at least 1, got {self.max_connections}")
         if self.proxy is not None and not self.proxy.startswith(("http://", "https://")):
-            raise ValueError("proxy is no URL that begins with http:// or https://, as 'http://127.0.0.1:3128'.")
+            raise ValueError("proxy must be a URL that begins with http:// or https://, as 'http://127.0.0.1:3128'.")
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the states behind: another process has event loops of its own."""
+        """Pickle without the states: another process has its own event loops."""
         return {**self.__dict__, "_states": {}}
 
     def body(self, prompt: P, n: int, offset: int = 0) -> dict[str, object]:
-        """Return the request for `n` choices. A seed is shifted by `offset`: the same one would give the same texts."""
+        """Return the request for `n` choices. `offset` is added to a seed: the same seed would give the same texts."""
         several = {"n": n} if n > 1 else {}  # some servers refuse the key itself
         seed = self.params.get("seed")
         shifted = {"seed": seed + offset} if isinstance(seed, int) else {}
@@ -120,8 +120,8 @@ class Server(Generic[P]):
         return read_answer(status, headers, body, find_secrets(self.api_key, own))
 
     async def __call__(self, prompts: Sequence[P], num_generations: int) -> Batch:
-        """Ask for all rows at once; a row that fails is a Failure of its own."""
-        if len(prompts) == 1:  # no task for it: a tenth of the CPU of a row
+        """Ask for all rows at once. A row that fails is a Failure; the others are not affected."""
+        if len(prompts) == 1:  # a task would cost a tenth of the CPU of a row
             return [await self._ask_row(prompts[0], num_generations)]
         return await asyncio.gather(*[self._ask_row(prompt, num_generations) for prompt in prompts])
 
@@ -166,7 +166,7 @@ class Server(Generic[P]):
         while wait is not None:
             period = await limiter.enter(run, wait)
             if not period:
-                said = f"the last answer was: {failed.message}" if history else failed.message
+                said = f"the run ended; the last answer was: {failed.message}" if history else failed.message
                 return Failure(replace(failed, reason="stopped", message=said))
             try:
                 answer = await self._send(state.session, body)
@@ -224,9 +224,9 @@ def chat(
 ) -> Chat:
     """Return an async backend of messages: POST {base_url}/chat/completions.
 
-    `api_key` is that of the environment, OPENAI_API_KEY, if it is None. `timeout` is the time for one whole answer.
-    Once `stop` is set, rows that wait for another request become RequestFailed("stopped"), and requests under way are
-    finished. No proxy of the environment is used. A ValueError says what is wrong with an argument.
+    `api_key` defaults to the environment's OPENAI_API_KEY. `timeout` is the seconds for one whole answer. Once `stop` is
+    set, rows that wait for a request become RequestFailed("stopped"), and requests under way are finished. Proxies of the
+    environment are not used: pass `proxy`. A wrong argument raises a ValueError.
 
     >>> chat("http://127.0.0.1:8000/v1", model="tiny", api_key="sk-1", params={"temperature": 0.7})
     Server(url='http://127.0.0.1:8000/v1/chat/completions', model='tiny', params={'temperature': 0.7}, timeout=600.0, \
@@ -264,7 +264,7 @@ def completions(
 
 
 def join_row(came: tuple[Completion, ...], singles: Sequence[Answer]) -> Row:
-    """Put a row together; if one of its requests failed, its Failure keeps the completions of the others."""
+    """Return a row of the answers to its requests. If one failed, its Failure keeps the completions of the others."""
     completions = [*came, *(single.unwrap()[0] for single in singles if isinstance(single, Success))]
     failed = [single.failure() for single in singles if isinstance(single, Failure)]
     if not failed:
@@ -297,5 +297,5 @@ def _split_url(base_url: str, path: str) -> tuple[str, str]:
     except ValueError:
         is_good = False
     if not is_good or any(character <= " " or character in "@#" for character in base_url):
-        raise ValueError("base_url is no base URL such as 'http://127.0.0.1:8000/v1', without a user name.")
+        raise ValueError("base_url must be an http or https URL without a user name, as 'http://127.0.0.1:8000/v1'.")
     return base.rstrip("/") + path, mark + query

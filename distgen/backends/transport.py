@@ -1,4 +1,4 @@
-"""One HTTP request over aiohttp: its answer, or the reason why there is none."""
+"""Sends one HTTP request over aiohttp and returns its answer, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from yarl import URL
 from distgen.errors import RequestFailed
 
 MAX_ANSWER: Final = 64 * 2**20
-"""Bytes of an answer, inflated; a longer one is not read."""
+"""The most bytes of an answer after decompression; a longer one is not read to its end."""
 
 _KEEP_ALIVE: Final = 4.0  # seconds; uvicorn, under vLLM and others, closes an idle connection after 5
 
@@ -38,7 +38,7 @@ def open_session(timeout: float, api_key: str, proxy: str | None) -> Session:
 
 
 async def send(session: Session, url: str, headers: Mapping[str, str], body: bytes) -> Reply | RequestFailed:
-    """Post a body; redirects are not followed. `headers` win over those of the session."""
+    """Post a body. Redirects are not followed. `headers` replace those of the session with the same names."""
     has_begun = False
     try:
         async with session.post(URL(url, encoded=True), data=body, headers=headers, allow_redirects=False) as answer:
@@ -64,19 +64,16 @@ def _explain(error: Exception, has_begun: bool) -> RequestFailed:
             return RequestFailed("connection", f"{type(error).__name__}: {error}", code="tls")
         case aiohttp.ClientConnectorError():
             return RequestFailed("connection", f"{type(error).__name__}: {error}", code="refused")
-        case ValueError() | TypeError():  # not quoted: it may quote a header
+        case ValueError() | TypeError():  # not quoted: it may hold a header
             said = "a header or the URL cannot be sent; look for line breaks and characters that are not ASCII"
             return RequestFailed("not_sent", said)
-        case _:  # not quoted: it may quote the answer, and that the key, in pieces or escaped
+        case _:  # not quoted: it may hold the answer, which may hold the key
             said = f"the answer broke off or is not HTTP ({type(error).__name__})"
             return RequestFailed("connection", said, code="cut" if has_begun else "reset")
 
 
 class _Request(aiohttp.ClientRequest):  # aiohttp's own hook: `request_class`
-    """A request over a connection on which the server sent nothing unasked.
-
-    aiohttp would take those bytes for the answer.
-    """
+    """A request that fails if the server sent bytes before it: aiohttp would take them for the answer."""
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         if conn.protocol is None or conn.protocol.should_close:

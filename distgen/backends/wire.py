@@ -1,6 +1,6 @@
-"""The OpenAI-compatible protocol as pure functions: parameters out, completions or a RequestFailed in.
+"""The OpenAI-compatible protocol as pure functions: they write parameters, and read answers as completions or a RequestFailed.
 
-No socket is opened here, and no bytes of a server raise.
+Nothing here opens a socket. `read_answer` raises for no bytes of a server.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ Answer: TypeAlias = Result[tuple[Completion, ...], RequestFailed]
 _OURS: Final = ("model", "messages", "prompt", "n", "stream")
 _JSON: Final = json.JSONDecoder(strict=False)  # raw control characters in strings
 _MAX_MESSAGE: Final = 1_000  # characters; an error page may hold megabytes
+_ESCAPE: Final = re.compile(r"\\u00([2-7][0-9a-fA-F])")  # of a visible character of ASCII, as JSON has it
 
 # OpenAI and vLLM, Anthropic, AWS, Azure.
 _REQUEST_ID: Final = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
@@ -42,7 +43,7 @@ _PROMPT_TOO_LONG_MESSAGE: Final = "maximum context length"
 
 
 def json_params(params: Params | None, extra_body: Mapping[str, object] | None = None) -> dict[str, object]:
-    """Return a deep copy of both together as JSON has them; `extra_body` wins. A ValueError names what cannot be sent.
+    """Return both as one copy of JSON values; `extra_body` wins. A ValueError names a parameter that cannot be sent.
 
     >>> json_params({"temperature": 0.7, "stop": ("END",)}, {"top_k": 20})
     {'temperature': 0.7, 'stop': ['END'], 'top_k': 20}
@@ -54,7 +55,7 @@ def json_params(params: Params | None, extra_body: Mapping[str, object] | None =
     copy: dict[str, object] = {}
     for name, value in {**(params or {}), **(extra_body or {})}.items():
         if name in _OURS:
-            raise ValueError(f"{name!r} is set by the backend itself; leave it out of params and extra_body.")
+            raise ValueError(f"{name!r} is set by the backend itself; leave it out (see num_generations and model).")
         if params and name in params and name not in Params.__annotations__:
             near = get_close_matches(name, Params.__annotations__, 1)
             hint = f": did you mean {near[0]!r}?" if near else "."
@@ -78,7 +79,7 @@ served_model=None, error=None),)
     fields = {name.lower(): value for name, value in headers.items()}
     request_id = next((redact(fields[name], secrets) for name in _REQUEST_ID if name in fields), None)
     try:
-        answer = _read(status, fields, body, request_id)
+        answer = _read_body(status, fields, body, request_id)
         if not isinstance(answer, RequestFailed):
             is_clean = not may_hold(body, secrets)
             return Success(answer if is_clean else tuple(_redact(completion, secrets) for completion in answer))
@@ -121,17 +122,21 @@ def _redact_json(value: object, secrets: Secrets) -> object:
 
 
 def _shorten(text: str, secrets: Secrets) -> str:
-    """Return a message of one line, redacted and then cut, so that no half of a secret is left at its end."""
-    shown = redact(" ".join(text[: 4 * _MAX_MESSAGE].split()), secrets)
+    """Return a message of one line, redacted and then cut, so that no half of a secret is left at its end.
+
+    A body that is not JSON may hold a secret as JSON escapes it, or in UTF-16.
+    """
+    plain = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text[: 4 * _MAX_MESSAGE])
+    shown = redact(" ".join(plain.replace("\\/", "/").replace("\0", "").split()), secrets)
     rest = len(text) - _MAX_MESSAGE
     return shown if len(shown) <= _MAX_MESSAGE else f"{shown[:_MAX_MESSAGE]} ... ({rest} more characters)"
 
 
-def _read(
+def _read_body(
     status: int, headers: Mapping[str, str], body: bytes, request_id: str | None
 ) -> tuple[Completion, ...] | RequestFailed:
     if 300 <= status < 400:
-        return RequestFailed("redirect", f"status {status} points to {headers.get('location') or 'nowhere'}")
+        return RequestFailed("redirect", f"status {status} points to {headers.get('location') or 'no address'}")
     is_error = not 200 <= status < 300
     try:
         root = parse_json(body)
@@ -146,7 +151,7 @@ def _read(
 
 
 def parse_json(body: bytes) -> object:
-    r"""Return the JSON value of an answer; ValueError if there is none. A byte that is not UTF-8 becomes U+FFFD.
+    r"""Return the JSON value of an answer; raise ValueError if there is none. A byte that is not UTF-8 becomes U+FFFD.
 
     >>> parse_json(b'{"text": "a\nb\xff"}\ndata: [DONE]\n\n')
     {'text': 'a\nb\ufffd'}
@@ -172,7 +177,7 @@ def is_array(value: object) -> TypeGuard[list[object]]:
 # Seen in servers, besides OpenAI's {"error": {"message": string, "type": string, "code": string | null}}:
 #   {"error": string}    {"object": "error", "message": string, "code": integer}    {"detail": string | array}
 def _read_error(value: object) -> RequestFailed | None:
-    """Read an error object, or a text in its place; None if it says nothing."""
+    """Read an error object, or a text in its place; return None if it is empty."""
     if isinstance(value, str) and value:
         return RequestFailed("error_object", value)
     if not is_object(value) or not any(value.values()):
@@ -188,7 +193,7 @@ def _read_error_status(status: int, root: object) -> RequestFailed:
     is_long = status < 500 and (error.code in _PROMPT_TOO_LONG or _PROMPT_TOO_LONG_MESSAGE in error.message)
     reason: RequestReason = "prompt_too_long" if is_long else "status"
     usage = _read_usage(fields.get("usage"))
-    return RequestFailed(reason, error.message or json.dumps(root), code=error.code, usage=usage)
+    return RequestFailed(reason, error.message or json.dumps(root, ensure_ascii=False), code=error.code, usage=usage)
 
 
 # Source: OpenAI API reference, "The chat completion object" and "The completion object".
@@ -199,7 +204,7 @@ def _read_error_status(status: int, root: object) -> RequestFailed:
 def _read_choices(root: object, request_id: str | None) -> tuple[Completion, ...] | RequestFailed:
     if not is_object(root):
         return RequestFailed("no_choices", "the answer is not a JSON object")
-    shared = {**root, "choices": None, "error": None, "usage": None, "request_id": request_id}
+    shared = {**root, "choices": None, "error": None, "usage": None, "request_id": request_id or root.get("request_id")}
     choices, error, usage = root.get("choices"), _read_error(root.get("error")), _read_usage(root.get("usage"))
     if not is_array(choices) or not choices:
         kind = "empty" if choices == [] else "not an array"
@@ -222,7 +227,7 @@ def _index(choice: object) -> int:
 def _read_choice(
     choice: object, shared: Mapping[str, object], error: RequestFailed | None, usage: Usage | None = None
 ) -> Completion:
-    """Read a choice; all that has no field of its own, or is malformed, goes into `extra`."""
+    """Read a choice. A value without a field of its own, or a malformed one, goes into `extra`."""
     if not is_object(choice):
         return Completion("", usage=usage, error="the choice is not a JSON object")
     message = choice.get("message")
@@ -263,7 +268,7 @@ def _take_text(rest: dict[str, object], name: str) -> str | None:
 # Sources: OpenAI API reference, content parts {"type": "text", "text": string}; Mistral API, "Reasoning":
 # {"type": "thinking", "thinking": [{"type": "text", "text": string}]}.
 def _read_parts(parts: object) -> tuple[str, str]:
-    """Join the text and the thinking of content parts."""
+    """Return the text and the reasoning of content parts, each joined."""
     text = thinking = ""
     for part in parts if is_array(parts) else []:
         if is_object(part):
@@ -283,7 +288,7 @@ def _read_tool_calls(value: object) -> tuple[ToolCall, ...]:
             return ()
         arguments = function.get("arguments", function.get("input", ""))
         if not isinstance(arguments, str):  # Ollama sends an object
-            arguments = json.dumps(arguments)
+            arguments = json.dumps(arguments, ensure_ascii=False)
         calls.append(ToolCall(str(call.get("id") or ""), name, arguments))
     return tuple(calls)
 
@@ -304,7 +309,7 @@ def read_logprobs(value: object) -> tuple[TokenLogprob, ...] | None:
         return None
     content, tokens, logprobs = value.get("content"), value.get("tokens"), value.get("token_logprobs")
     try:
-        if is_array(tokens) and is_array(logprobs):
+        if not is_array(content) and is_array(tokens) and is_array(logprobs):
             tops = value.get("top_logprobs") or [None] * len(tokens)
             columns = zip(tokens, logprobs, tops if is_array(tops) else (), strict=True)
             content = [{"token": token, "logprob": logprob, "top_logprobs": top} for token, logprob, top in columns]
@@ -370,7 +375,7 @@ def retry_hint(headers: Mapping[str, str], message: str, now: float) -> float | 
 
 
 def _reset(name: str, headers: Mapping[str, str], now: float) -> float | None:
-    """A reset of a limit that is not used up is no reason to wait."""
+    """Return the seconds until a limit is reset; None if the limit is not used up."""
     remaining, seconds = headers.get(name.replace("reset", "remaining"), "0"), _duration(headers[name])
     if seconds is None or _duration(remaining) != 0:
         return None
@@ -378,7 +383,7 @@ def _reset(name: str, headers: Mapping[str, str], now: float) -> float | None:
 
 
 def _duration(text: str) -> float | None:
-    """Seconds of "7.3s", "6m0s", "20ms" or a bare number."""
+    """Return the seconds of "7.3s", "6m0s", "20ms" or a bare number; None for any other text."""
     text = text.strip().lower()
     if not text or _DURATION.sub("", text):
         return None

@@ -11,25 +11,14 @@ from fileinput import FileInput
 from functools import partial
 from itertools import tee
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias, TypeVar, final
+from typing import Final, NamedTuple, TypeAlias, final
 
-from distgen import RowResult, batch
+from distgen import batch
+from distgen.cli import run
 from distgen.cli.options import NO_SERVER, Options, UsageError, read_options
 from distgen.cli.rows import Record
-from distgen.cli.run import (
-    INTERRUPTED,
-    OK,
-    SOME_FAILED,
-    UNUSABLE,
-    ServerLLM,
-    build_llm,
-    list_formats,
-    render,
-    run,
-    with_server,
-)
+from distgen.llm import P, RowResult
 
-_P = TypeVar("_P")
 _Row: TypeAlias = RowResult[str]
 
 
@@ -45,22 +34,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _COMMANDS[options.command](options)
     except UsageError as error:
         print(f"distgen: {error}", file=sys.stderr)
-        return UNUSABLE
+        return run.UNUSABLE
     except SystemExit:  # --help and --version, which are printed
-        return OK
+        return run.OK
     except KeyboardInterrupt:
         print("distgen: interrupted; rows already written are kept.", file=sys.stderr)
-        return INTERRUPTED
+        return run.INTERRUPTED
     except BrokenPipeError:  # the reader of the output is gone, as after `head`
-        return SOME_FAILED
+        return run.SOME_FAILED
     except OSError as error:
         print(f"distgen: {error.filename or 'cannot read or write'}: {error.strerror or error}.", file=sys.stderr)
-        return UNUSABLE
+        return run.UNUSABLE
 
 
 @final
 class _ByBatch(NamedTuple):
-    """Answers records as an LLM does, by a function of the records, their numbers, and the number of answers a row."""
+    """Answers records as an LLM does. `answer` gets the records, their numbers, and the number of answers a row."""
 
     answer: Callable[[Iterable[Record], Iterator[int], int], Iterator[_Row]]
 
@@ -78,10 +67,10 @@ class _ByBatch(NamedTuple):
 
 
 def _write_batch(options: Options) -> int:
-    """Write the requests of the rows that the answers file lacks; the settings of that file are those of the batch."""
+    """Write requests for the rows that have no answer in the answers file, and store the settings of the batch beside it."""
     first, options = Path(options.output), replace(options, output=options.answers)
 
-    def write(llm: ServerLLM[_P], records: Iterable[Record], rows: Iterator[int], n: int) -> Iterator[_Row]:
+    def write(llm: run.ServerLLM[P], records: Iterable[Record], rows: Iterator[int], n: int) -> Iterator[_Row]:
         files = batch.write(llm, records, n, rows, takes_n=not options.no_n)
         for number, requests in enumerate(files, 1):
             path = first if number == 1 else first.with_stem(f"{first.stem}-{number}")
@@ -89,10 +78,10 @@ def _write_batch(options: Options) -> int:
                 file.writelines(requests)
             print(f"distgen: wrote {path}", file=sys.stderr)
         if not first.exists():
-            raise UsageError("no row without an answer has a prompt, so there are no requests; see `distgen render`.")
+            raise UsageError("each row has an answer or no prompt, so there are no requests; see `distgen render`.")
         return iter(())
 
-    return run(options, lambda _, __, ___: with_server(options, lambda llm: _ByBatch(partial(write, llm))))
+    return run.run(options, lambda _, __, ___: run.with_server(options, lambda llm: _ByBatch(partial(write, llm))))
 
 
 def _read_batch(options: Options) -> int:
@@ -101,21 +90,21 @@ def _read_batch(options: Options) -> int:
     if not path.is_file():
         raise UsageError(f"{path} is no file; `distgen batch write --answers {options.output}` writes it.")
     stored = json.loads(path.read_text("utf-8"))
-    # A row of a batch says nothing about the rows after it, so that no failures end the reading.
+    # A failed row of a batch says nothing about the rows after it, so failures do not end the reading.
     options = replace(options, base_url=NO_SERVER, concurrency=sys.maxsize, max_failures=sys.maxsize)
     options = replace(options, **stored["settings"], extra=[*stored["params"][-1].items()])
 
-    def read(llm: ServerLLM[_P], records: Iterable[Record], rows: Iterator[int], n: int) -> Iterator[_Row]:
+    def read(llm: run.ServerLLM[P], records: Iterable[Record], rows: Iterator[int], n: int) -> Iterator[_Row]:
         with FileInput(options.results, mode="rb") as lines:
             yield from batch.read(llm, records, [lines], n, rows)
 
-    return run(options, lambda _, __, ___: with_server(options, lambda llm: _ByBatch(partial(read, llm))))
+    return run.run(options, lambda _, __, ___: run.with_server(options, lambda llm: _ByBatch(partial(read, llm))))
 
 
 _COMMANDS: Final[Mapping[str, Callable[[Options], int]]] = {
-    "run": lambda options: run(options, build_llm),
-    "render": render,
-    "formats": list_formats,
+    "run": lambda options: run.run(options, run.build_llm),
+    "render": run.render,
+    "formats": run.list_formats,
     "batch write": _write_batch,
     "batch read": _read_batch,
 }

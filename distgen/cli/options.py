@@ -34,17 +34,17 @@ Pairs: TypeAlias = Sequence[tuple[str, object]]
 
 
 class UsageError(Exception):
-    """One sentence that says why a command cannot begin or go on."""
+    """An error whose message is one sentence: why a command cannot begin or go on."""
 
 
-def _whole(least: int, text: str) -> int:
+def _whole_number(least: int, text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) >= least):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {least} or more")
     return int(text)
 
 
 def _pair(names: Collection[str], text: str) -> tuple[str, object]:
-    """Read KEY=JSON; the key must be one of the names, if there are any."""
+    """Read KEY=JSON. The key must be one of the names; any key will do if there are none."""
     name, _, value = text.partition("=")
     if names and name not in names:
         hint = "".join(f"; did you mean {nearest!r}?" for nearest in get_close_matches(name, names, 1)) or "."
@@ -65,7 +65,7 @@ def _template(text: str) -> str:
 
 
 def _option(group: str, default: _T, metavar: str, help: str, *flags: str, **more: object) -> _T:
-    """Return a field of Options that is an option of each command with this group; `more` is for add_argument."""
+    """Return a field of Options: an option of each command that has the group. `more` goes to add_argument."""
     return field(default=default, metadata={"group": group, "flags": flags, "metavar": metavar, "help": help, **more})
 
 
@@ -74,7 +74,7 @@ def _flag(group: str, help: str) -> bool:
 
 
 def _number(group: str, default: _T, help: str, *flags: str, least: int = 1) -> _T:
-    return _option(group, default, "N", help, *flags, type=partial(_whole, least))
+    return _option(group, default, "N", help, *flags, type=partial(_whole_number, least))
 
 
 def _pairs(names: Collection[str], help: str) -> Pairs:
@@ -85,16 +85,18 @@ def _pairs(names: Collection[str], help: str) -> Pairs:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """All options of all commands. A model is asked at `base_url`, or loaded as `hf`, or else the run is a rehearsal."""
+    """The options of all commands. The model is at `base_url`, or is loaded as `hf`; without both, the run is a rehearsal."""
 
     command: str = "run"
     arguments: tuple[str, ...] = ()
     input: str = _option("input", "-", "INPUT.jsonl", "JSON Lines in UTF-8; - is stdin", "input")
     each_generation: bool = _flag("input", "read an answers file: one row for each generation with text")
     limit: int | None = _number("input", None, "only the first N rows")
-    output: str = _option("output", "-", "OUTPUT.jsonl", "output file; - is stdout", "-o", "--output", required=True)
-    resume: bool = _flag("answers", "keep the answered rows of the output and ask the rest")
-    overwrite: bool = _flag("answers", "replace the output, which is kept as OUTPUT.jsonl.bak")
+    output: str = _option(
+        "output", "-", "OUTPUT.jsonl", "output file; of `run`, - is stdout", "-o", "--output", required=True
+    )
+    resume: bool = _flag("answers", "keep the rows answered so far and ask the rest")
+    overwrite: bool = _flag("answers", "begin the answers anew; the old file is kept as *.bak")
     format: str = _option("prompt", "openai", "NAME", "chat format of the model, see `distgen formats` [openai]")
     system: str | None = _option("prompt", None, "TEXT", "system text of rows that have none")
     user_field: str | None = _option("prompt", None, "NAME", "field with the user's text")
@@ -124,7 +126,7 @@ _COMMANDS: Final = (
     ("batch write", "write a batch of requests", ("input", "output", "answers", "prompt", "model", "requests")),
     ("batch read", "read the results of a batch service", ("input", "results", "output", "answers")),
 )
-NO_SERVER: Final = "http://batch.invalid/v1"  # RFC 2606, 2: a name that is never of a server
+NO_SERVER: Final = "http://batch.invalid/v1"  # RFC 2606, 2: no server has such a name
 _EXCLUSIVE: Final = (("user_field", "template"), ("resume", "overwrite"), ("base_url", "hf"))
 
 
@@ -156,7 +158,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Options:
-    """Read arguments; raise UsageError for what cannot be meant. Without arguments, help is printed.
+    """Read arguments; raise UsageError for wrong ones. Without arguments, help is printed.
 
     >>> read_options(["run", "in.jsonl", "-o", "out.jsonl"], {}).model
     'echo'
@@ -182,19 +184,19 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Option
     return replace(options, base_url=url, model=model)
 
 
-# Errors speak of Python's arguments. These are the options of the same name or effect, by the kind of the error.
+# Messages of errors name Python's arguments. These are the options with the same effect, by the kind of the error.
 _FLAGS: Final = {
     "timeout": "--timeout, --param max_tokens=N",
     "status 404": "--model",
     "status 429": "--concurrency",
     "unknown_format": "`distgen formats`",
     "no_line": "`batch write --resume`",
-    "exists": "--resume, --overwrite, --output",
+    "exists": "--resume, --overwrite, --output, or --answers of `batch write`",
 }
 
 
 def add_flags(kind: str, message: str) -> str:
-    """Return an error as one sentence on one line, with the options that it is about.
+    """Return the message of an error on one line, with the options that help.
 
     >>> add_flags("timeout", "no whole answer in 60 s; raise timeout, or ask for fewer tokens.")
     'no whole answer in 60 s; raise timeout, or ask for fewer tokens (--timeout, --param max_tokens=N).'

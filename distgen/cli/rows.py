@@ -1,6 +1,6 @@
 """Rows of the command line: JSON Lines read as records, answers as output rows, and output rows read back.
 
-A line that cannot be used costs no other line.
+A line that cannot be read fails alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from distgen.errors import BackendError, FormatError, Raised, RequestFailed
 from distgen.journal import to_json_line
 
 RESERVED: Final = ("row", "model", "error", "error_message", "generations")
-"""Names of our own fields in output rows."""
+"""Fields that an output row adds to those of its input."""
 
 _PANDAS: Final = "python -c \"import pandas; pandas.read_{}('{}').to_json('rows.jsonl', orient='records', lines=True)\""
 
@@ -38,7 +38,7 @@ NO_PROMPT: Final = Failure(Raised("invalid_row", "it is answered already", "prom
 @final
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An input record: its number, from 1, its fields as they are written, and its prompt.
+    """An input record: its number, from 1, its fields, their JSON as it is written, and its prompt.
 
     Records are compared by the JSON of their fields: 1, 1.0 and true are different inputs.
     """
@@ -130,7 +130,7 @@ def _rename(fields: Fields, reserved: Sequence[str]) -> Fields:
 
 
 def _prompt(fields: Fields, options: Options) -> Result[Prompt, FormatError]:
-    """Make the prompt of a record: of the template, the field that was named, "messages", or "user"."""
+    """Make the prompt of a record from --template, the field that --user-field names, "messages", or "user"."""
     try:
         if options.template is not None:
             prompt = _from_texts(_fill(options.template, fields), fields)
@@ -172,10 +172,11 @@ def _from_texts(user: str, fields: Fields) -> Prompt:
 
 
 def _text(name: str, fields: Fields, *, of_template: bool = False) -> str:
-    """Return the text of a field; a template takes numbers too."""
+    """Return the text of a field, or raise why it has none; a template takes numbers and booleans too."""
     if name not in fields:
         names = f"its fields are {', '.join(map(json.dumps, fields))}" if fields else "it is empty"
-        raise LookupError(f"it has no field {json.dumps(name)}; {names}; --user-field or --template names another")
+        hint = "--user-field or --template, where {{ is a brace, names another"
+        raise LookupError(f"it has no field {json.dumps(name)}; {names}; {hint}")
     value = fields[name]
     if of_template and isinstance(value, int | float):  # or a boolean
         return json.dumps(value)
@@ -186,7 +187,7 @@ def _text(name: str, fields: Fields, *, of_template: bool = False) -> str:
 
 
 def _fill(template: str, fields: Fields) -> str:
-    """Replace each {field} by its value; {{ and }} are braces."""
+    """Replace each {field} by its value, and {{ and }} by single braces."""
 
     def fill(found: re.Match[str]) -> str:
         return found[0][0] if found[1] is None else _text(found[1], fields, of_template=True)
@@ -244,9 +245,9 @@ def error_of(answer: RowResult[str]) -> tuple[str, str]:
 
 
 def completions_of(answer: RowResult[str], num_generations: int = 0) -> list[Completion]:
-    """Return the completions that came, those before a failure too, and an empty one with the error for each other.
+    """Return the completions that came, also those before a failure, and for each missing one an empty one with the error.
 
-    The first of those has the tokens of the failed request.
+    The first empty one has the tokens of the failed request.
     """
     if isinstance(answer, Success):
         return [generation.completion for generation in answer.unwrap()]
@@ -283,14 +284,14 @@ def _logprob(token: TokenLogprob) -> Fields:
 
 @contextmanager
 def open_output(name: str) -> Generator[TextIO, None, None]:
-    """Open a pipe or a device, or stdout for "-"; print to it with flush=True."""
+    """Open a pipe or a device, or stdout for "-". Print with flush=True, so that each row is read at once."""
     print(end="", flush=True)  # what stdout has in its buffer comes first
     try:
         target = sys.stdout.fileno() if name == "-" else name
     except (AttributeError, OSError):  # stdout is captured
         yield sys.stdout
         return
-    # sys.stdout itself would meet a closed pipe again at exit, and it may have another encoding.
+    # Not sys.stdout: at exit it would write to a closed pipe again, and it may have another encoding.
     with open(target, "w", encoding="utf-8", newline="\n", closefd=name != "-") as file:
         yield file
 

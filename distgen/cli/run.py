@@ -1,6 +1,6 @@
 """The commands `run`, `render` and `formats`.
 
-`run` answers each row of a file, shows how far it is, and ends early if no other row can be answered.
+`run` answers each row of a file, shows its progress, and ends early if no other row can be answered.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ class Counts:
     answers: Counter[str] = field(default_factory=Counter[str])
     tokens: Counter[str] = field(default_factory=Counter[str])
     fatal_rows: int = 0
-    """Failures since the last answer that every other row will meet too."""
+    """Failures since the last answer that every other row would have too."""
 
     def add(self, kind: str, completions: Sequence[Completion], is_fatal: bool) -> Counts:
-        """Return the counts with one more row; `kind` is that of its failure, or ""."""
+        """Return the counts with one more row; `kind` is the kind of its failure, or ""."""
         usages = [completion.usage or Usage() for completion in completions]
         cut = sum(completion.finish_reason == "length" for completion in completions)
         without_text = sum(not completion.text and completion.error is None for completion in completions)
@@ -81,7 +81,7 @@ class Counts:
 
 
 def progress_line(counts: Counts, total: int | None, seconds: float) -> str:
-    """Describe a run over `total` rows, None if unknown, after so many seconds.
+    """Describe a run after some seconds; `total` is its number of rows, or None if unknown.
 
     >>> counts = Counts(rows=Counter({"": 900, "timeout": 100}))
     >>> progress_line(counts, 4000, 10.0)
@@ -94,7 +94,7 @@ def progress_line(counts: Counts, total: int | None, seconds: float) -> str:
 
 
 def summary(counts: Counts, seconds: float, latencies: Sequence[float]) -> Iterator[str]:
-    """Describe a run that ended, in a few lines.
+    """Yield the lines that describe a run that ended.
 
     >>> counts = Counts(answered_before=5, rows=Counter({"": 8, "timeout": 2}), tokens=Counter({"of prompts": 90}))
     >>> print(*summary(counts, 4.0, [0.5] * 10), sep="\\n")
@@ -118,7 +118,7 @@ def _failures(counts: Counts) -> str:
 
 
 def run(options: Options, make_llm: MakeLLM) -> int:
-    """Ask about each row of the input, write the answers and print what came of it."""
+    """Answer each row of the input, write the answers, print a summary, and return the exit status."""
     if options.input != "-" and os.path.realpath(options.input) == os.path.realpath(options.output):
         raise UsageError("the output is the input; choose another output.")
     started, stop, latencies = time.monotonic(), Event(), deque[float](maxlen=100_000)
@@ -129,8 +129,8 @@ def run(options: Options, make_llm: MakeLLM) -> int:
     with rows.open_lines(options.input) as lines, _listen_to_signals(stop):
         records = islice(rows.parse_records(lines, options), options.limit)
         asked = takewhile(lambda _: not stop.is_set(), records)
-        with closing(_ask(options, llm, asked)) as events:
-            counts, end = _follow(options, events, stop)
+        with closing(_write_answers(options, llm, asked)) as events:
+            counts, end = _count_rows(options, events, stop)
     if end is None and stop.is_set():
         end = INTERRUPTED, "interrupted"
     if options.command != "batch write":
@@ -147,15 +147,15 @@ def run(options: Options, make_llm: MakeLLM) -> int:
 
 
 def _count_records(options: Options) -> int | None:
-    """Count the lines of the input that are not blank; None for what can be read only once."""
+    """Count the lines of the input that are not blank; return None for an input that can be read only once."""
     if options.each_generation or not Path(options.input).is_file():
         return None
     with Path(options.input).open("rb") as source:
         return sum(1 for _ in islice(filter(bytes.strip, source), options.limit))
 
 
-def _follow(options: Options, events: _Events, stop: Event) -> tuple[Counts, tuple[int, str] | None]:
-    """Count the rows as they come and show them. If the run is to end early, set `stop` and return status and reason."""
+def _count_rows(options: Options, events: _Events, stop: Event) -> tuple[Counts, tuple[int, str] | None]:
+    """Count the rows as they come, and show progress. To end the run early, set `stop` and return the status and the reason."""
     is_drawn = _can_redraw(options)
     erase = _ERASE if is_drawn else ""
     counts, total, started = Counts(), _count_records(options), time.monotonic()
@@ -195,7 +195,7 @@ def _can_redraw(options: Options) -> bool:
 
 
 def _show(line: str, is_drawn: bool) -> None:
-    """Redraw the one line of progress on a terminal, or write a line to a log."""
+    """Redraw the line of progress on a terminal, or write a line to a log."""
     if not is_drawn:
         print(f"distgen: {line}", file=sys.stderr)
         return
@@ -204,10 +204,10 @@ def _show(line: str, is_drawn: bool) -> None:
 
 
 def _is_fatal(answer: RowResult[str]) -> bool:
-    """Return True for a failure that every other row will meet too."""
+    """Return True for a failure that every other row would have too."""
     match answer:
         case Failure(RequestFailed(reason, status=status, code=code)):
-            # The words are of the codes of services, see backends/retry.py.
+            # Parts of the codes of services; their sources are in backends/retry.py.
             is_quota = any(word in (code or "").lower() for word in ("quota", "billing", "balance", "arrearage"))
             return is_quota or status in (401, 402, 403, 404) or (reason, code) == ("connection", "refused")
         case _:
@@ -223,13 +223,13 @@ def _find_end(options: Options, counts: Counts, kind: str) -> tuple[int, str] | 
         return None
     spent = counts.tokens.total()
     if counts.rows[""] and not spent:
-        return UNUSABLE, "the server does not count tokens, so --max-total-tokens cannot be kept"
+        return UNUSABLE, "the server does not count tokens, so --max-total-tokens cannot be kept; leave it out"
     if spent >= options.max_total_tokens:
-        return SPENT, f"{spent:,} of {options.max_total_tokens:,} tokens are spent"
+        return SPENT, f"the {options.max_total_tokens:,} tokens of --max-total-tokens are spent"
     return None
 
 
-def _ask(options: Options, llm: Asks, records: Iterator[rows.Record]) -> _Events:
+def _write_answers(options: Options, llm: Asks, records: Iterator[rows.Record]) -> _Events:
     """Write the answers to a file as they come, or to a pipe or a device in the order of the input."""
     path, n, to_row = Path(options.output), options.num_generations, partial(rows.encode, options)
     if options.output != "-" and (path.is_file() or not path.exists()):
@@ -240,7 +240,7 @@ def _ask(options: Options, llm: Asks, records: Iterator[rows.Record]) -> _Events
         )
         return
     if options.resume:
-        raise UsageError(f"--resume needs a file, and {options.output} is not one.")
+        raise UsageError(f"--resume needs a file, and {options.output} is not one; name one with --output.")
     asked, kept = tee(records)
     with rows.open_output(options.output) as output:
         for answer, record in zip(llm.stream(asked, n), kept, strict=False):
@@ -250,7 +250,7 @@ def _ask(options: Options, llm: Asks, records: Iterator[rows.Record]) -> _Events
 
 
 def settings_of(options: Options) -> tuple[Mapping[str, object], Mapping[str, object]]:
-    """Return the settings of an answers file, which stay the same when it is resumed, and the parameters, which need not."""
+    """Return the settings of an answers file, which a resumed run must have too, and the parameters, which may change."""
     return {name: getattr(options, name) for name in _SETTINGS}, dict([*options.param, *options.extra])
 
 
@@ -258,21 +258,21 @@ def settings_of(options: Options) -> tuple[Mapping[str, object], Mapping[str, ob
 def _listen_to_signals(stop: Event) -> Generator[None, None, None]:
     """Set `stop` at the first Ctrl-C or SIGTERM; a second one raises KeyboardInterrupt."""
 
-    def hear(number: int, _: object) -> None:
+    def end_run(number: int, _: object) -> None:
         signal.signal(number, signal.default_int_handler)
         stop.set()
-        os.write(2, _STOPPING)  # not print, which it may have interrupted
+        os.write(2, _STOPPING)  # not print, which the signal may have interrupted
 
     # Only the main thread receives signals.
     numbers = (signal.SIGINT, signal.SIGTERM) if current_thread() is main_thread() else ()
     with ExitStack() as stack:
         for number in numbers:
-            stack.callback(signal.signal, number, signal.signal(number, hear))
+            stack.callback(signal.signal, number, signal.signal(number, end_run))
         yield
 
 
 class _Use(Protocol[_T_co]):
-    """A function of the LLM of a server, which sends messages or texts."""
+    """A function of an LLM that asks a server, by messages or by texts."""
 
     def __call__(self, llm: ServerLLM[_P], /) -> _T_co: ...
 
@@ -298,7 +298,7 @@ def build_llm(options: Options, stop: Event, add_latency: Callable[[float], obje
 
 
 def with_server(options: Options, use: _Use[_T_co], stop: Event | None = None) -> _T_co:
-    """Return what `use` makes of the LLM that asks the server."""
+    """Call `use` with the LLM that asks the server, and return its result."""
     from distgen.backends.server import Server, chat, completions
 
     format, executor, url = find_format(options), Asyncio(options.concurrency), urlsplit(options.base_url)

@@ -1,7 +1,7 @@
-"""Executors: frozen values that say where calls run and how many at once. Each opens a pool for one run and closes it.
+"""Executors: frozen values that choose where calls run and how many at once. Each opens a pool for a run and closes it.
 
-`Executor` is the protocol behind them. A custom one takes a `Call` through its `Submit` and hands a `CallResult` to
-`Deliver`; `call_backend` makes one from a call of a synchronous backend.
+`Executor` is their protocol. An executor of your own takes each `Call` in its `Submit` and passes a `CallResult` to
+`Deliver`; `call_backend` makes the result of a call of a synchronous backend.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Sequential:
 
     @contextmanager
     def session(self, deliver: Deliver, /) -> Generator[Submit[Batch], None, None]:
-        """See `Executor`; each call is answered when it is submitted."""
+        """See `Executor`; each call runs when it is submitted."""
 
         def submit(index: int, call: Call[_P, Batch]) -> None:
             deliver((index, call_backend(call)))
@@ -69,7 +69,7 @@ class Sequential:
 @final
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """At most `max_workers` calls at once, each in a thread: for backends that wait. `buffer` as in `Pool`.
+    """At most `max_workers` calls at once, each in a thread: for backends that wait. `buffer` is as in `Pool`.
 
     >>> Threads(8)
     Threads(max_workers=8, buffer=4096)
@@ -98,11 +98,12 @@ class Threads:
 class Pool:
     """Calls on any `concurrent.futures.Executor`: Dask's `client.get_executor`, loky, mpi4py, ipyparallel.
 
-    `open` gives a context manager over it, entered and left once a run: `Pool(client.get_executor, 64)`. For a pool that
-    is to stay open, write `Pool(lambda: nullcontext(pool), 64)`. At most `max_in_flight` calls are submitted at once, and at
-    most `buffer` answered ones wait for a slower one before them: inputs are pulled at most max_in_flight + buffer calls
-    ahead. If `open` raises, every row fails with that. If the pool breaks, as when a worker is killed, the rows in it fail
-    and a new one is opened for the next rows, until three pools have broken without an answer in between.
+    `open` returns the pool as a context manager, which each run enters and leaves once: `Pool(client.get_executor, 64)`. For a
+    pool that stays open, write `Pool(lambda: nullcontext(pool), 64)`. At most `max_in_flight` calls are submitted at once,
+    and at most `buffer` answered ones wait for a slower one before them: inputs are pulled at most max_in_flight + buffer
+    calls ahead. If `open` raises, every row fails with that exception. If the pool breaks, as when a worker is killed, the
+    rows in it fail, and a new pool is opened for the next rows. After three pools that broke without an answer in between,
+    all other rows fail.
 
     >>> from concurrent.futures import ThreadPoolExecutor
     >>> Pool(ThreadPoolExecutor, 4).in_flight
@@ -115,7 +116,7 @@ class Pool:
 
     @property
     def in_flight(self) -> int:
-        """As many as max_in_flight; later calls wait in the engine."""
+        """The same as max_in_flight: later calls wait in the engine."""
         return self.max_in_flight
 
     def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[Batch]]:
@@ -131,8 +132,8 @@ class Pool:
 class Processes:
     """At most `max_workers` calls at once, each in a spawned process: for backends that compute in Python.
 
-    Backend and rendered prompts are pickled, and a script that runs it needs its `if __name__ == "__main__":`. `buffer` and
-    the cost of a killed process are as in `Pool`.
+    The backend and the rendered prompts are pickled. A script that uses it needs `if __name__ == "__main__":`. `buffer` and the
+    effect of a killed process are as in `Pool`.
 
     >>> Processes(2)
     Processes(max_workers=2, buffer=4096)
@@ -159,8 +160,9 @@ class Processes:
 class Asyncio:
     """At most `max_in_flight` calls of an async backend at once, on an event loop in a thread of its own.
 
-    So it works inside a running loop too; the backend must not use a client that belongs to another loop. Calls share
-    tasks, one after the other: a context variable that a backend sets may be seen by a later call. `buffer` as in `Pool`. Deadlines are the backend's: put `async with asyncio.timeout(60)` in your own.
+    It works inside a running loop too. The backend must not use a client that belongs to another loop. A task runs several
+    calls, one after the other: a later call may see a context variable that a backend sets. `buffer` is as in `Pool`. There is
+    no deadline: put `async with asyncio.timeout(60)` into a backend of your own.
 
     >>> Asyncio(512)
     Asyncio(max_in_flight=512, buffer=4096)

@@ -1,6 +1,6 @@
 """One call of a backend, and the checks on its answer. Nothing here knows a pool or an order of rows.
 
-A wrong number of rows or completions never shifts a row, and a failed batch is asked again row by row.
+A wrong number of rows or completions never moves an answer to another row. The rows of a failed batch are asked again alone.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Call(NamedTuple, Generic[P, _R_co]):
 def call_backend(call: Call[P, Batch]) -> CallResult:
     """Call a synchronous backend; an exception becomes a Raised, except KeyboardInterrupt.
 
-    If the call fails as a whole, each prompt is asked again alone, so that only the guilty row fails.
+    If the call fails as a whole, each prompt is asked again alone, so that only the rows that cause it fail.
 
     >>> from distgen.backends.echo import echo
     >>> [[completion.text for completion in row] for row in call_backend(Call(echo, ["42"], 2))]
@@ -78,7 +78,7 @@ def check_batch(call: Call[P, object], batch: Batch) -> CallResult | WrongCount:
 
 
 def completions_of(answer: RowAnswer) -> tuple[Completion, ...]:
-    """Return the completions of a row, which an error has too."""
+    """Return the completions of a row: those of an answer, or those that an error keeps."""
     return answer if isinstance(answer, tuple) else answer.completions
 
 
@@ -104,14 +104,14 @@ def _check_row(row: Row, expected: int) -> RowAnswer:
 
 
 def _to_error(error: object) -> BackendError:
-    """Untyped code may answer a Failure of anything, such as an exception."""
+    """Return the error of a Failure; anything else, which untyped code may put into one, becomes a Raised."""
     if isinstance(error, BackendError):
         return error
     return Raised.of(error)
 
 
 def warn(message: str) -> None:
-    """Warn, but never raise, even if warnings are errors: rows that were paid for are worth more."""
+    """Warn, but never raise, even if warnings are errors: an exception would lose rows that were paid for."""
     try:
         warnings.warn(message, RuntimeWarning, stacklevel=3)
     except RuntimeWarning:

@@ -25,14 +25,14 @@ Delivery: TypeAlias = tuple[int, CallResult | KeyboardInterrupt]
 """The index of a call and its result. A KeyboardInterrupt in a backend is raised again in the consumer."""
 
 Deliver: TypeAlias = Callable[[Delivery], object]
-"""Take a delivery, from any thread."""
+"""A function that takes a delivery, from any thread."""
 
 Steps: TypeAlias = Generator[_T | None, None, None]
-"""Values as they get ready; None if none is, and then the Inbox is to be waited on before the next step."""
+"""Values as they get ready. None says that no value is ready: wait on the Inbox before the next step."""
 
 
 class Submit(Protocol[_R_contra]):
-    """Submit a call under an index. Raises no Exception: an error is the result of the call."""
+    """Submit a call under an index. It raises no Exception: an error is the result of the call."""
 
     def __call__(self, index: int, call: Call[_P, _R_contra], /) -> object: ...  # noqa: D102
 
@@ -53,8 +53,8 @@ class Executor(Protocol[_R_contra]):
     def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[_R_contra]]:
         """Open a pool for one run. Each call is delivered once, from any thread.
 
-        Calls are submitted by one thread at a time. Leaving cancels what has not begun, waits for what runs, and leaves no
-        thread or process behind. Do not write a session that waits as a generator: the garbage collector may run its
+        Calls are submitted by one thread at a time. Leaving the session cancels calls that have not begun, waits for calls that
+        run, and ends all its threads and processes. Do not write a session that waits as a generator: the garbage collector may run its
         `finally` on one of the threads it joins.
         """
         ...
@@ -65,7 +65,7 @@ class Inbox:
     """Results that were delivered and are not yet read: many threads put, one reads."""
 
     def __init__(self) -> None:  # noqa: D107  (the class says it)
-        from queue import SimpleQueue  # here, and asyncio where it is used: `import distgen` is to stay fast
+        from queue import SimpleQueue  # imported here, as asyncio below, to keep `import distgen` fast
 
         self._queue: SimpleQueue[Delivery | None] = SimpleQueue()  # None only wakes
         self._wakers: set[Callable[[], None]] = set()
@@ -92,19 +92,19 @@ class Inbox:
         self._queue.put(self._queue.get())
 
     async def wait_async(self) -> None:
-        """Do as `wait`, in the running event loop."""
+        """Wait as `wait` does, without blocking the running event loop."""
         import asyncio
 
         loop = asyncio.get_running_loop()
         woken = asyncio.Event()
 
         def wake() -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed, so no task of it waits
                 loop.call_soon_threadsafe(woken.set)
 
         self._wakers.add(wake)
         try:
-            if self._queue.empty():  # it may have come before the waker was added
+            if self._queue.empty():  # else a result came before the waker was added
                 await woken.wait()
         finally:
             self._wakers.discard(wake)
@@ -114,8 +114,8 @@ class Inbox:
 class Stream(Generic[_T]):
     """Values as they get ready: an iterator for `for` and, inside async code, for `async for`.
 
-    Closing it, dropping it, and an exception that ends it cancel what is pending and wait for what runs. It may be closed
-    from another thread or task: a blocked consumer then sees the end, and one that is taking a step ends after that step.
+    Closing it, dropping it, and an exception that ends it cancel calls that have not begun and wait for calls that run. It may
+    be closed from another thread or task: a blocked consumer then sees the end, and one that takes a value ends after it.
 
     >>> list(Stream(Inbox(), (value for value in "ab")))
     ['a', 'b']
@@ -139,7 +139,7 @@ class Stream(Generic[_T]):
         return step
 
     def close(self) -> None:
-        """Cancel what is pending and wait for what runs; nothing more is yielded."""
+        """Cancel calls that have not begun and wait for calls that run; no more values are yielded."""
         self._inbox.reader = get_ident()
         nothing: Sequence[_T] = ()
         steps, self._steps = self._steps, (value for value in nothing)
@@ -176,13 +176,13 @@ class Stream(Generic[_T]):
 class Window(Generic[_Row]):
     """The rows of a run between the inputs and the consumer, in calls of at most `size` rows.
 
-    A call is known by the index of its first row. It was submitted and runs, or it is answered and waits for its turn. A
-    None among the rows says that there is none yet.
+    A call is identified by the index of its first row. It runs, or it is answered and waits for its turn. A None among the
+    rows says that no row is there yet.
     """
 
     def __init__(self, executor: Executor[_R], rows: Iterable[_Row | None], size: int, in_order: bool) -> None:  # noqa: D107  (the class says it)
         self._limit: int = max(1, executor.in_flight)
-        # Out of order, no answer waits for another one: what waits, waits for the consumer.
+        # Out of order, no answer waits for another one, but only for the consumer.
         self._buffer: int = max(0, executor.buffer) if in_order else 0
         self._rows, self._size, self._in_order = iter(rows), size, in_order
         self._calls: dict[int, Sequence[_Row]] = {}
@@ -193,7 +193,7 @@ class Window(Generic[_Row]):
         """The exception that the iterator of the rows raised."""
 
     def pull(self) -> tuple[int, Sequence[_Row]] | None:
-        """Take the rows of one more call; None if there is no room for it, or no row."""
+        """Take and return the rows of one more call; return None if there is no room for it, or no row."""
         # Answered calls beyond the buffer take the place of running ones.
         if self._is_exhausted or len(self._calls) - min(self._buffer, len(self._answered)) >= self._limit:
             return None
@@ -213,7 +213,7 @@ class Window(Generic[_Row]):
         return index, rows
 
     def receive(self, deliveries: Iterable[Delivery | None]) -> None:
-        """Take in results."""
+        """Store results; raise a KeyboardInterrupt among them."""
         for delivery in deliveries:
             if delivery is not None:
                 index, result = delivery
@@ -222,7 +222,7 @@ class Window(Generic[_Row]):
                 self._answered[index] = result
 
     def pop_ready(self) -> tuple[int, Sequence[_Row], CallResult] | None:
-        """Return the rows of the next call that may be yielded, if there is one, and its result."""
+        """Return the next call that may be yielded, as its index, rows and result; None if there is none."""
         index = self._next_due if self._in_order else next(iter(self._answered), -1)
         if index not in self._answered:
             return None
@@ -231,7 +231,7 @@ class Window(Generic[_Row]):
         return index, rows, self._answered.pop(index)
 
     def is_over(self) -> bool:
-        """Tell whether no row is left."""
+        """Return True if no row is left."""
         return self._is_exhausted and not self._calls
 
 
@@ -244,8 +244,8 @@ def run_bounded(
 ) -> Steps[_T]:
     """Run the calls of a window, and yield what `read` makes of the index of the first row, the rows and the result.
 
-    If there is no row yet, `inbox.put(None)` has the window asked again. An Exception of the iterator of the rows is raised
-    after all that came before it.
+    If there is no row yet, `inbox.put(None)` makes it look again. An Exception of the iterator of the rows is raised after the
+    results of the rows before it.
     """
     with _open_session(executor, inbox) as submit:
         while not inbox.is_closed:
@@ -264,7 +264,7 @@ def run_bounded(
                 break
             elif pulled is None and not deliveries:
                 yield None
-    window.receive(inbox.drain())  # if the run was closed, calls that ran to their end
+    window.receive(inbox.drain())  # results of calls that ended while the session was closed
     while (ready := window.pop_ready()) is not None:
         yield from read(*ready)
     if window.error is not None:
@@ -273,7 +273,7 @@ def run_bounded(
 
 @contextmanager
 def _open_session(executor: Executor[_R], inbox: Inbox) -> Generator[Submit[_R], None, None]:
-    """Open a session. If it does not open, that is the result of every call; if it does not close, that is a warning."""
+    """Open a session. If opening raises, every call fails with that exception; if closing raises, a warning says so."""
     try:
         session = executor.session(inbox.put)
         submit = session.__enter__()
@@ -286,7 +286,7 @@ def _open_session(executor: Executor[_R], inbox: Inbox) -> Generator[Submit[_R],
     finally:
         if get_ident() == inbox.reader:
             _leave(session)
-        else:  # the garbage collector runs in any thread, a pool's own too, which must not wait for itself
+        else:  # the garbage collector may run this in a thread of the pool, which must not wait for itself
             Thread(target=_leave, args=(session,), name="distgen-closing", daemon=True).start()
 
 

@@ -18,7 +18,7 @@ from distgen.executors.engine import Deliver, Submit
 
 _P = TypeVar("_P")
 
-_GRACE: Final = 1.0  # seconds that a cancelled backend may take to end before it is left behind with its loop
+_GRACE: Final = 1.0  # seconds to wait for a cancelled backend; one that takes longer is abandoned with its loop
 _NOT_ASYNC: Final = Raised("TypeError", "the backend is not async: use Threads(...), or write it with async def")
 
 
@@ -33,7 +33,7 @@ class LoopSession:
         self._runners: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._leaving: asyncio.Future[None] = self._loop.create_future()
-        # A finalizer, since Ctrl-C may come while the thread starts, and then nobody has this session to leave it.
+        # A finalizer: if Ctrl-C comes while the thread starts, no caller has this session, and so none leaves it.
         self._leave = finalize(self, self._loop.call_soon_threadsafe, self._leaving.set_result, None)
         self._leave.atexit = False
         self._thread = threading.Thread(
@@ -67,7 +67,7 @@ class LoopSession:
             self._start_runners()
 
     async def _run_calls(self) -> None:
-        """Run calls until none waits, or until a backend cancels this task, which must meet no other row."""
+        """Run calls until none waits, or until a backend cancels this task: the cancellation must not reach another row."""
         runner = asyncio.current_task()
         while self._waiting and runner is not None and not runner.cancelling():
             index, call = self._waiting.popleft()
@@ -108,7 +108,7 @@ async def _shut_down(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[An
 
 
 async def _call_backend(call: Call[_P, Awaitable[Batch]], is_over: Callable[[], bool]) -> CallResult:
-    """Do as `call_backend`, for an async backend."""
+    """Call an async backend, as `call_backend` calls a synchronous one."""
     result: CallResult | BackendError
     try:
         batch = call.backend([*call.prompts], call.num_generations)
@@ -128,7 +128,7 @@ async def _call_backend(call: Call[_P, Awaitable[Batch]], is_over: Callable[[], 
 
 
 def _refuse_synchronous(call: Call[_P, object], batch: Awaitable[Batch] | Batch) -> CallResult | None:
-    """Fail every row of a synchronous backend, and keep the completions that it answered: they may be paid for."""
+    """Return a failure of each row if the backend is synchronous; its completions are kept, since they may be paid for."""
     if isinstance(batch, Awaitable):
         return None
     answers = check_batch(call, batch)

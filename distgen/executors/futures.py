@@ -1,4 +1,4 @@
-"""The futures that a submitter hands out. Imported when one is opened, since concurrent.futures imports logging."""
+"""The futures that a submitter returns. Imported only when a submitter is opened: concurrent.futures imports logging."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class FutureQueue(Generic[_In, _Row, _T]):
 
     @contextmanager
     def resolve(self, stream: Stream[tuple[int, Result[_T, GenerateError]]]) -> Generator[None, None, None]:
-        """Resolve the futures with the results of a run over `rows`; leaving waits for all, or ends the run by an exception."""
-        thread = Thread(target=self._read, args=(stream,), name="distgen-futures", daemon=True)
+        """Resolve the futures with the results of a run over `rows`. Leaving waits for all; an exception ends the run."""
+        thread = Thread(target=self._resolve_all, args=(stream,), name="distgen-futures", daemon=True)
         try:
             thread.start()
             yield
@@ -73,7 +73,7 @@ class FutureQueue(Generic[_In, _Row, _T]):
             if thread.is_alive():
                 thread.join()
 
-    def _read(self, stream: Stream[tuple[int, Result[_T, GenerateError]]]) -> None:
+    def _resolve_all(self, stream: Stream[tuple[int, Result[_T, GenerateError]]]) -> None:
         try:
             for index, row in stream:
                 _set_result(self._asked.pop(index), row)
@@ -94,5 +94,5 @@ class FutureQueue(Generic[_In, _Row, _T]):
 
 
 def _set_result(future: Future[_T], result: _T) -> None:
-    with suppress(BaseException):  # SystemExit of a user's callback would end the thread, which other rows need
+    with suppress(BaseException):  # SystemExit of a user's callback would end this thread, and other futures need it
         future.set_result(result)

@@ -1,6 +1,6 @@
 """The session behind `Threads`, `Processes` and `Pool`: calls on a `concurrent.futures.Executor`.
 
-A class and not a generator, since the garbage collector may run a generator's `finally` on a thread that it waits for.
+It is a class and not a generator: the garbage collector may run a generator's `finally` on a thread that it waits for.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _END_WAITS_EVERY: Final = 0.1  # seconds
 
 @final
 class PoolSession:
-    """Calls on a pool. Uses only submit, Future.cancel and closing, the subset that all pools implement.
+    """Runs calls on a pool, by submit, Future.cancel and closing: the subset that all pools implement.
 
-    `map` drains its iterable in the standard library and in loky and is refused by Dask, whose `shutdown` knows no
-    `cancel_futures`; none has back-pressure. If a pool breaks, what was in it fails, and the next call opens a fresh one,
-    until the pool has broken three times without an answer in between.
+    `map` reads its whole iterable at once in the standard library and in loky, and Dask's raises. Dask's `shutdown` has no
+    `cancel_futures`. If a pool breaks, the calls in it fail, and the next call opens a new pool, until pools have broken three
+    times without an answer in between.
     """
 
     def __init__(self, open_pool: Callable[[], AbstractContextManager[FuturesExecutor]], deliver: Deliver) -> None:  # noqa: D107  (the class says it)
@@ -53,7 +53,7 @@ class PoolSession:
         with self._stack:
             for future in list(self._pending):
                 future.cancel()
-            # A pool that stays open would go on running calls that nobody reads. A call may begin to wait only now.
+            # A pool that stays open would still run calls whose results are not read. A call may begin to wait only now.
             while pending := self._pending.copy():
                 for backend in pending.values():
                     if isinstance(backend, SupportsEndWaits):
@@ -74,11 +74,11 @@ class PoolSession:
             self._replace_broken()
             try:
                 return self._pool.submit(_run_call, call, next(self._ids))
-            except BrokenExecutor:  # this call was not in it, so that a fresh pool may have it
+            except BrokenExecutor:  # the broken pool never had this call, so a new pool may run it
                 self._broken = self._pool
 
     def _replace_broken(self) -> None:
-        """Open a fresh pool if this one is broken. Runs in the consumer's thread: a pool's own could wait for itself."""
+        """Open a new pool if this one is broken. It runs in the consumer's thread: a thread of the pool could wait for itself."""
         if self._broken is self._pool:
             if self._breaks == _MAX_BREAKS - 1:
                 raise RuntimeError(f"the pool broke {_MAX_BREAKS} times in a row and is not opened again")
@@ -101,12 +101,12 @@ class PoolSession:
 
 
 def _run_call(call: Call[Any, Batch], _id: int) -> CallResult:
-    # Dask's executor is pure by default: calls with equal arguments share one result, and equal prompts one sample.
+    # The id keeps calls apart: Dask computes calls with equal arguments once, and equal prompts would share one sample.
     return call_backend(call)
 
 
 def _explain(error: BaseException) -> Raised:
-    """Return why a pool brought no answer."""
+    """Return the error of a call that got no answer from the pool."""
     raised = Raised.of(error)
     if isinstance(error, BrokenExecutor):
         why = "the pool broke while it had this row, as when a worker process is killed or runs out of memory"

@@ -17,7 +17,7 @@ P = TypeVar("P")
 
 
 class Format(Protocol[P]):
-    """A Formatter with its inverse: `f(p).bind(f.parse) == Success(f.canonical(p))` whenever f(p) is a Success."""
+    """A Formatter with an inverse: `f(p).bind(f.parse) == Success(f.canonical(p))` whenever f(p) is a Success."""
 
     @property
     def name(self) -> str:
@@ -25,7 +25,7 @@ class Format(Protocol[P]):
         ...
 
     def __call__(self, prompt: Prompt, /) -> Result[P, FormatError]:
-        """Render the prompt as the model is to see it."""
+        """Render the prompt for the model, or return why it cannot be rendered."""
         ...
 
     def parse(self, rendered: P, /) -> Result[Prompt, FormatError]:
@@ -33,7 +33,7 @@ class Format(Protocol[P]):
         ...
 
     def canonical(self, prompt: Prompt, /) -> Prompt:
-        """Return the one prompt that stands for all those that render alike; a refused prompt stands for itself."""
+        """Return the one prompt that stands for all prompts with the same rendering; a refused prompt is returned as it is."""
         ...
 
 
@@ -57,7 +57,7 @@ class TextFormat(Format[str], Protocol):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models that use this format; a `*` stands for a size."""
+        """The names of the models that use this format; a `*` stands for a size."""
         ...
 
     def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
@@ -72,7 +72,7 @@ class TextFormat(Format[str], Protocol):
         finish_reason: str | None = "stop",
         train: Train = "last",
     ) -> Result[TrainingText, FormatError]:
-        """Return the finished conversation, with what to train."""
+        """Return the finished conversation, with the characters to train, or why there is none."""
         ...
 
     def split(self, text: str, /) -> tuple[str | None, str]:
@@ -81,7 +81,7 @@ class TextFormat(Format[str], Protocol):
 
 
 def formatter_of(fn: Callable[[Prompt], P]) -> Formatter[P]:
-    """Make a Formatter of a plain function: an exception of fn becomes a `Raised`.
+    """Make a Formatter of a plain function; an exception of `fn` becomes a `Raised`.
 
     >>> shout = formatter_of(lambda prompt: prompt.user.upper() + "!")
     >>> shout(Prompt("hi"))
@@ -100,9 +100,9 @@ def _format_or_catch(fn: Callable[[Prompt], P], prompt: Prompt) -> Result[P, For
 
 
 def allow_markup(template: TextFormat) -> Formatter[str]:
-    """Return the same format without refusal of special tokens: markup in a text is markup.
+    """Return a Formatter that refuses no special tokens: markup in a text is rendered as markup.
 
-    Use it for prompts whose every text you trust. An unsupported feature is still a Failure.
+    Use it only for prompts whose texts you trust. An unsupported feature is still a Failure.
 
     >>> from distgen.formats import chatml
     >>> allow_markup(chatml)(Prompt("Hi<|im_end|>")).unwrap()
@@ -118,11 +118,11 @@ def _join_segments(template: TextFormat, prompt: Prompt) -> Result[str, FormatEr
 def segment_if_needed(
     template: TextFormat, is_token: Callable[[str], bool], holds_token: Callable[[str], bool]
 ) -> Formatter[Rendered]:
-    """Return the same format for a tokenizer that can encode special tokens of a text as plain text.
+    """Return a Formatter for a tokenizer that can encode special tokens of a text as plain text.
 
     A prompt with a text in which the tokenizer finds a special token (`holds_token`) is rendered as segments, any other as
-    one string. If some markup of the format is no special token of the tokenizer (`is_token`), segments would separate
-    nothing, and the format refuses as before.
+    one string. If some markup of the format is no special token of the tokenizer (`is_token`), segments would protect
+    nothing, and the format itself is returned, which refuses such texts.
 
     >>> from distgen.formats import chatml
     >>> format = segment_if_needed(chatml, is_token=lambda text: True, holds_token=lambda text: "<|im_" in text)
@@ -145,7 +145,7 @@ def _text_or_segments(
 
 
 def refuse_reasoning(format: str, prompt: Prompt) -> Unsupported | None:
-    """Return the refusal of a prompt with past reasoning, by a format that has no place for it."""
+    """Return `Unsupported` for a prompt with past reasoning, else None; for a format that cannot write any."""
     thinks = any(exchange.reasoning is not None for exchange in prompt.history)
     return Unsupported(format, "thinking") if thinks else None
 

@@ -1,4 +1,4 @@
-"""Special tokens: what they look like, and where a prompt's texts hold or form one."""
+"""Finds special tokens in the literals of a format, and in the texts of a prompt."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Final
 
 from distgen.errors import InjectedToken
 
-_MARKUP: Final = frozenset("<>[]|")  # each special token that a tokenizer maps to one id has one of them
+_MARKUP: Final = frozenset("<>[]|")  # every special token with an id of its own has one of these characters
 # <|im_end|>, </s>, <<SYS>>, <｜User｜>, [INST], [|user|], but not an address or a comparison.
 _TOKEN: Final = re.compile(r"<{1,2}[^\s<>]{1,80}>{1,2}|\[/?[A-Z][A-Z0-9_]+\]|\[\|[^\s\[\]|]{1,80}\|\]")
 
 
 def is_markup(token: str) -> bool:
-    """Tell special tokens from plain words, which a tokenizer reads as prose.
+    """Return True for a special token, False for plain words, which a tokenizer encodes as prose.
 
     >>> is_markup("</s>"), is_markup("USER: ")
     (True, False)
@@ -23,7 +23,7 @@ def is_markup(token: str) -> bool:
 
 
 def find_markup(literal: str) -> list[str]:
-    """Return what looks like a special token in a literal of a template.
+    """Return the strings in a literal that look like special tokens.
 
     >>> find_markup("<|im_end|>\\n<s>[INST] Hi [1]")
     ['<|im_end|>', '<s>', '[INST]']
@@ -32,7 +32,7 @@ def find_markup(literal: str) -> list[str]:
 
 
 def find_token(format: str, texts: Iterable[tuple[str, str]], tokens: Collection[str]) -> InjectedToken | None:
-    """Return the first of the tokens in texts with their places, in reading order; of two at one place, the longer."""
+    """Return the first of the tokens in the texts, in reading order; of two at one place, the longer. None if there is none."""
     for where, text in texts:
         held = [token for token in tokens if token and token in text]
         if held:
@@ -42,7 +42,7 @@ def find_token(format: str, texts: Iterable[tuple[str, str]], tokens: Collection
 
 
 def find_parts(tokens: Iterable[str], befores: Sequence[str], afters: Sequence[str]) -> frozenset[str]:
-    """Return the parts of tokens that a text needs to hold to form one, alone or with the literals before and after it.
+    """Return the tokens, and those parts of them that the literals before or after a text complete to a whole token.
 
     >>> sorted(find_parts(["<s>"], ["a<"], ["b"]))
     ['<s>', 's>']

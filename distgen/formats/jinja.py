@@ -1,8 +1,8 @@
 """Any published chat template as a Formatter of text, for models that FORMATS does not have.
 
-It renders as `transformers` does, or answers a Failure: a text that the template drops or changes, and a text that holds
-markup. Nothing reads a rendering back, so it is no Format. A template is a program of its author; jinja2's sandbox
-keeps it from your files and objects, but nothing stops one that does not end. Needs jinja2.
+It renders as `transformers` does, or returns a Failure if the template drops or changes a text, or if a text holds markup.
+It has no `parse`, so it is no Format. A template is a program of its author: jinja2's sandbox keeps it from your files and
+objects, but does not stop one that never ends. Needs jinja2.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _FEATURES: Final[Mapping[str, Feature]] = {"system": "system", "assistant": "tra
 @final
 @dataclass(frozen=True, slots=True)
 class JinjaTemplate:
-    """A chat template as data; `jinja` and `from_tokenizer_config` make one. Equal, hashable, picklable by value.
+    """A chat template as data; `jinja` and `from_tokenizer_config` make one. It is compared, hashed and pickled by value.
 
     >>> from dataclasses import replace
     >>> template = jinja("{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}</s>{% endfor %}", bos="<s>")
@@ -74,7 +74,7 @@ class JinjaTemplate:
         return (self.eos,) if self.eos else ()
 
     def __call__(self, prompt: Prompt, /) -> Result[str, FormatError]:
-        """Render the prompt, or return why not.
+        """Render the prompt, or return why it cannot be rendered:
 
         - `InjectedToken`: a text holds a special token.
         - `Unsupported`: the template drops the system text or the history.
@@ -96,10 +96,10 @@ class JinjaTemplate:
         finish_reason: str | None = "stop",
         train: Train = "last",
     ) -> Result[TrainingText, FormatError]:
-        """Return the finished conversation, with what follows each generation prompt up to `eos` as trained.
+        """Return the finished conversation; the text after each generation prompt, up to `eos`, is trained.
 
-        It is `Unsupported` if the template, given the answer, does not continue its rendering of the prompt, leaves the
-        reasoning out, or writes no `eos`.
+        It is `Unsupported` if the rendering with the answer does not begin with that of the prompt, leaves the reasoning out,
+        or has no `eos` after the answer.
         """
         opened = self(prompt)
         if isinstance(opened, Failure):
@@ -121,7 +121,7 @@ class JinjaTemplate:
         return Success(mark_parts(places, [*parts[:-1], "" if is_cut else end], generation, self.stop, train))
 
     def split(self, text: str, /) -> tuple[str | None, str]:
-        """Split a completion into (reasoning, answer); all is answer unless the template or the model opens `<think>`."""
+        """Split a completion into (reasoning, answer) if the generation prompt opens `<think>`; else all of it is the answer."""
         return split_completion(_render(self, (("user", "x"),)).value_or(""), text)
 
 
@@ -135,10 +135,10 @@ def jinja(
     variables: Mapping[str, object] = _NO_VARIABLES,
     today: date | None = None,
 ) -> JinjaTemplate:
-    """Return a chat template as a Formatter. A template that does not compile is a Failure of each call, not raised here.
+    """Return a chat template as a Formatter. If it does not compile, each call returns a Failure; nothing is raised here.
 
-    `variables` are what `apply_chat_template` takes by name (enable_thinking=False, tools=[...]). The markup among `bos`,
-    `eos` and the literals that the template writes is refused in texts, and so are `special_tokens`.
+    `variables` are those that `apply_chat_template` takes by name (enable_thinking=False, tools=[...]). The markup among
+    `bos`, `eos` and the literals of the template is refused in texts, and so are `special_tokens`.
 
     >>> jinja("{{ raise_exception('no') }}")(Prompt("Hi"))
     <Failure: Raised(kind='jinja2.exceptions.TemplateError', message='line 1: no', stage='format', completions=())>
@@ -155,7 +155,7 @@ def jinja(
 
 @final
 class _Generation(Extension):
-    """`{% generation %}` marks the text to train on; it renders its body."""
+    """The tag `{% generation %}`, which marks the text to train on; it renders its body."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -182,7 +182,7 @@ def _format_date(today: date | None, format: str) -> str:
 
 
 def _make_messages(texts: _Texts) -> list[dict[str, str]]:
-    """Return the messages of the texts. Templates know the reasoning of an answer by three names."""
+    """Return the texts as messages, with the reasoning of an answer under the three names that templates use."""
     messages: list[dict[str, str]] = []
     thought: dict[str, str] = {}
     for where, text in texts:
@@ -231,7 +231,7 @@ def _render_texts(template: JinjaTemplate, texts: _Texts) -> Result[tuple[list[s
     if isinstance(whole, Failure):
         return whole
     rendered = whole.unwrap()
-    # Private characters of Unicode, which no template treats in a way of its own; the same for all prompts of one shape.
+    # Placeholders of private Unicode characters, which no template treats specially; the same for all prompts of one shape.
     shape = tuple((where, f"\ue000{i}\ue001" if text.strip() else text) for i, (where, text) in enumerate(texts))
     shown = _render_once(template, shape)
     if isinstance(shown, Failure):
@@ -244,7 +244,7 @@ def _render_texts(template: JinjaTemplate, texts: _Texts) -> Result[tuple[list[s
             continue
         where, text = known.pop(placeholder)
         start = rendered.find(text.strip(), end + len(literal))
-        if start < 0:  # some templates write other literals beside a text with a switch of theirs
+        if start < 0:  # some templates write other literals beside a text that holds a command of theirs
             start = rendered.find(text.strip(), end)
         if start < 0:
             return Failure(Raised("TextChanged", f"the template changes the text of {where}", "format"))
@@ -256,7 +256,7 @@ def _render_texts(template: JinjaTemplate, texts: _Texts) -> Result[tuple[list[s
 
 
 def _find_drop(template: JinjaTemplate, dropped: Sequence[str]) -> Unsupported | Raised | None:
-    """Return the refusal of a prompt of which the template drops texts; that of past reasoning on purpose is none."""
+    """Return the error for texts that the template drops; None if they are past reasoning that it drops on purpose."""
     for where in dropped:
         if where == "user":
             return Raised("TextChanged", "the template drops the text of user", "format")
@@ -271,7 +271,7 @@ def _find_drop(template: JinjaTemplate, dropped: Sequence[str]) -> Unsupported |
 
 
 def _is_special(token: str) -> bool:
-    """Tell whether a token is refused in texts; one like "!", the padding of some models, is prose."""
+    """Return True if a token must be refused in texts; "!", the padding of some models, is prose."""
     return len(token) > 2 and (is_markup(token) or "｜" in token)
 
 
@@ -305,8 +305,8 @@ def from_tokenizer_config(
 
     In a folder, chat_template.jinja comes before the template of the config, and special tokens are also read from
     tokenizer.json and special_tokens_map.json. `chat_template` picks one of several named templates. The named tokens are
-    variables of the template; special tokens that are markup are refused in texts. A missing or unreadable file or value
-    is a `Raised` that names it.
+    variables of the template; special tokens that are markup are refused in texts. A file or value that is missing or
+    unreadable is a `Raised` that names it.
 
     >>> from_tokenizer_config({"chat_template": "{{ messages[0].content }}{{ eos_token }}", "eos_token": "</s>"})
     <Success: JinjaTemplate(name='jinja', source='{{ messages[0].content }}{{ eos_token }}', bos='', eos='</s>', special_tokens=('</s>',), variables=(), today=None)>
@@ -337,7 +337,7 @@ def _read_files(path: Path, chat_template: str) -> dict[str, object]:
 
 
 def _read_json(file: Path) -> Mapping[str, object]:
-    """Return the object in a file; an empty one if there is no such file."""
+    """Return the JSON object in a file, or an empty one if there is no such file."""
     value: Mapping[str, object] = json.loads(file.read_text("utf-8-sig")) if file.is_file() else {}
     return value
 
@@ -355,7 +355,7 @@ def _read_source(config: Mapping[str, object], chat_template: str) -> str:
 
 
 def _read_tokens(config: Mapping[str, object]) -> tuple[dict[str, str], list[str]]:
-    """Return the tokens that a template knows by name, and other special tokens."""
+    """Return the special tokens that are variables of a template, by name, and the other special tokens."""
     named = {name: _read_text(config[name], name) for name in _TOKENS if config.get(name) is not None}
     others: list[str] = []
     for field_name in _OTHERS:

@@ -17,7 +17,7 @@ from distgen.prompt import Messages, Prompt
 class ChatMessages:
     """The messages of the OpenAI chat completions API. Every prompt is its own canonical form.
 
-    Reasoning of past answers is refused: the API has no field for it. Nothing else is.
+    A prompt with reasoning of a past answer is refused: the API has no field for it. No other prompt is refused.
 
     >>> ChatMessages()(Prompt("Hi", system="Be brief.")).unwrap()
     [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 'Hi'}]

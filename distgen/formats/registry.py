@@ -1,4 +1,4 @@
-"""The registry: every format by its name, and the functions that look a name up."""
+"""`FORMATS`, the registry of every format by its name, and the functions that look up a name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AnyFormat: TypeAlias = TextFormat | ChatMessages
 FORMATS: Final[Mapping[str, AnyFormat]] = MappingProxyType({format.name: format for format in (*ALL, openai)})
 """Every format by its name, immutable. A format of your own needs no entry here."""
 
-# What the name of a package adds to that of its model: the same weights in another file format, or quantized.
+# The end of the name of a package that holds a model's weights in another file format, or quantized.
 _PACKAGING: Final = re.compile(
     r"(?:[-.](?:gguf|ggml|hf|awq|gptq|mlx|onnx|exl[23]|bnb|unsloth|ud|i1|imatrix|qat|autoround|dynamic|(?:un)?quantized"
     r"|bf16|fp?(?:4|8|16|32)|(?:nv|mx)fp[48]|nf4|int[48]|w\d+a\d+|\d(?:\.\d+)?(?:bit|bpw)|\d+-of-\d+"
@@ -37,11 +37,11 @@ def lookup(name: Literal["openai"]) -> Result[ChatMessages, UnknownFormat]: ...
 @overload
 def lookup(name: str) -> Result[AnyFormat, UnknownFormat]: ...
 def lookup(name: str) -> Result[AnyFormat, UnknownFormat]:
-    """Return the format of that name or of that model, or the names that may be meant.
+    """Return the format with that name or of the model with that name, or an error with the nearest names.
 
     In a name of a format, case, "-", "_" and a maker ("x/zephyr") do not matter. A name of a model may have a maker and a
     packaging ("unsloth/...", "Qwen_...", "...-GGUF"), or be one of Ollama ("llama3.1:8b"). If a model has several formats,
-    such as one for each revision, the error names them all.
+    such as one for each revision, the error names them all. For a model of the OpenAI API ("gpt-4o") it names "openai".
 
     >>> lookup("chatml").map(lambda found: found.name)
     <Success: chatml>
@@ -69,7 +69,7 @@ def format_as(prompt: Prompt, name: Literal["openai"]) -> Result[Messages, Forma
 @overload
 def format_as(prompt: Prompt, name: str) -> Result[str | Messages, FormatError]: ...
 def format_as(prompt: Prompt, name: str) -> Result[str | Messages, FormatError]:
-    r"""Render the prompt in the format of that name: messages for "openai", text for every other.
+    r"""Render the prompt in the format with that name: messages for "openai", text for every other.
 
     >>> format_as(Prompt("Hi", system="Be brief."), "llama2").unwrap()
     '<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi [/INST]'
@@ -79,7 +79,7 @@ def format_as(prompt: Prompt, name: str) -> Result[str | Messages, FormatError]:
 
 
 def _candidates(name: str) -> tuple[str, ...]:
-    """Return the names without packaging that a name may stand for.
+    """Return the names of models, without packaging, that a name may mean.
 
     >>> _candidates("qwen3-8b-ud-q4-k-xl.gguf"), _candidates("gemma3:4b-it-qat"), _candidates("llama3.1:8b-text")
     (('qwen3-8b',), ('gemma3', 'gemma3:4b-it', 'gemma3-4b-it'), ('llama3.1:8b-text', 'llama3.1-8b-text'))

@@ -1,6 +1,6 @@
 """`ChatTemplate`: the record of data behind nearly every text format, and the pure functions that render and read it.
 
-A rendering is byte for byte the one of the model's own template, with the generation prompt last. A text that holds
+A rendering is, byte for byte, that of the model's own template, with the generation prompt last. A text that holds
 the format's special tokens is refused, since it would forge a turn. Nothing here tokenizes or runs Jinja.
 """
 
@@ -24,6 +24,7 @@ Strip: TypeAlias = Callable[[str], str]
 """A function that strips the ends of a text: `str.strip`, `str.lstrip` ...; `str` strips nothing."""
 
 SystemPosition: TypeAlias = Literal["first", "first_user", "last_user", "refused"]
+"""The place of the system text; see `ChatTemplate.system_position`."""
 
 Refuse: TypeAlias = Callable[[str, Prompt], Unsupported | InjectedToken | None]
 """A function of a format's name and a prompt that returns why the prompt is refused, or None."""
@@ -55,7 +56,7 @@ class Thinking:
     after: str
     """The literal between the reasoning and the answer."""
     strip: Strip = str
-    """Strips the reasoning; a blank one is none."""
+    """Strips the reasoning; one that is empty then is not written."""
     strip_answer: Strip = str
     """Strips an answer that follows its reasoning, after `strip_assistant`."""
 
@@ -81,7 +82,7 @@ class ChatTemplate:
     user_prefix: str
     """The literal before the first user text of a prompt without a system text; it may hold a default system text."""
     before_system: str
-    """The literal before the system text. It is not used if the system text stands in a user text."""
+    """The literal before the system text; not used if the system text is the beginning of a user text."""
     after_system: str
     """The literal between the system text and the first user text."""
     before_assistant: str
@@ -89,8 +90,8 @@ class ChatTemplate:
     after_assistant: str
     """The literal between an answer and the next user text."""
     generation_prompt: str
-    """The literal after the last user text: the end of its turn, then what opens the answer. In many formats it differs from
-    `before_assistant`."""
+    """The literal after the last user text: the end of its turn, then the opening of the answer. In many formats it differs
+    from `before_assistant`."""
     bos: str = ""
     """The beginning-of-sequence token; "" for a server that adds it itself."""
     stop: tuple[str, ...] = ()
@@ -101,25 +102,27 @@ class ChatTemplate:
     """The Hub names of the models that use this format, without the maker ("Qwen2.5-*-Instruct"), for `lookup`. A `*` stands
     for one size (7B, 8x22B, 30B-A3B). Case does not matter, and packaging such as -GGUF is recognised."""
     strip_system: Strip = str
-    """The function that strips each text as the template does: `str.strip`, `str.rstrip` ...; `str` leaves it."""
+    """Strips the system text as the template does: `str.strip`, `str.rstrip` ...; `str` leaves it."""
     strip_user: Strip = str
+    """Strips each user text."""
     strip_assistant: Strip = str
+    """Strips each answer."""
     strip_first_user: Strip | None = None
     """Strips the first user text after a system text, in place of `strip_user` (Llama 2)."""
     system_position: SystemPosition = "first"
-    """A turn of its own comes first. In the "first_user" or "last_user" turn it is the beginning of that user text.
-    "refused" if the model has no system role or drops it."""
+    """The place of the system text. "first": a turn of its own, before all others. "first_user", "last_user": the beginning of
+    that user text. "refused": nowhere, since the model has no system role or drops it."""
     drops_empty_system: bool = False
     """An empty system text is rendered as none."""
     around: tuple[tuple[Role, str, str], ...] = ()
-    """The parts of the literals beside a text of a role that are left out if it is empty. With ("assistant", "\\n", "</s>"), an
+    """The parts of the literals beside a text of some role that are left out if the text is empty. With ("assistant", "\\n", "</s>"), an
     empty answer has no line break at the end of the literal before it, and no `</s>` at the beginning of the one after it."""
     refuse: Refuse | None = None
-    """Refuses prompts with which the model's template does something that no other field says, such as a command in a text."""
+    """Refuses prompts that the model's template treats in a way that no other field describes, such as a command in a text."""
     thinking: Thinking | None = None
     """The literals around reasoning; None if they are not known, or the model does not think."""
     past_reasoning: Literal["written", "dropped", "refused"] = "refused"
-    """The reasoning of past answers is written, or dropped as the model's template drops it, or refused."""
+    """The treatment of the reasoning of past answers: it is written or dropped, as the model's template does, or refused."""
     before_answer: str | None = None
     """The literal before an answer to train on that has no reasoning, if it is not `before_assistant`."""
 
@@ -163,7 +166,7 @@ class ChatTemplate:
         >>> chatml.parse("<|im_start|>user\nHi").failure().reason
         "it does not end with '<|im_end|>\\n<|im_start|>assistant\\n'"
         """
-        found = read(self, rendered)
+        found = read_texts(self, rendered)
         if isinstance(found, str):
             return Failure(NotParsed(self.name, found))
         prompt = make_prompt(self, found)
@@ -175,7 +178,7 @@ class ChatTemplate:
         return Success(prompt)
 
     def canonical(self, prompt: Prompt, /) -> Prompt:
-        r"""Return the prompt as `parse` reads it: stripped, a default or folded system text folded. A refused one stays.
+        r"""Return the prompt as `parse` reads it from the rendering; a refused prompt is returned as it is.
 
         >>> from distgen.formats import llama3
         >>> llama3.canonical(Prompt("  Hi\n"))
@@ -195,10 +198,10 @@ class ChatTemplate:
         finish_reason: str | None = "stop",
         train: Train = "last",
     ) -> Result[TrainingText, FormatError]:
-        r"""Return the finished conversation as the model's template renders it, with what to train; or why there is none.
+        r"""Return the finished conversation as the model's template renders it, with the characters to train; or why there is none.
 
-        It begins with the rendering of the prompt, and ends with the stop that the model writes; an answer that was cut
-        (`finish_reason="length"`) gets none. `train` is the last answer or all of them.
+        It begins with the rendering of the prompt, and ends with the stop string that the model writes. An answer that was
+        cut (`finish_reason="length"`) has no stop string. `train` is the last answer or all of them.
 
         >>> from distgen.formats import chatml
         >>> written = chatml.training_text(Prompt("2+2?"), "4").unwrap()
@@ -214,19 +217,19 @@ class ChatTemplate:
         injected = find_injection(self, prompt, roles, parts) or find_answer_injection(self, prompt, answer, reasoning)
         if injected is not None:
             return Failure(injected)
-        last = finish(self, parts[-1], answer, reasoning, is_cut=finish_reason == "length")
+        last = finish_answer(self, parts[-1], answer, reasoning, is_cut=finish_reason == "length")
         if isinstance(last, Unsupported):
             return Failure(last)
         roles += ("reasoning", "assistant") if len(last) > 3 else ("assistant",)
         return Success(mark_parts(roles, [*parts[:-1], *last], parts[-1], self.stop, train))
 
     def split(self, text: str, /) -> tuple[str | None, str]:
-        """Split a completion into (reasoning, answer); all is answer unless the format or the model opens `<think>`."""
+        """Split a completion into (reasoning, answer) if the generation prompt opens `<think>`; else all of it is the answer."""
         return split_completion(self.generation_prompt, text)
 
     @cached_property
     def default_system(self) -> str | None:
-        """The system text in `user_prefix`, if there is one: giving it is the same as giving none."""
+        """The default system text in `user_prefix`, if there is one. A prompt with it renders as one without a system text."""
         default = self.user_prefix.removeprefix(self.before_system).removesuffix(self.after_system)
         is_whole = f"{self.before_system}{default}{self.after_system}" == self.user_prefix
         return default if is_whole and self.system_position == "first" else None
@@ -248,7 +251,7 @@ class ChatTemplate:
 
     @cached_property
     def junctions(self) -> tuple[tuple[str, str], ...]:
-        """Each two literals that an empty text may stand between: what it leaves of them, and the two whole."""
+        """Pairs of literals around an empty text, joined: without the parts that the empty text drops, and whole."""
         drops = defaultdict[str, tuple[str, str]](lambda: ("", ""))
         drops.update({role: (before, after) for role, before, after in self.around})
         found: list[tuple[str, str]] = []
@@ -262,7 +265,7 @@ class ChatTemplate:
 
     @cached_property
     def markup(self) -> frozenset[str]:
-        """The special tokens and stop strings that are no plain words, and their parts that form one with a literal beside.
+        """The special tokens and stop strings that are no plain words, and the parts that form one with a neighbouring literal.
 
         They are refused in any text.
         """
@@ -271,7 +274,7 @@ class ChatTemplate:
 
     @cached_property
     def openings(self) -> tuple[str, ...]:
-        """The literals of plain words that open an answer or a system text; refused in any text."""
+        """The literals of plain words that open an answer or a system text; they are refused in any text."""
         literals = (self.before_assistant, self.generation_prompt, self.before_system)
         words = [each for each in literals if each.strip() and not any(token in each for token in self.markup)]
         # Beside answers that open with markup, a plain system opening, such as "system\n", is prose.
@@ -279,15 +282,15 @@ class ChatTemplate:
 
     @cached_property
     def hazards(self) -> frozenset[str]:
-        """The dangerous strings, such as delimiters and their parts: a text without any of them cannot forge a turn."""
+        """The strings, such as delimiters and their parts, without which a text cannot forge a turn."""
         past = (Exchange("", ""), Exchange("x", "x"))
         for shape in (Prompt(""), Prompt("", ""), Prompt("x", "x"), Prompt("x", None, past), Prompt("x", "x", past)):
             rendering = render_parts(self, shape)
             if isinstance(rendering, tuple) and not is_read_back(self, *rendering):
-                return frozenset({""})  # its literals do not tell texts apart, so that every rendering is read back
+                return frozenset({""})  # its literals do not separate texts, so every rendering must be read back
         shorts = [short for short, _ in self.junctions]
         later = [literal for left, literal, _ in self.literals if left not in ("", "system")]
-        # A first text may make one opening of the other, such as "USER: " in a system text that nothing comes before.
+        # A first text may turn one opening into the other: "USER: " in a system text that no literal precedes.
         opening, system_opening = self.bos + self.user_prefix, self.bos + self.before_system
         ends = (*self.openings, *later, *shorts, system_opening)
         hazards = find_straddling(self, ("system",), (self.after_system, opening))
@@ -339,7 +342,7 @@ def render_parts(template: ChatTemplate, prompt: Prompt) -> Rendering | Unsuppor
 
 
 def render_answer(template: ChatTemplate, answer: str, reasoning: str | None) -> list[str]:
-    """Return the literals and texts of an answer: two parts, or four with its reasoning."""
+    """Return the literals and texts of an answer: two parts, or four if it has reasoning."""
     thinking, answer = template.thinking, template.strip_assistant(answer)
     thought = thinking.strip(reasoning) if thinking and reasoning else ""
     if thinking and thought:
@@ -348,7 +351,7 @@ def render_answer(template: ChatTemplate, answer: str, reasoning: str | None) ->
 
 
 def drop_around_empty(template: ChatTemplate, roles: Sequence[str], parts: Sequence[str]) -> list[str]:
-    """Return the parts without what empty texts drop of the literals beside them."""
+    """Return the parts, without the pieces of literals that an empty text beside them drops."""
     left = list(parts)
     for role, before, after in template.around:
         for index, other in enumerate(roles):
@@ -362,7 +365,7 @@ def drop_around_empty(template: ChatTemplate, roles: Sequence[str], parts: Seque
 
 
 def make_prompt(template: ChatTemplate, texts: Texts) -> Prompt:
-    """Return the canonical prompt of texts."""
+    """Return the canonical prompt with these texts."""
     system, user, thought, history = None, "", None, list[Exchange]()
     if template.system_position in ("first_user", "last_user"):
         index = 0 if template.system_position == "first_user" else -1
@@ -383,9 +386,10 @@ def make_prompt(template: ChatTemplate, texts: Texts) -> Prompt:
 
 
 def unfold(template: ChatTemplate, text: str) -> tuple[str | None, str]:
-    """Return the system and the user text that stand for a user turn that holds both.
+    """Return the canonical system and user text of a user turn that may hold both.
 
-    All of it is user text, unless stripping would change it: then the first cut that stripping leaves as it is counts.
+    All of it is user text, unless stripping would change it. Then it is cut at the first place where stripping does not change
+    the user text.
     """
     strip, end = template.strip_user, template.after_system
     if strip(text) == text:
@@ -398,11 +402,8 @@ def unfold(template: ChatTemplate, text: str) -> tuple[str | None, str]:
     return (text[:cut], text[cut + len(end) :]) if cut >= 0 else (None, text)
 
 
-def read(template: ChatTemplate, rendered: str) -> Texts | str:
-    """Return the only texts that can have rendered to this text, if any have; else the reason why none have.
-
-    It takes linear time.
-    """
+def read_texts(template: ChatTemplate, rendered: str) -> Texts | str:
+    """Return the only texts that can have this rendering, or the reason why there are none. It takes linear time."""
     for short, whole in template.junctions:
         rendered = rendered.replace(short, whole)
     opened = read_system(template, rendered)
@@ -411,7 +412,7 @@ def read(template: ChatTemplate, rendered: str) -> Texts | str:
     texts, body = opened
     if not body.endswith(template.generation_prompt):
         return f"it does not end with {template.generation_prompt!r}"
-    *past, user = split(body.removesuffix(template.generation_prompt), template.after_assistant)
+    *past, user = split_at(body.removesuffix(template.generation_prompt), template.after_assistant)
     for index, turn in enumerate(past):
         exchange = read_exchange(template, turn)
         if not exchange:
@@ -421,30 +422,30 @@ def read(template: ChatTemplate, rendered: str) -> Texts | str:
 
 
 def read_system(template: ChatTemplate, rendered: str) -> tuple[Texts, str] | str:
-    """Return the system text, if there is one, and the rest of a rendering, or the reason why there is neither opening."""
+    """Return the system text, if there is one, and the rest of a rendering; or the reason why it has neither opening."""
     opening, system_opening = template.bos + template.user_prefix, template.bos + template.before_system
     has_opening = rendered.startswith(opening)
     has_turn = rendered.startswith(system_opening) and template.system_position == "first"
     # Of two openings that both fit, the longer one is meant: it is the other one with a default text or a tag.
     if not has_turn or (has_opening and len(opening) >= len(system_opening)):
         return ([], rendered[len(opening) :]) if has_opening else f"it does not begin with {opening!r}"
-    system, *rest = split(rendered[len(system_opening) :], template.after_system, 1)
+    system, *rest = split_at(rendered[len(system_opening) :], template.after_system, 1)
     return ([("system", system)], rest[0]) if rest else f"no {template.after_system!r} follows its system text"
 
 
 def read_exchange(template: ChatTemplate, turn: str) -> Texts:
-    """Return the texts between two openings of user turns; none if there is no answer among them."""
+    """Return the texts of an exchange: user text, reasoning if any, answer. Return none if the answer is missing."""
     if template.thinking and template.past_reasoning == "written":
-        user, *thought = split(turn, template.thinking.before, 1)
-        reasoning, *answer = split("".join(thought), template.thinking.after, 1)
+        user, *thought = split_at(turn, template.thinking.before, 1)
+        reasoning, *answer = split_at("".join(thought), template.thinking.after, 1)
         if answer and reasoning:
             return [("user", user), ("reasoning", reasoning), ("assistant", answer[0])]
-    user, *answer = split(turn, template.before_assistant, 1)
+    user, *answer = split_at(turn, template.before_assistant, 1)
     return [("user", user), ("assistant", answer[0])] if answer else []
 
 
-def split(text: str, delimiter: str, times: int = -1) -> list[str]:
-    """Split at a delimiter; an empty one is found nowhere."""
+def split_at(text: str, delimiter: str, times: int = -1) -> list[str]:
+    """Split at a delimiter; an empty delimiter splits nothing."""
     return text.split(delimiter, times) if delimiter else [text]
 
 
@@ -469,7 +470,7 @@ def find_injection(
 def find_forgery(
     template: ChatTemplate, prompt: Prompt, roles: Sequence[str], parts: Sequence[str]
 ) -> InjectedToken | None:
-    """Return the same, found by reading the rendering back."""
+    """Return the first token that would forge a turn, found by reading the rendering back."""
     name, writes_reasoning = template.name, template.past_reasoning == "written"
     said = [each for each in prompt.texts() if writes_reasoning or not each[0].endswith("reasoning")]
     found = find_token(name, said, (*template.markup, *template.openings))
@@ -483,7 +484,7 @@ def find_forgery(
 
 
 def find_straddling(template: ChatTemplate, roles: Sequence[str], tokens: Sequence[str]) -> frozenset[str]:
-    """Return the parts of tokens that a text of some roles needs to hold to form one, with the literals beside it or alone."""
+    """Return the tokens, and the parts of them that a literal beside a text of some roles completes to a whole token."""
     parts = frozenset[str]()
     for role in roles:
         befores = [literal for _, literal, right in template.literals if right == role]
@@ -493,24 +494,24 @@ def find_straddling(template: ChatTemplate, roles: Sequence[str], tokens: Sequen
 
 
 def is_read_back(template: ChatTemplate, roles: Sequence[str], parts: Sequence[str]) -> bool:
-    """Tell whether the rendering reads back as its texts; a default system text reads back as none."""
+    """Return True if the rendering reads back as its texts; a default system text reads back as none."""
     texts = list(zip(roles, parts[1::2], strict=True))
     is_default = texts[0] == ("system", template.default_system)
-    return read(template, "".join(parts)) == texts[is_default:]
+    return read_texts(template, "".join(parts)) == texts[is_default:]
 
 
 def refuse_blank_system(name: str, prompt: Prompt) -> Unsupported | None:
-    """Refuse a system text of white space alone, which some templates render neither as a text nor as none."""
+    """Refuse a system text of white space alone: some templates render it neither as a text nor as none."""
     return Unsupported(name, "system") if prompt.system is not None and prompt.system.strip() == "" else None
 
 
 # Training.
 
 
-def finish(
+def finish_answer(
     template: ChatTemplate, opened: str, answer: str, reasoning: str | None, is_cut: bool
 ) -> list[str] | Unsupported:
-    """Return the last answer in parts, in the place of the generation prompt `opened`, which they begin with."""
+    """Return the last answer in parts. They begin with the generation prompt `opened`, and replace it."""
     opening, thinking = template.generation_prompt, template.thinking
     thinks = thinking is not None and thinking.before.startswith(opening)
     has_thought = reasoning is not None and reasoning.strip() != ""
@@ -524,7 +525,7 @@ def finish(
         parts[2] = ""
     end = end_of_answer(template.stop, template.after_assistant) or "".join(template.stop[:1])
     if not parts[0].startswith(opening) or not (is_cut or (end and parts[-1])):
-        return Unsupported(template.name, "no thinking" if thinks and not has_thought else "training")
+        return Unsupported(template.name, "no thinking" if thinks and answer and not has_thought else "training")
     parts[0] = opened + parts[0].removeprefix(opening)
     return [*parts, "" if is_cut else end]
 

@@ -1,4 +1,4 @@
-"""Training text: a finished conversation as its model's template renders it, with each character's role and its label."""
+"""Training text: a finished conversation as its model's template renders it, with the role and the label of each character."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Role: TypeAlias = Literal["system", "user", "reasoning", "assistant", "markup"]
 """The writer of a piece of a training text; "markup" is a literal of the format."""
 
 ROLES: Final[Mapping[str, Role]] = {role: role for role in get_args(Role)}
-"""The role of a text by the last name of its place in a prompt."""
+"""The role of a text, by the last word of its name in `Prompt.texts`."""
 
 Train: TypeAlias = Literal["last", "all"]
-"""Train the last answer of a conversation, or all of them."""
+"""The answers of a conversation to train: the last one, or all."""
 
 
 class Span(NamedTuple):
@@ -33,8 +33,8 @@ class Span(NamedTuple):
 class TrainingText:
     """A finished conversation. Its spans cover the text in order, without gaps.
 
-    Trained are the answer, its reasoning, the literals that the model writes around them, and the stop; the generation
-    prompt is not, since the model never writes it.
+    The answer, its reasoning, the literals that the model writes around them, and the stop string are trained. The
+    generation prompt is not, since the model never writes it.
     """
 
     text: str
@@ -44,10 +44,11 @@ class TrainingText:
 def mark_parts(
     places: Sequence[str], parts: Sequence[str], opened: str, stop: Sequence[str], train: Train
 ) -> TrainingText:
-    """Return a finished conversation, given as literals at even places and texts at odd places, with what to train.
+    """Return a finished conversation with the characters to train.
 
-    `places` name the texts, the last answer last; a role is enough. The model writes what follows the
-    generation prompt `opened`, up to a stop string; where that does not open a past answer, it writes the answer alone.
+    `parts` are literals at even places and texts at odd places. `places` are the names or roles of the texts; the last is the
+    last answer. After the generation prompt `opened`, the model writes everything up to a stop string. A past answer that does
+    not follow `opened` is trained alone.
     """
     spans: list[Span] = []
 
@@ -61,7 +62,7 @@ def mark_parts(
     literal, before = parts[0], ""
     for index, (role, text, after) in enumerate(zip(roles, parts[1::2], parts[2::2], strict=True)):
         is_trained = role in ("reasoning", "assistant") and index >= first
-        head = literal  # what of it the model does not write
+        head = literal  # the beginning, which the model does not write
         if is_trained and before == "reasoning":
             head = ""
         elif is_trained and literal.startswith(opened):
@@ -76,13 +77,13 @@ def mark_parts(
 
 
 def end_of_answer(stop: Sequence[str], literal: str) -> str:
-    """Return the beginning of a literal after an answer, its stop string included; "" if it has none."""
+    """Return the beginning of the literal after an answer, up to and with its stop string; "" if it has none."""
     ends = (literal.find(each) + len(each) for each in stop if each in literal)
     return literal[: min(ends, default=0)]
 
 
 def label_tokens(training: TrainingText, token_ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> list[int]:
-    """Return the label of each token: its id if the model is to learn to write all of its characters, else -100.
+    """Return the label of each token: its id if all of its characters are trained, else -100.
 
     `token_ids` and `offsets` are those of a fast tokenizer. The text already begins with the BOS token:
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from returns.result import Failure, Success
 
 from distgen.backends.generate import Batch, Row
-from distgen.backends.redact import Secrets
+from distgen.backends.redact import Secrets, find_secrets
 from distgen.backends.retry import Retry
 from distgen.backends.server import chat, completions
 from distgen.backends.wire import read_answer
@@ -132,6 +132,40 @@ def test_all_else_is_kept() -> None:
     assert (completion.served_model, completion.usage, completion.finish_reason) == ("m", None, None)
 
 
+def test_the_request_id_of_a_body_is_kept_where_no_header_has_one() -> None:
+    answer = {"choices": [{"text": "a"}], "request_id": "r-2"}
+    assert read(answer)[0].extra == {"request_id": "r-2"}
+    assert read(answer, {"X-Request-Id": "r-1"})[0].extra == {"request_id": "r-1"}
+
+
+SECRET = "sk-/abcdefghijklmno"
+ESCAPED = "".join(f"\\u{ord(character):04x}" for character in SECRET)
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(f'{{"error": "no such key: {ESCAPED}'.encode(), id="escaped, in a cut answer"),
+        pytest.param(b'{"error": "no such key: sk-\\/abcdefghijklmno', id="with an escaped slash, in a cut answer"),
+        pytest.param(f"no such key: {SECRET}".encode("utf-16"), id="in UTF-16"),
+    ],
+)
+def test_no_secret_is_shown_in_a_body_that_is_not_json(status: int, body: bytes) -> None:
+    message = read_answer(status, {}, body, find_secrets(SECRET, {})).failure().message
+    assert message.partition("no such key: ")[2] == "***"
+
+
+def test_no_secret_that_is_not_ascii_is_shown() -> None:
+    secret = "пароль-секрет"
+    secrets = find_secrets("", {"X-Key": secret})
+    assert read_answer(400, {}, json.dumps({"said": secret}).encode(), secrets).failure().message == '{"said": "***"}'
+    call = {"id": "1", "function": {"name": "f", "arguments": {"said": secret}}}
+    answer = {"choices": [{"message": {"content": None, "tool_calls": [call]}}]}
+    (completion,) = read_answer(200, {}, json.dumps(answer).encode(), secrets).unwrap()
+    assert completion.tool_calls[0].arguments == '{"said": "***"}'
+
+
 def test_reasoning_in_two_places_is_kept_twice() -> None:
     parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "one"}]}, {"type": "text", "text": "4"}, 5]
     (completion,) = read({"choices": [{"message": {"content": parts, "reasoning": "two"}}]})
@@ -205,7 +239,7 @@ def test_an_answer_without_completions_has_a_reason(status: int, body: bytes, re
 
 @pytest.mark.parametrize(
     ("headers", "said"),
-    [({"location": "http://127.0.0.1:1"}, "points to http://127.0.0.1:1"), ({}, "points to nowhere")],
+    [({"location": "http://127.0.0.1:1"}, "points to http://127.0.0.1:1"), ({}, "points to no address")],
     ids=["somewhere", "nowhere"],
 )
 def test_a_redirect_names_where_to(headers: Mapping[str, str], said: str) -> None:

@@ -20,6 +20,14 @@ LOGPROBS: dict[str, tuple[object, tuple[TokenLogprob, ...] | None]] = {
         {"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": [{"a": -0.5}]},
         (TokenLogprob("a", -0.5, (A,)),),
     ),
+    "both": (
+        {
+            "content": [{"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "a", "logprob": -0.5}]}],
+            "tokens": ["a"],
+            "token_logprobs": [-0.5],
+        },
+        (TokenLogprob("a", -0.5, (A,)),),
+    ),
     "the first token of a prompt": ({"tokens": ["a"], "token_logprobs": [None]}, (TokenLogprob("a", None),)),
     "impossible": ({"tokens": ["a"], "token_logprobs": [-math.inf]}, (TokenLogprob("a", -math.inf),)),
     "none": (None, None),

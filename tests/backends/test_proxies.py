@@ -141,7 +141,7 @@ def test_a_proxy_that_is_not_there_is_a_reason(server: Server) -> None:
 @pytest.mark.parametrize("make", [chat, completions])
 @pytest.mark.parametrize("proxy", ["", "127.0.0.1:3128", "socks5://127.0.0.1:1080"])
 def test_a_proxy_is_a_url_of_http(make: Callable[..., object], proxy: str) -> None:
-    with pytest.raises(ValueError, match="proxy is no URL that begins with http"):
+    with pytest.raises(ValueError, match="proxy must be a URL that begins with http"):
         make("http://127.0.0.1/v1", model="tiny", proxy=proxy)
 
 

@@ -121,7 +121,7 @@ def main() -> None:
     profile.runcall(searched, prompts, 1)
     print("searched, profiled:")
     for name, cost in pstats.Stats(profile).get_stats_profile().func_profiles.items():
-        if name in ("_find_stops", "_read", "_generate"):
+        if name in ("_find_stops", "_read_answer", "_generate"):
             print(f"  {name:12} {cost.ncalls:>5} calls, {1000 * cost.cumtime / options.tokens:7.3f} ms a step")
 
 

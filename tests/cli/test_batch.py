@@ -194,7 +194,7 @@ def test_results_of_other_rows_are_refused_by_row(server: Server, capsys: pytest
     write_rows({"user": "u0", "id": 0}, {"user": "edited"}, {"user": "u2", "id": 2})
     assert read() == 1
     assert [row["error"] for row in rows_of()] == ["", "other_batch", ""]
-    assert "row 2: other_batch: the result files have 0 of 1 answers; read with the inputs" in capsys.readouterr().err
+    assert "row 2: other_batch: the result files have 0 of 1 answers; the files are for" in capsys.readouterr().err
 
 
 def test_an_answers_file_without_settings_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,7 +213,7 @@ def test_results_of_another_batch_answer_no_row(server: Server, capsys: pytest.C
     serve(server)
     assert read() == 1
     assert [row["error"] for row in rows_of()] == ["other_batch"] * 2
-    assert "0 of 1 answers; read with the inputs and parameters of write" in capsys.readouterr().err
+    assert "0 of 1 answers; the files are for other inputs or parameters: read with" in capsys.readouterr().err
     assert write(output="again.jsonl") == 0
     assert read() == 0
 

@@ -38,7 +38,10 @@ BAD = {
     "no message": (b'{"messages": [7]}', '"messages" is not a conversation at 0: the message is int, not an object'),
     "no role": (b'{"messages": [{"content": "Hi"}]}', '"messages" is not a conversation at 0: role is None where'),
     "both": (b'{"messages": [], "user": "Hi"}', 'it has both "user" and "messages"; choose one with --user-field'),
-    "empty": (b"{}", 'it has no field "user"; it is empty; --user-field or --template names another'),
+    "empty": (
+        b"{}",
+        'it has no field "user"; it is empty; --user-field or --template, where {{ is a brace, names another',
+    ),
 }
 
 

@@ -171,7 +171,7 @@ def test_a_spent_budget_ends_the_run_and_says_how_to_go_on(server: Server, capsy
     server.script(then_always=Act(response(200, chat_body("x"))))
     assert run(server, "--concurrency", "1", "--max-total-tokens", "24") == 3
     assert len(written()) < 10
-    assert "24 of 24 tokens are spent; to go on: distgen run in.jsonl" in capsys.readouterr().err
+    assert "the 24 tokens of --max-total-tokens are spent; to go on: distgen run in.jsonl" in capsys.readouterr().err
     assert [row["row"] for row in written()] == [*range(1, len(written()) + 1)]
 
 
@@ -492,7 +492,7 @@ def test_a_budget_needs_a_server_that_counts(server: Server, capsys: pytest.Capt
     write_rows(*users(30))
     server.script(then_always=Act(response(200, chat_body("x", tokens=None))))
     assert run(server, "--concurrency", "1", "--max-total-tokens", "20") == 2
-    assert "the server does not count tokens, so --max-total-tokens cannot be kept." in capsys.readouterr().err
+    assert "does not count tokens, so --max-total-tokens cannot be kept; leave it out." in capsys.readouterr().err
 
 
 def test_a_limit_asks_the_first_rows_and_resuming_asks_the_rest(server: Server) -> None:
@@ -582,7 +582,7 @@ def test_a_device_is_an_output_and_only_a_file_is_resumed(capsys: pytest.Capture
     write_rows({"user": "Hi"})
     assert run(None, output="/dev/null") == 0
     assert run(None, "--resume", output="/dev/null") == 2
-    assert "--resume needs a file, and /dev/null is not one." in capsys.readouterr().err
+    assert "--resume needs a file, and /dev/null is not one; name one with --output." in capsys.readouterr().err
     assert run(None, output=".") == 2
     assert "distgen: .: Is a directory." in capsys.readouterr().err
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from operator import attrgetter
@@ -26,6 +26,8 @@ from distgen.formats import (
     llama3,
     openai,
 )
+from distgen.formats.injection import find_parts
+from distgen.formats.template import find_straddling
 from distgen.prompt import Exchange, Messages, Prompt
 from distgen.testing import (
     PROSE,
@@ -44,6 +46,7 @@ from distgen.testing import (
     law_refusal,
     prompts,
 )
+from tests.support.formats import OPEN_ENDS, OPEN_STARTS, OWN, WORDS
 
 Answer: TypeAlias = Result[str, FormatError]
 Parsed: TypeAlias = Result[Prompt, FormatError]
@@ -130,8 +133,9 @@ def remembering(of: Callable[[Prompt], Answer] = default) -> Seeded:
     said: dict[str, Prompt] = {}
 
     def write(prompt: Prompt) -> Answer:
-        said[of(prompt).unwrap()] = prompt
-        return of(prompt)
+        answer = of(prompt)
+        said[answer.value_or("")] = prompt
+        return answer
 
     def read(rendered: str) -> Parsed:
         return Success(said[rendered]) if rendered in said else Failure(NotParsed("seeded", "new"))
@@ -222,8 +226,8 @@ def test_check_format_names_the_law_that_a_fault_breaks(fault: Format[str], laws
 @pytest.mark.parametrize(
     ("fault", "example"),
     [
-        (Seeded(write=raising), "Prompt(user='', system=None, history=())"),
-        (Seeded(after=str.rstrip), "Prompt(user='', system=None, history=())"),
+        (Seeded(write=raising), "Prompt(user='foxtrot', system=None, history=())"),
+        (Seeded(after=str.rstrip), "Prompt(user='foxtrot', system=None, history=())"),
         (always_a_system, "system='You are a bot.'"),
         (Seeded(of=unguarded), "the literal '<|im_"),  # in which text, is for Hypothesis to choose
     ],
@@ -300,7 +304,7 @@ OWN_FAULTS: Final[tuple[tuple[str, Formatter[object], str], ...]] = (
     ("a tuple of the user text", lambda p: Success((p.user,)), "law_complete"),
     ("a dict without history", lambda p: Success({"system": p.system, "user": p.user}), "law_complete"),
     ("a control character dropped", lambda p: plain_lines(replace(p, user=p.user.replace("\x00", ""))), "law_complete"),
-    ("a long text cut", lambda p: plain_lines(replace(p, user=re.sub(r"(..x)+.*", "", p.user))), "law_complete"),
+    ("history cut at two", lambda p: plain_lines(replace(p, history=p.history[-2:])), "law_complete"),
     ("raises on a lone surrogate", encoded, "law_pure"),
     ("a Raised for a lone surrogate", formatter_of(lambda p: encoded(p).unwrap()), "law_refusal"),
 )
@@ -317,6 +321,11 @@ def test_check_formatter_finds(fault: Formatter[object], law: str) -> None:
     assert len(messages[0]) < 400
 
 
+def test_check_formatter_finds_a_long_history_cut() -> None:
+    with pytest.raises(AssertionError, match=r"^law_complete: history\[0\]\.user 'bravo00' is not in "):
+        check_formatter(lambda p: plain_lines(replace(p, history=p.history[-40:])), max_examples=1)
+
+
 def token_ids(prompt: Prompt) -> Result[list[int], FormatError]:
     return Success([len(text) for _, text in prompt.texts()])
 
@@ -331,6 +340,57 @@ def test_check_formatter_finds_nothing_in_sound_formatters() -> None:
 def test_check_format_finds_a_template_without_special_tokens(bare: ChatTemplate) -> None:
     with pytest.raises(AssertionError, match=r"^law_markup: the literal '<\|.*' is not refused"):
         check_format(bare)
+
+
+# A template that overlooks what a text forms with the literal beside it. Refused for its text alone: 1 example is enough.
+
+Parts: TypeAlias = Callable[[Iterable[str], Sequence[str], Sequence[str]], frozenset[str]]
+
+
+@pytest.mark.parametrize("own", OWN)
+def test_check_format_finds_nothing_in_templates_of_a_users_own(own: ChatTemplate) -> None:
+    check_format(own, max_examples=5)
+
+
+@pytest.mark.parametrize(
+    ("own", "overlooks"),
+    [
+        *((own, lambda tokens, _, afters: find_parts(tokens, (), afters)) for _, own in OPEN_STARTS),
+        *((own, lambda tokens, befores, _: find_parts(tokens, befores, ())) for _, own in OPEN_ENDS),
+        (WORDS, lambda tokens, befores, _: find_parts(tokens, befores, ())),
+    ],
+)
+def test_check_format_finds_what_a_text_forms_with_a_literal(
+    monkeypatch: pytest.MonkeyPatch, own: ChatTemplate, overlooks: Parts
+) -> None:
+    monkeypatch.setattr("distgen.formats.template.find_parts", overlooks)
+    with pytest.raises(AssertionError, match=r"^law_(no_forgery|inverse): ") as broken:
+        check_format(replace(own), max_examples=1)
+    assert len(str(broken.value)) < 500
+
+
+@pytest.mark.parametrize(("role", "own"), [*OPEN_STARTS, *OPEN_ENDS])
+def test_check_format_finds_a_role_whose_texts_are_overlooked(
+    monkeypatch: pytest.MonkeyPatch, role: str, own: ChatTemplate
+) -> None:
+    def overlooks(template: ChatTemplate, roles: Sequence[str], tokens: Sequence[str]) -> frozenset[str]:
+        return find_straddling(template, [each for each in roles if each != role], tokens)
+
+    monkeypatch.setattr("distgen.formats.template.find_straddling", overlooks)
+    with pytest.raises(AssertionError, match=r"^law_(no_forgery|inverse): "):
+        check_format(replace(own), max_examples=1)
+
+
+@pytest.mark.parametrize("roles", [("system",), ("user", "reasoning", "assistant")])
+def test_check_format_finds_hazards_of_plain_words_that_are_missing(
+    monkeypatch: pytest.MonkeyPatch, roles: Sequence[str]
+) -> None:
+    def overlooks(template: ChatTemplate, asked: Sequence[str], tokens: Sequence[str]) -> frozenset[str]:
+        return frozenset() if asked == roles else find_straddling(template, asked, tokens)
+
+    monkeypatch.setattr("distgen.formats.template.find_straddling", overlooks)
+    with pytest.raises(AssertionError, match=r"^law_inverse: "):
+        check_format(replace(WORDS), max_examples=1)
 
 
 def test_a_format_that_fails_otherwise_is_not_hidden() -> None:
@@ -442,15 +502,15 @@ def test_check_formatter_names_the_law_too(formatter: Callable[[Prompt], Answer]
         ),
         (
             lambda: law_refusal(always(Unsupported("f", "history")), Prompt("a")),
-            "law_refusal: Unsupported(format='f', what='history') is not so of Prompt(user='a', system=None, history=())",
+            "law_refusal: Unsupported(format='f', what='history') does not hold of Prompt(user='a', system=None, history=())",
         ),
         (
             lambda: law_refusal(always(Unsupported("f", "no system")), Prompt("a", "b")),
-            "law_refusal: Unsupported(format='f', what='no system') is not so of Prompt(user='a', system='b', history=())",
+            "law_refusal: Unsupported(format='f', what='no system') does not hold of Prompt(user='a', system='b', history=())",
         ),
         (
             lambda: law_refusal(always(NotParsed("f", "no")), Prompt("a")),
-            "law_refusal: NotParsed(format='f', reason='no', index=None) is not so of Prompt(user='a', system=None, history=())",
+            "law_refusal: NotParsed(format='f', reason='no', index=None) does not hold of Prompt(user='a', system=None, history=())",
         ),
         (
             lambda: law_prose(words, Prompt("a sophist")),

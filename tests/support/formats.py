@@ -9,6 +9,7 @@ from returns.result import Failure
 
 from distgen.errors import InjectedToken
 from distgen.formats import FORMATS, ChatMessages, ChatTemplate, TextFormat, chatml, llama2, zephyr
+from distgen.formats.template import Thinking
 from distgen.prompt import Exchange, Prompt
 from tests.support.oracle import DATA as DATA
 from tests.support.oracle import DATED as DATED
@@ -46,6 +47,37 @@ WHOLE: Final = {
     for name, each in (KINDS | VARIANTS).items()
     if isinstance(each, ChatTemplate) and each.system_position != "refused" and each.refuse is None
 }
+
+_PLAIN: Final = ChatTemplate(
+    "plain",
+    user_prefix="<|user|>",
+    before_system="<|sys|>",
+    after_system="<|end|><|user|>",
+    before_assistant="<|end|><|model|>",
+    after_assistant="<|end|><|user|>",
+    generation_prompt="<|end|><|model|>",
+    special_tokens=("<|user|>", "<|model|>", "<|sys|>", "<|end|>", "<think>", "</think>"),
+    thinking=Thinking("<|end|><|model|><think>", "</think>"),
+    past_reasoning="written",
+)
+WORDS: Final = ChatTemplate("words", "", "S:\n", "\n--\n", "\n\nA:\n", "\n\nQ:\n", "\n\nA:\n")
+# Templates as users write them: the role of a text that forms markup or an opening, and the literal that does it.
+OPEN_STARTS: Final = (
+    ("user", replace(_PLAIN, user_prefix="<|user|><")),
+    ("user", replace(_PLAIN, after_system="<|end|><|user|><")),
+    ("user", replace(_PLAIN, after_assistant="<|end|><|user|><")),
+    ("system", replace(_PLAIN, before_system="<|sys|><")),
+    ("assistant", replace(_PLAIN, before_assistant="<|end|><|model|><")),
+    ("reasoning", replace(_PLAIN, thinking=Thinking("<|end|><|model|><think><", "</think>"))),
+)
+OPEN_ENDS: Final = (
+    ("user", replace(_PLAIN, before_assistant="|><|end|><|model|>")),
+    ("user", replace(_PLAIN, generation_prompt="|><|end|><|model|>")),
+    ("system", replace(_PLAIN, after_system="|><|end|><|user|>", strip_system=str.rstrip)),
+    ("assistant", replace(_PLAIN, after_assistant="|><|end|><|user|>")),
+    ("reasoning", replace(_PLAIN, thinking=Thinking("<|end|><|model|><think>", "|></think>"))),
+)
+OWN: Final = (_PLAIN, WORDS, *(template for _, template in (*OPEN_STARTS, *OPEN_ENDS)))
 
 
 def prompt_of(case: Case) -> Prompt:

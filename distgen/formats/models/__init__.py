@@ -1,4 +1,4 @@
-"""The formats of models, one module a maker. `ALL` is the list to add to: a module without its line there is not found.
+"""The formats of models, in one module for each maker. The formats of a new module must be added to `ALL`.
 
 A format that models of many makers share is in `chatml` or `plain`.
 """

@@ -1,4 +1,4 @@
-"""Names of months, as chat templates print them."""
+"""The names of months."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ MONTHS: Final = (
     *("January", "February", "March", "April", "May", "June", "July"),
     *("August", "September", "October", "November", "December"),
 )
-"""As templates print them, whatever the locale of the process."""
+"""The names that chat templates print, independent of the locale of the process."""

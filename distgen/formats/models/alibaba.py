@@ -50,7 +50,7 @@ qwen2_5: Final = replace(
 )
 
 # Qwen3 (thinking allowed: generation prompt has no think block). Past answers lose their thoughts; the last answer of a
-# finished conversation has one, be it empty.
+# finished conversation has them, even if they are empty.
 # Source: ggml-org llama.cpp, models/templates/Qwen-Qwen3-0.6B.jinja (verbatim Hub template).
 qwen3: Final = replace(
     qwen1_5,
@@ -69,7 +69,6 @@ qwen3: Final = replace(
 )
 
 # Qwen3 with enable_thinking=False.
-# As rendered with enable_thinking=False.
 # Source: ggml-org llama.cpp, models/templates/Qwen-Qwen3-0.6B.jinja (verbatim Hub template) with
 # enable_thinking=False.
 qwen3_nothink: Final = replace(
@@ -98,7 +97,6 @@ qwen3_2507: Final = replace(
 # QwQ-32B, not its Preview.
 # Llama.cpp added an enable_thinking switch to this copy; rendered with enable_thinking=True, which is the original
 # behaviour.
-# As rendered with enable_thinking=True.
 # Source: ggml-org llama.cpp, models/templates/Qwen-QwQ-32B.jinja (verbatim Hub template).
 qwq: Final = replace(
     qwen3,
@@ -146,7 +144,7 @@ qwen3_5_nothink: Final = replace(
     generation_prompt=qwen3_nothink.generation_prompt,
 )
 
-# Qwen3.8, with its default effort; past answers follow their thoughts, be they empty.
+# Qwen3.8, with its default effort; past answers follow their thoughts, even if these are empty.
 # Source: huggingface trl, trl/chat_templates/qwen3_8.jinja.
 _EFFORT: Final = (
     "<|im_start|>system\nReasoning effort is set to xhigh. Please think carefully through the task, validate key "

@@ -99,7 +99,6 @@ deepseek_r1: Final = replace(
 # DeepSeek-R1-Distill-* (Feb 2025: generation prompt forces <think>\n).
 # Llama.cpp added an enable_thinking switch to this copy; rendered with enable_thinking=True, which is the original
 # behaviour.
-# As rendered with enable_thinking=True.
 # Source: ggml-org llama.cpp, models/templates/deepseek-ai-DeepSeek-R1-Distill-Qwen-32B.jinja (verbatim Hub template); trl,
 # trl/chat_templates/deepseek_r1_distill_training.jinja keeps what the model writes; its line breaks around </think> are shown
 # in github.com/deepseek-ai/DeepSeek-R1/issues/352.

@@ -51,7 +51,7 @@ gemma3: Final = replace(
     system_position="first_user",
 )
 
-# gemma-4-31B-it, which is told that it has nothing to think about; its maker says to train it so too.
+# gemma-4-31B-it with thinking disabled: the thought channel is empty. Its maker says to train it in this form too.
 #     <bos><|turn>system\n{system}<turn|>\n<|turn>user\n{user}<turn|>\n<|turn>model\n{answer}<turn|>\n<|turn>user\n
 #     {user}<turn|>\n<|turn>model\n<|channel>thought\n<channel|>
 # Source: ggml-org llama.cpp, models/templates/google-gemma-4-31B-it.jinja (verbatim Hub template); ai.google.dev, "Gemma 4

@@ -16,7 +16,7 @@ from distgen.prompt import Prompt, Segment
 @final
 @dataclass(frozen=True, slots=True)
 class PlainText:
-    r"""The texts of a prompt as lines, in reading order: nothing is refused, and no turn can be read back.
+    r"""The texts of a prompt as lines, in reading order. Only past reasoning is refused, and no turn can be read back.
 
     >>> default(Prompt("Hi", system="Be brief.")), default.canonical(Prompt("Hi", system="Be brief."))
     (<Success: Be brief.
@@ -58,11 +58,11 @@ class PlainText:
         finish_reason: str | None = "stop",
         train: Train = "last",
     ) -> Result[TrainingText, FormatError]:
-        """Return a Failure: it is no model's format."""
+        """Return a Failure: this is no model's format."""
         return Failure(Unsupported(self.name, "training"))
 
     def split(self, text: str, /) -> tuple[str | None, str]:
-        """Split a completion into (reasoning, answer); all is answer unless it opens with `<think>`."""
+        """Return no reasoning, and the whole text as the answer."""
         return split_completion("", text)
 
 

@@ -23,7 +23,7 @@ _ROLE: Final = re.compile(r"<\|(system|user|assistant)\|>\n")
 @final
 @dataclass(frozen=True, slots=True)
 class ChatGLM4:
-    """The format of glm-4-9b-chat, which does not render an empty turn at all, so that none can be read back."""
+    """The format of glm-4-9b-chat. It renders no turn for an empty text, so that an empty turn cannot be read back."""
 
     name: str
     stop: tuple[str, ...]
@@ -46,7 +46,7 @@ class ChatGLM4:
         """Return the canonical prompt that renders to exactly this text, or `NotParsed`."""
         prompt = self._read(rendered)
         if self(prompt) != Success(rendered):
-            return Failure(NotParsed(self.name, "it is no rendering of this format"))
+            return Failure(NotParsed(self.name, "rendered again, it is another text"))
         return Success(prompt)
 
     def canonical(self, prompt: Prompt, /) -> Prompt:
@@ -65,7 +65,7 @@ class ChatGLM4:
         return Failure(Unsupported(self.name, "training"))
 
     def split(self, text: str, /) -> tuple[str | None, str]:
-        """Split a completion into (reasoning, answer); all is answer unless it opens with `<think>`."""
+        """Return no reasoning, and the whole text as the answer."""
         return split_completion("", text)
 
     def _find_refusal(self, prompt: Prompt) -> InjectedToken | Unsupported | None:
