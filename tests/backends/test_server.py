@@ -551,6 +551,7 @@ def test_a_header_that_cannot_be_sent_is_a_reason(server: Server) -> None:
         ({"proxy": "127.0.0.1:3128"}, "begins with http"),
         ({"api_key": "sk 1"}, "strip"),
         ({"base_url": "ftp://127.0.0.1"}, "an http or https URL"),
+        ({"base_url": "http://127.0.0.1/v1 "}, "an http or https URL"),
         ({"base_url": "http://[::1/v1"}, "an http or https URL"),
         ({"base_url": "http://user:pass@host/v1"}, "without a user name"),
         ({"params": {"temprature": 1}}, "did you mean 'temperature'"),
