@@ -220,7 +220,7 @@ def test_a_row_may_have_any_number_of_texts(path: Path) -> None:
 def test_a_file_in_input_order_is_not_written_again(path: Path) -> None:
     path.touch()
     before = path.stat().st_ino
-    record(path, "abc", "overwrite")
+    record(path, "abc", "new")
     assert len(rows_of(path)) == 3
     assert path.stat().st_ino == before
 

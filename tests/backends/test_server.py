@@ -255,6 +255,34 @@ def test_a_rate_limit_pauses_all_requests(server: Server) -> None:
     assert len(server.seen()) == 1
 
 
+@pytest.mark.timeout(30)  # the waits would take hours
+@pytest.mark.parametrize(("status", "others"), [(429, "stopped"), (503, ["c"])], ids=["rate limit", "overload"])
+def test_only_a_rate_limit_holds_back_requests_of_others(server: Server, status: int, others: object) -> None:
+    busy = Act(response(status, b"busy", {"Retry-After": "9000"}))
+    server.script(to={"a": [Act(then="hang")], "b": [busy]})
+    backend = completions(server.url, model="m", retry=Retry(patience=1e5, longest_wait=1e5))
+
+    async def main() -> Row:
+        under_way = asyncio.ensure_future(backend(["a"], 1))
+        while len(server.seen()) < 1:
+            await asyncio.sleep(0.01)
+        waiting = asyncio.ensure_future(backend(["b"], 1))
+        while server.done() < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)  # the answer is read
+        under_way.cancel()  # its place is free
+        other = asyncio.ensure_future(backend(["c"], 1))
+        if status == 429:
+            await asyncio.sleep(0.05)
+            backend.end_waits()
+        row = (await other)[0]
+        backend.end_waits()
+        await waiting
+        return row
+
+    assert shown(asyncio.run(main())) == others
+
+
 @pytest.mark.timeout(30)
 def test_a_pause_ends_and_its_requests_are_answered(server: Server) -> None:
     server.script(BUSY)
@@ -529,6 +557,7 @@ def test_a_header_that_cannot_be_sent_is_a_reason(server: Server) -> None:
         ({"proxy": "127.0.0.1:3128"}, "begins with http"),
         ({"api_key": "sk 1"}, "strip"),
         ({"base_url": "ftp://127.0.0.1"}, "an http or https URL"),
+        ({"base_url": "http://127.0.0.1/v1 "}, "an http or https URL"),
         ({"base_url": "http://[::1/v1"}, "an http or https URL"),
         ({"base_url": "http://user:pass@host/v1"}, "without a user name"),
         ({"params": {"temprature": 1}}, "did you mean 'temperature'"),

@@ -27,7 +27,7 @@ import pytest
 import distgen
 from distgen.backends.generate import Batch
 from distgen.cli import main
-from distgen.cli.run import Counts, progress_line
+from distgen.cli.run import Counts, progress_line, summary
 from distgen.completion import Completion
 from distgen.prompt import Rendered
 from tests.support.parts import mounted
@@ -211,6 +211,7 @@ def test_a_second_run_judges_each_generation(server: Server) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--param", "logprob=1"], "did you mean 'logprobs'? Other fields of a request: --extra logprob=1;"),
         (["--param", "temprature=1"], "the protocol has no parameter 'temprature'; did you mean 'temperature'?"),
         (["--model", "m"], "--model needs a server"),
         (["--base-url", "http://127.0.0.1:1/v1"], "--model is missing: name a model"),
@@ -246,6 +247,8 @@ def test_usage_errors_are_one_sentence(capsys: pytest.CaptureFixture[str], argum
     ("name", "content", "said"),
     [
         ("in.csv", b"user,id\nHi,1\n", "in.csv is CSV, not JSON Lines; convert it: python -c"),
+        ("in.tsv", b"user\tid\nHi\t1\n", "in.tsv is CSV, not JSON Lines"),
+        ("in.txt", b"user,id\nHi,1\n", "in.txt is CSV, not JSON Lines"),
         ("in.parquet", b"PAR1\x15", "in.parquet is Parquet, not JSON Lines; convert it: python -c"),
         ("in.gz", b"\x1f\x8b\x08", "gzip -dc in.gz > rows.jsonl"),
         ("in.json", b'[{"user": "Hi"}]', "jq -c '.[]' in.json > rows.jsonl"),
@@ -682,6 +685,11 @@ def test_stdout_and_stdin_may_be_values(monkeypatch: pytest.MonkeyPatch) -> None
     with contextlib.redirect_stdout(io.StringIO()) as said:
         assert main(["run", "-", "-o", "-"]) == 0
     assert json.loads(said.getvalue())["user"] == "Hi"
+
+
+def test_half_and_nine_tenths_of_the_requests_were_faster() -> None:
+    latencies = [float(seconds) for seconds in range(200, -1, -1)]
+    assert "latency: p50 100.00 s, p90 180.00 s (retries included)" in summary(Counts(), 1.0, latencies)
 
 
 def test_the_line_of_progress_leaves_out_what_nobody_knows() -> None:

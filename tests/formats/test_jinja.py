@@ -616,6 +616,11 @@ def test_templates_do_not_disturb_one_another() -> None:
         assert list(pool.map(answer, shuffled)) == [once[name] for name in shuffled]
 
 
+def test_a_template_that_takes_only_some_texts_is_refused() -> None:
+    source = "{% for m in messages %}{{ raise_exception('only a') if m.content != 'a' }}{{ m.content }}{% endfor %}"
+    assert fault_of(jinja(source, bos="")(Prompt("a"))).message == "line 1: only a"
+
+
 def test_a_failure_says_the_line_and_keeps_the_templates_words() -> None:
     fault = fault_of(jinja("\n\n  {{ raise_exception('Only ' ~ messages|length ~ '!') }}")(Prompt("u")))
     assert fault == Raised("jinja2.exceptions.TemplateError", "line 3: Only 1!", "format")

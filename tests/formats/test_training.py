@@ -425,6 +425,12 @@ def test_the_laws_hold_with_past_reasoning(name: str, data: st.DataObject) -> No
 # Labels.
 
 
+def test_tokens_and_offsets_of_different_texts_are_a_value_error() -> None:
+    training = TrainingText("2+2? 4", (Span(0, 6, "assistant", True),))
+    with pytest.raises(ValueError, match="zip"):
+        label_tokens(training, [5, 6], [(0, 7)])
+
+
 def test_tokens_are_labelled_if_the_model_writes_them_whole() -> None:
     written = TrainingText(
         "ab\ncd", (Span(0, 3, "markup", False), Span(3, 4, "assistant", True), Span(4, 5, "markup", True))
