@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from returns.result import Failure, Success
 
 from distgen.backends.generate import Batch, Row
-from distgen.backends.redact import Secrets, find_secrets
+from distgen.backends.redact import Secrets, find_secrets, may_hold
 from distgen.backends.retry import Retry
 from distgen.backends.server import chat, completions
 from distgen.backends.wire import read_answer
@@ -114,6 +114,17 @@ def plain(completion: Completion) -> Completion:
 
 def read(answer: object, headers: Mapping[str, str] | None = None) -> Sequence[Completion]:
     return read_answer(200, headers or {}, json.dumps(answer).encode()).unwrap()
+
+
+def test_tool_calls_that_cannot_be_read_are_kept_as_they_came() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    strange, plain = read({"choices": [{"message": {"tool_calls": each}} for each in ("add", [call])]})
+    assert (strange.tool_calls, strange.extra) == ((), {"tool_calls": "add"})
+    assert (plain.tool_calls, plain.extra) == ((ToolCall("1", "add", "{}"),), {})
+
+
+def test_letters_of_a_secret_are_found_as_they_are_written() -> None:
+    assert may_hold('{"error": "pässwörd"}'.encode(), Secrets("pässwörd-geheim"))
 
 
 def test_all_else_is_kept() -> None:

@@ -23,6 +23,7 @@ DECISIONS: dict[str, tuple[Retry, Sequence[Outcome], Outcome, float, float | Non
     "rate limits are no attempts": (Retry(attempts=2), [RATE] * 9, RATE, 20, 16),
     "patience begins at the first of them": (Retry(), [Outcome("rate_limit", at=50)], RATE, 100, 1.0),
     "patience ends a wait early": (Retry(), [RATE] * 9, RATE, 80, 10),
+    "patience ends a wait very early": (Retry(), [RATE] * 9, RATE, 89.5, 0.5),
     "a wait that patience just covers": (Retry(), [RATE], Outcome("rate_limit", 60), 30, 60),
     "no wait that patience does not cover": (Retry(), [RATE], Outcome("rate_limit", 60), 60, None),
     "patience is used up": (Retry(), [RATE] * 9, RATE, 90, None),

@@ -28,3 +28,9 @@ def test_the_help_states_the_defaults(
 def test_an_output_is_required(command: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "rows.jsonl"]) == 2
     assert "-o/--output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--no-n"], ["batch"]], ids=" ".join)
+def test_a_command_is_required(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert "required: COMMAND" in capsys.readouterr().err

@@ -616,6 +616,12 @@ def test_templates_do_not_disturb_one_another() -> None:
         assert list(pool.map(answer, shuffled)) == [once[name] for name in shuffled]
 
 
+def test_a_token_of_three_characters_is_refused_and_one_of_one_is_prose() -> None:
+    format = jinja("{% for m in messages %}{{ m.content }}{% endfor %}", bos="<s>", eos="!")
+    assert format(Prompt("a<s>")) == Failure(InjectedToken("jinja", "<s>", "user", 1))
+    assert isinstance(format(Prompt("a!")), Success)
+
+
 def test_a_template_that_takes_only_some_texts_is_refused() -> None:
     source = "{% for m in messages %}{{ raise_exception('only a') if m.content != 'a' }}{{ m.content }}{% endfor %}"
     assert fault_of(jinja(source, bos="")(Prompt("a"))).message == "line 1: only a"

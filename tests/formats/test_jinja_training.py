@@ -69,6 +69,13 @@ def test_it_is_that_of_the_registry(
         assert merge(ours.unwrap()) == merge(theirs.unwrap())
 
 
+def test_a_text_may_name_a_role() -> None:
+    prompt = Prompt("Who is the assistant", "You are the assistant")
+    format = template_of(CHATML)
+    assert format(prompt) == chatml(prompt)
+    assert merge(format.training_text(prompt, "user").unwrap()) == merge(chatml.training_text(prompt, "user").unwrap())
+
+
 def test_a_text_may_be_the_first_of_all() -> None:
     format = jinja("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}", bos="", eos="<|im_end|>")
     written = format.training_text(Prompt("a"), "b", train="all").unwrap()

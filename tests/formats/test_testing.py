@@ -240,6 +240,16 @@ def test_what_check_format_finds_is_small(fault: Format[str], example: str) -> N
     assert len(str(broken.value)) < 500
 
 
+def no_markup(prompt: Prompt) -> Answer:
+    return raising(prompt) if "<|" in prompt.user else plain_lines(prompt)
+
+
+def test_what_a_random_prompt_finds_is_its_smallest_example() -> None:
+    with pytest.raises(AssertionError) as broken:
+        check_formatter(no_markup)
+    assert str(broken.value) == f"law_pure: ValueError('no') is raised on {Prompt('<|')}"
+
+
 @pytest.mark.parametrize(
     "sound",
     [
@@ -455,7 +465,7 @@ def test_a_format_that_fails_once_is_an_assertion_error() -> None:
     faulty = iter([Success("")])
 
     def once(prompt: Prompt) -> Answer:
-        return next(faulty, plain_lines(prompt)) if len(prompt.history) == 50 else plain_lines(prompt)
+        return next(faulty, plain_lines(prompt)) if "<|" in prompt.user else plain_lines(prompt)
 
     with pytest.raises(AssertionError, match=r"^law_"):
         check_formatter(once)
