@@ -185,6 +185,14 @@ def test_a_long_answer_is_cut_off(server: Server, name: str, monkeypatch: pytest
     assert shown(ask(completions(server.url, model="m", timeout=5), "a")[0]) == "too_long"
 
 
+def test_an_answer_may_be_as_long_as_the_bound(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = text_body("a")
+    for bound, answer in ((len(body), ["a"]), (len(body) - 1, "too_long")):
+        monkeypatch.setattr("distgen.backends.transport.MAX_ANSWER", bound)
+        server.script(Act(response(200, body)))
+        assert shown(ask(completions(server.url, model="m"), "a")[0]) == answer
+
+
 @pytest.mark.parametrize("name", LONG_HEADS)
 def test_long_headers_are_no_answer(server: Server, name: str) -> None:
     server.script(then_always=LONG_HEADS[name])

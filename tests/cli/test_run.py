@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import io
 import json
+import math
 import os
 import pty
 import re
@@ -526,12 +527,13 @@ def test_a_text_format_is_asked_with_its_stop_and_without_bos(server: Server) ->
 
 def test_logprobs_and_tool_calls_are_json_text(server: Server) -> None:
     write_rows({"user": "Hi"})
-    top = {"token": "y", "logprob": -9999.0, "bytes": None}
+    top = {"token": "y", "logprob": -math.inf, "bytes": None}
     token = {"token": "x", "logprob": -0.5, "bytes": None, "top_logprobs": [top]}
     server.script(Act(response(200, chat_body("x", logprobs={"content": [token]}))))
     assert run(server) == 0
     (generation,) = written()[0]["generations"]
-    assert json.loads(generation["logprobs"])[0]["top_logprobs"][0]["token"] == "y"
+    (read,) = json.loads(generation["logprobs"])
+    assert read == {"token": "x", "logprob": -0.5, "top_logprobs": [{"token": "y", "logprob": -9999.0}]}
     assert generation["tool_calls"] == ""
 
 
