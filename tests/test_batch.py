@@ -172,6 +172,11 @@ def test_files_end_at_the_limits(limits: dict[str, Any], counts: list[int]) -> N
     assert all(len(lines) == 1 or sum(map(len, lines)) <= limits.get("max_bytes", 10**6) for lines in files)
 
 
+def test_a_row_has_one_generation_unless_more_are_asked_for() -> None:
+    (one,), (three,) = requests_of(write(make_llm(), ["a"])), requests_of(write(make_llm(), ["a"], 3))
+    assert (one["body"].get("n", 1), three["body"]["n"]) == (1, 3)
+
+
 def test_a_file_is_filled_to_its_last_byte() -> None:
     words = ["a", "b", "c", "d", "e"]
     ((line, *_),) = [list(lines) for lines in write(make_llm(), words)]

@@ -170,6 +170,19 @@ def test_a_pause_of_no_time_holds_nothing_back(monkeypatch: pytest.MonkeyPatch) 
     run(scene)
 
 
+def test_a_wait_ends_at_its_very_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        now = asyncio.get_running_loop().time()
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+        limiter = Limiter(10)
+        place = asyncio.ensure_future(limiter.enter(limiter.run, 1.0))
+        assert not await is_given(place)
+        now += 1.0
+        assert await is_given(place)
+
+    run(scene)
+
+
 @pytest.mark.parametrize("is_given_first", [False, True])
 def test_a_request_that_is_cancelled_keeps_no_place(is_given_first: bool) -> None:
     async def scene() -> None:

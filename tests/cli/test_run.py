@@ -187,6 +187,14 @@ def test_answers_that_were_cut_or_empty_are_counted(server: Server, capsys: pyte
     assert len(server.seen()) == 3
 
 
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_failed_request_is_made_again_as_often_as_said(server: Server, retries: int) -> None:
+    write_rows({"user": "Hi"})
+    server.script(then_always=status(500))
+    assert run(server, "--retries", f"{retries}") == 1
+    assert len(server.seen()) == retries + 1
+
+
 def test_params_and_extra_are_sent(server: Server) -> None:
     write_rows({"user": "Hi"})
     assert run(server, "--param", "temperature=0.5", "--extra", "top_k=20", "--system", "Be brief.") == 0
