@@ -387,6 +387,7 @@ def test_a_backend_that_does_not_wait_has_no_waits_to_end() -> None:
     backend.end_waits()
     asyncio.run(end_waits_before_any_row())
     assert shown(backend(["a"], 1)[0]) == ["A"]
+    backend.end_waits()
 
 
 # Usage
