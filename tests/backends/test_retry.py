@@ -79,6 +79,7 @@ HINTS: dict[str, tuple[dict[str, str], str, float | None]] = {
     "fractions": ({"retry-after": "2.5"}, "", 2.5),
     "milliseconds first": ({"retry-after-ms": "1500", "retry-after": "2"}, "", 1.5),
     "a date": ({"retry-after": "Thu, 01 Jan 1970 00:01:50 GMT"}, "", 10),
+    "a date of another zone": ({"retry-after": "Thu, 01 Jan 1970 01:01:50 +0100"}, "", 10),
     "a date that is over": ({"retry-after": "Thu, 01 Jan 1970 00:00:10 GMT"}, "", 0),
     "nonsense": ({"retry-after": "soon"}, "", None),
     "the limit that is used up": (
