@@ -31,6 +31,7 @@ DECISIONS: dict[str, tuple[Retry, Sequence[Outcome], Outcome, float, float | Non
     "refused for 15 s": (Retry(), [Outcome("refused")] * 5, Outcome("refused"), 14, None),
     "billed once": (Retry(), [Outcome("transient")], Outcome("billed"), 0.5, 0.5),
     "billed twice": (Retry(), [Outcome("billed")], Outcome("billed"), 0.5, None),
+    "neither patience nor a wait": (Retry(patience=0, longest_wait=0), [], Outcome("transient"), 0, 0),
     "asked once": (Retry(attempts=1), [], RATE, 0, None),
 }
 

@@ -425,6 +425,13 @@ def test_the_laws_hold_with_past_reasoning(name: str, data: st.DataObject) -> No
 # Labels.
 
 
+def test_an_empty_answer_has_no_end_to_learn() -> None:
+    format = FORMATS["chatml"]
+    assert not isinstance(format, ChatMessages)
+    assert isinstance(format.training_text(Prompt("2+2?"), ""), Failure)
+    assert isinstance(format.training_text(Prompt("2+2?"), "", finish_reason="length"), Success)
+
+
 def test_tokens_and_offsets_of_different_texts_are_a_value_error() -> None:
     training = TrainingText("2+2? 4", (Span(0, 6, "assistant", True),))
     with pytest.raises(ValueError, match="zip"):
