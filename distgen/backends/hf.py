@@ -256,7 +256,7 @@ def _check_params(params: Params) -> None:
             raise ValueError(f"params[{name!r}] is not supported by this backend; leave it out.")
     try:
         transformers = import_module("transformers")  # which checks the values
-    except ModuleNotFoundError as missing:  # pragma: no cover  (in another process)
+    except ModuleNotFoundError as missing:  # pragma: no cover  (by tests/test_imports.py)
         raise ImportError("local models need transformers: pip install torch transformers") from missing
     transformers.TemperatureLogitsWarper(float(params.get("temperature") or 1))
     transformers.TopPLogitsWarper(float(params.get("top_p", 1)))
