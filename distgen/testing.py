@@ -424,13 +424,13 @@ def _write_json(rendered: object) -> str:
 
 
 def _stands(token: str, text: str, offset: int) -> bool:
-    """Tell whether a token, or its first half at the end of the text, begins there, or a half ends at its beginning."""
+    """Return True if a token begins there, whole or cut by the end of the text, or if its end is at the start of the text."""
     begins = text[offset:] != "" and (text.startswith(token, offset) or token.startswith(text[offset:]))
     return begins or (offset == 0 and any(text.startswith(token[cut:]) for cut in range(1, len(token))))
 
 
 def _blank(prompt: Prompt) -> Prompt:
-    """The same conversation with "x" for every text that says something."""
+    """Return the same conversation with "x" for every text that is not blank."""
 
     def blank(text: str) -> str:
         return "x" if text.strip() else text

@@ -92,9 +92,7 @@ class Options:
     input: str = _option("input", "-", "INPUT.jsonl", "JSON Lines in UTF-8; - is stdin", "input")
     each_generation: bool = _flag("input", "read an answers file: one row for each generation with text")
     limit: int | None = _number("input", None, "only the first N rows")
-    output: str = _option(
-        "output", "-", "OUTPUT.jsonl", "output file; of `run`, - is stdout", "-o", "--output", required=True
-    )
+    output: str = _option("output", "-", "OUTPUT.jsonl", "file; of `run`, - is stdout", "-o", "--output", required=True)
     resume: bool = _flag("answers", "keep the rows answered so far and ask the rest")
     overwrite: bool = _flag("answers", "begin the answers anew; the old file is kept as *.bak")
     format: str = _option("prompt", "openai", "NAME", "chat format of the model, see `distgen formats` [openai]")

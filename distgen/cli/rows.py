@@ -32,7 +32,7 @@ _PANDAS: Final = "python -c \"import pandas; pandas.read_{}('{}').to_json('rows.
 
 Fields: TypeAlias = dict[str, object]
 
-NO_PROMPT: Final = Failure(Raised("invalid_row", "it is answered already", "prompt"))
+_NO_PROMPT: Final = Failure(Raised("invalid_row", "it is an output row", "prompt"))
 
 
 @final
@@ -46,7 +46,7 @@ class Record:
     number: int = field(compare=False)
     fields: Fields = field(compare=False)
     written: str
-    prompt: Result[Prompt, FormatError] = field(default=NO_PROMPT, compare=False)
+    prompt: Result[Prompt, FormatError] = field(default=_NO_PROMPT, compare=False)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,9 @@ import pytest
 from distgen import batch
 from distgen.cli import main
 from tests.support.batches import BatchServiceDouble
-from tests.support.servers import Act, Server, response, serving
+from tests.support.servers import Act, Server, response
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: Server) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    server.script()
+pytestmark = pytest.mark.usefixtures("clean")
 
 
 def write_rows(*rows: Mapping[str, object]) -> None:

@@ -19,7 +19,7 @@ import termios
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +32,12 @@ from distgen.cli.run import Counts, progress_line, summary
 from distgen.completion import Completion
 from distgen.prompt import Rendered
 from tests.support.parts import mounted
-from tests.support.servers import Act, Server, chat_body, response, serving
+from tests.support.servers import Act, Server, chat_body, response
 
 KEYS = ["row", "model", "error", "error_message", "generations"]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: Server) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL", "NO_COLOR", "http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    server.script()
+pytestmark = pytest.mark.usefixtures("clean")
 
 
 def write_rows(*rows: Mapping[str, object]) -> str:
