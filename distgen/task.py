@@ -25,9 +25,8 @@ _B = TypeVar("_B")
 class Task(Generic[In, Out]):
     """A pair of functions: `prompt` makes the prompt for an input, `parse` reads the text of one answer.
 
-    If `prompt` raises or returns a Failure, the row is not asked, and that is its result: a judge refuses rows without an
-    answer so. If `parse` raises, only that answer fails. A Task is a profunctor: it maps over the parsed values and contramaps
-    over the inputs.
+    If `prompt` raises or returns a Failure, the row is not asked, and that is its result: so a judge can refuse rows without
+    an answer. If `parse` raises, only that answer fails. `map` and `bind` change the parsed values, `contramap` the inputs.
 
     >>> from returns.result import Success, safe
     >>> square = Task(prompt=Prompt, parse=safe(int)).map(lambda n: n * n).contramap(lambda n: f"Say {n}")

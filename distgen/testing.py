@@ -175,7 +175,7 @@ def law_absent_system(formatter: Formatter[P], prompt: Prompt) -> None:
 
 
 def law_refusal(formatter: Formatter[P], prompt: Prompt) -> None:
-    """A prompt is refused for what it holds: a token at the very place named, whole or the half of it, a system text or none, history.
+    """A refusal is true of the prompt: its token stands at the place that it names, or its feature is in the prompt.
 
     >>> law_refusal(lambda prompt: Failure(InjectedToken("mine", "###", "user", 0)), Prompt("Hi"))
     Traceback (most recent call last):

@@ -115,8 +115,9 @@ class ChatTemplate:
     drops_empty_system: bool = False
     """An empty system text is rendered as none."""
     around: tuple[tuple[Role, str, str], ...] = ()
-    """The parts of the literals beside a text of some role that are left out if the text is empty. With ("assistant", "\\n", "</s>"), an
-    empty answer has no line break at the end of the literal before it, and no `</s>` at the beginning of the one after it."""
+    """The parts of the literals beside a text of some role that are left out if the text is empty. With
+    ("assistant", "\\n", "</s>"), an empty answer has no line break at the end of the literal before it, and no `</s>` at the
+    beginning of the one after it."""
     refuse: Refuse | None = None
     """Refuses prompts that the model's template treats in a way that no other field describes, such as a command in a text."""
     thinking: Thinking | None = None
@@ -198,8 +199,9 @@ class ChatTemplate:
         finish_reason: str | None = "stop",
         train: Train = "last",
     ) -> Result[TrainingText, FormatError]:
-        r"""Return the finished conversation as the model's template renders it, with the characters to train; or why there is none.
+        r"""Return the finished conversation with the characters to train, or why there is none.
 
+        The text is what the model's template renders.
         It begins with the rendering of the prompt, and ends with the stop string that the model writes. An answer that was
         cut (`finish_reason="length"`) has no stop string. `train` is the last answer or all of them.
 
