@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, final
 
 import pytest
 from hypothesis import given, settings
@@ -495,23 +495,33 @@ def test_a_submitted_future_can_be_cancelled_before_it_is_handed_to_the_executor
     assert asked == ["a", "b", "d"]
 
 
+@final
+class Held:
+    """A backend that answers no row before its waits are ended, which a pool does after it has cancelled what is pending."""
+
+    def __init__(self) -> None:
+        self.begun, self.ended = threading.Event(), threading.Event()
+
+    def __call__(self, prompts: Sequence[str], num_generations: int) -> Batch:
+        self.begun.set()
+        self.ended.wait(10)
+        return echo(prompts, num_generations)
+
+    def end_waits(self) -> None:
+        self.ended.set()
+
+
 def test_leaving_a_submitter_by_an_exception_cancels_what_is_pending() -> None:
-    begun, hold = threading.Event(), threading.Event()
+    backend = Held()
     futures: list[Future[Row]] = []
-
-    def wait_until_held() -> None:
-        begun.set()
-        hold.wait(10)
-
-    llm = LLM(PLAIN, default, planned_faults({"0": wait_until_held}), Threads(1))
-    with pytest.raises(ZeroDivisionError), llm.submitter() as submit:
+    with pytest.raises(ZeroDivisionError), LLM(PLAIN, default, backend, Threads(1)).submitter() as submit:
         futures.extend(submit(str(n)) for n in range(6))
         assert futures.pop().cancel()
-        assert begun.wait(10)
-        threading.Timer(0.1, hold.set).start()
+        assert backend.begun.wait(10)
+        assert until(futures[1].running)
         raise ZeroDivisionError
     assert texts(futures[0].result(timeout=10)) == ["0"]
-    assert all(error_of(future.result(timeout=10)) is not None for future in futures[1:])
+    assert [error_of(future.result(timeout=10)) for future in futures[1:]] == [ENDED] * 4
     assert count_threads() == 0
 
 

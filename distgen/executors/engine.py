@@ -69,7 +69,7 @@ class Inbox:
 
         self._queue: SimpleQueue[Delivery | None] = SimpleQueue()  # None only wakes
         self._wakers: set[Callable[[], None]] = set()
-        self.is_closed: bool = False
+        self._is_closed = False
         self.reader: int = get_ident()
 
     def put(self, delivery: Delivery | None) -> None:
@@ -80,8 +80,12 @@ class Inbox:
 
     def close(self) -> None:
         """End the run: wake all waiters, which then find the end."""
-        self.is_closed = True
+        self._is_closed = True
         self.put(None)
+
+    def is_closed(self) -> bool:
+        """Return True if the run has ended."""
+        return self._is_closed
 
     def drain(self) -> list[Delivery | None]:
         """Return all results that are there now."""
@@ -143,7 +147,7 @@ class Stream(Generic[_T]):
         self._inbox.reader = get_ident()
         nothing: Sequence[_T] = ()
         steps, self._steps = self._steps, (value for value in nothing)
-        with suppress(ValueError):  # generator already executing in another thread: it sees is_closed and ends
+        with suppress(ValueError):  # generator already executing in another thread: it sees that the inbox is closed
             steps.close()
         self._inbox.close()
 
@@ -248,8 +252,10 @@ def run_bounded(
     results of the rows before it.
     """
     with _open_session(executor, inbox) as submit:
-        while not inbox.is_closed:
+        while not inbox.is_closed():
             pulled = window.pull()
+            if inbox.is_closed():  # by another thread, while the row was made
+                break
             if pulled is not None:
                 call = make_call(pulled[1])
                 if call.prompts:

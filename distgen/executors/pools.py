@@ -45,11 +45,13 @@ class PoolSession:
         self._pending: dict[Future[CallResult], object] = {}  # with the backend of each
         self._broken: FuturesExecutor | None = None
         self._breaks = 0
+        self._is_leaving = False
 
     def __enter__(self) -> Submit[Batch]:
         return self._submit
 
     def __exit__(self, *_: object) -> None:
+        self._is_leaving = True
         with self._stack:
             for future in list(self._pending):
                 future.cancel()
@@ -87,6 +89,8 @@ class PoolSession:
 
     def _done(self, index: int, call: Call[Any, Batch], pool: FuturesExecutor, future: Future[CallResult]) -> None:
         self._pending.pop(future, None)
+        if self._is_leaving and future.cancelled():  # the call never began, so it has no result
+            return
         result: CallResult | KeyboardInterrupt
         try:
             result = future.result()

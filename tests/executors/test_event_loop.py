@@ -406,10 +406,12 @@ def test_a_stream_that_is_closed_in_one_thread_is_at_its_end_for_another() -> No
     assert seen == [["a"]]
 
 
-def test_a_stream_that_is_closed_during_a_step_of_another_thread_ends_with_that() -> None:
+def test_a_stream_that_is_closed_while_another_thread_pulls_inputs_asks_nothing_more() -> None:
     pulled, go_on, release = threading.Event(), threading.Event(), threading.Event()
+    asked: list[str] = []
 
     def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        asked.extend(prompts)
         release.wait(10)
         return echoed(prompts, num_generations)
 
@@ -427,11 +429,11 @@ def test_a_stream_that_is_closed_during_a_step_of_another_thread_ends_with_that(
     assert pulled.wait(10)
     stream.close()
     go_on.set()
-    time.sleep(0.1)
-    release.set()
-    reader.join(timeout=5)
+    reader.join(timeout=30)
     assert not reader.is_alive()
-    assert seen == []
+    release.set()
+    assert until(lambda: count_threads() == 0)
+    assert (seen, asked) == ([], ["a"])
 
 
 def test_a_stream_that_is_closed_in_one_task_is_at_its_end_for_another() -> None:
