@@ -18,7 +18,6 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from time import monotonic
 from typing import BinaryIO, Final, Generic, Literal, TypeAlias, TypeVar, final, get_args
 
 from returns.result import Failure, Result, Success
@@ -35,7 +34,7 @@ Fields: TypeAlias = Mapping[str, object]
 Mode: TypeAlias = Literal["new", "resume", "overwrite"]
 """The treatment of a file that has answered rows.
 
-"new" refuses it. "resume" keeps its answered rows and asks the rest. "overwrite" renames it to `<path>.bak` and begins again.
+"new" refuses it. "resume" keeps its answered rows and asks the rest. "overwrite" deletes all that the file holds.
 """
 
 JournalReason: TypeAlias = Literal[
@@ -43,23 +42,21 @@ JournalReason: TypeAlias = Literal[
 ]
 """Reasons why a run ended early; see `JournalError`."""
 
-_SYNC_SECONDS: Final = 1.0
-_ELSE: Final = "choose another output."
+_ELSE: Final = "choose another file."
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The first event of a run. `answered` rows of the file have a text and are kept; `params` are those of earlier runs."""
+    """The first event of a run: `answered` rows of the file have a text and are kept."""
 
     answered: int
-    params: tuple[object, ...] = field(default=(), compare=False, repr=False)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Written(Generic[_In, _Out]):
-    """The row of an input is in the file. `row` counts inputs from 1."""
+    """An input is answered. Its row is in the file, unless it failed with RequestFailed("stopped"). `row` counts from 1."""
 
     row: int
     input: _In
@@ -100,6 +97,7 @@ def run(
     num_generations: int = 1,
     settings: Fields | None = None,
     params: Fields | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Generator[Result[RunEvent[_In, _Out], JournalError], None, None]:
     r"""Ask `llm` about each input that has no answered row in the file yet, and yield each row once it is written.
 
@@ -107,9 +105,10 @@ def run(
     - `decode(row)` returns its input, as `==` compares it, and the number of its texts: a row with none is asked again.
     - `settings` are JSON values. A file that was written with other settings, or another `num_generations`, is refused.
     - `params` are JSON values that may change from run to run; the sidecar keeps those of each run.
+    - `interrupted()` is called after the last row. If it returns True, the file stays unsorted, and the next run sorts it.
 
-    A Failure ends the run and is its last event. Rows already written stay, whatever ends the run. If there are fewer inputs
-    than before, the rows beyond them stay. A row that failed with RequestFailed("stopped") is not written.
+    A Failure ends the run and is its last event. Rows already written stay, whatever ends the run; an exception of the inputs
+    leaves them unsorted. If there are fewer inputs than before, the rows beyond them stay.
 
     >>> from tempfile import TemporaryDirectory
     >>> from distgen import LLM, Prompt, Sequential, Task, each
@@ -137,16 +136,18 @@ def run(
 
     def events() -> Generator[Result[RunEvent[_In, _Out], JournalError], None, None]:
         try:
-            with opening as (file, past), closing(_ask(llm, inputs, file, num_generations)) as answers:
-                yield Success(Opened(file.answered, tuple(past)))
+            with opening as file, closing(_ask(llm, inputs, file, num_generations)) as answers:
+                yield Success(Opened(file.answered))
                 for row, value, answer in answers:
-                    with _refuse("not_encoded", f"cannot encode row {row} of {file.path}"):
-                        line = to_json_line({**encode(value, answer), "row": row})
-                    with _refuse("not_written", f"cannot write {file.path}", OSError):
-                        file.append(row, line)
+                    if answer.swap().map(error_kind).value_or("") != "stopped":
+                        with _refuse("not_encoded", f"cannot encode row {row} of {file.path}"):
+                            line = to_json_line({**encode(value, answer), "row": row})
+                        with _refuse("not_written", f"cannot write {file.path}", OSError):
+                            file.append(row, line)
                     yield Success(Written(row, value, answer))
-                with _refuse("not_written", f"cannot sort {file.path}", OSError):
-                    file.sort()
+                if not interrupted():
+                    with _refuse("not_written", f"cannot sort {file.path}", OSError):
+                        file.sort()
         except _Refused as refused:
             yield Failure(refused.error)
 
@@ -197,7 +198,6 @@ class _File(Generic[_In]):
     texts: bytearray = field(default_factory=bytearray)  # the number of texts of that line, at most 255
     size: int = 0  # of the lines so far, in bytes
     in_order: bool = True  # one line a row, each after those of the rows before it
-    synced: float = field(default_factory=lambda: monotonic())
 
     @property
     def answered(self) -> int:
@@ -222,9 +222,6 @@ class _File(Generic[_In]):
             self.writer.truncate(self.size)
             raise
         self.add(row, len(line), 0)  # a row is asked only if its earlier lines have no text
-        if monotonic() - self.synced > _SYNC_SECONDS:
-            os.fsync(self.writer.fileno())
-            self.synced = monotonic()
 
     def sort(self) -> None:
         """Put the rows in input order, one line each, in one atomic step."""
@@ -251,11 +248,8 @@ class _File(Generic[_In]):
 @contextmanager
 def _open(
     path: Path, decode: Decode[_In], mode: Mode, settings: Fields, params: Fields
-) -> Generator[tuple[_File[_In], list[object]], None, None]:
-    """Lock the file, read and check its rows, and cut off a last line that a kill left incomplete.
-
-    Yield the file, and the parameters of the earlier runs.
-    """
+) -> Generator[_File[_In], None, None]:
+    """Lock the file, read and check its rows, and cut off a last line that a kill left incomplete."""
     with _refuse("not_encoded", f"cannot encode the settings of {path}"):
         now, now_params = json.loads(to_json_line(settings)), json.loads(to_json_line({**params}))
     path = Path(os.path.realpath(path))  # a link stays a link, and two links to one file share one lock
@@ -268,26 +262,19 @@ def _open(
             sidecar.touch()
             lock = files.enter_context(sidecar.open("r+b", buffering=0))
             _lock(lock, path)
-            if mode == "overwrite" and path.exists() and _has_answers(path, decode):
-                os.replace(path, f"{path}.bak")
             writer = files.enter_context(path.open("ab", buffering=0))
             reader = files.enter_context(path.open("rb"))
             file = _File(path, decode, reader, writer)
-            _scan(file)
             then, past = _read_sidecar(lock)
+            if mode != "overwrite":
+                _scan(file)
             if file.answered:
                 _check(path, mode, then, now)
             elif mode != "resume" or then != now:  # a try that answered nothing starts over
                 file, past = _File(path, decode, reader, writer), []
             writer.truncate(file.size)
             _write_sidecar(lock, now, past if now_params in past[-1:] else [*past, now_params])
-        yield file, past
-
-
-def _has_answers(path: Path, decode: Decode[_In]) -> bool:
-    with suppress(Exception), path.open("rb") as lines:
-        return any(_parse(line, decode)[2] for line in lines)
-    return True  # distgen did not write it
+        yield file
 
 
 def _scan(file: _File[_In]) -> None:
@@ -341,9 +328,7 @@ def _ask(
                 raise _Refused("other_input", f"row {row} of {file.path} had another input; use the same, or {_ELSE}")
 
     for index, answer in llm.as_completed(pending(), num_generations):
-        row, value = asked.pop(index)
-        if answer.swap().map(error_kind).value_or("") != "stopped":
-            yield row, value, answer
+        yield *asked.pop(index), answer
 
 
 def _write(file: BinaryIO, content: bytes) -> None:
@@ -352,7 +337,7 @@ def _write(file: BinaryIO, content: bytes) -> None:
 
 
 def _read_sidecar(file: BinaryIO) -> tuple[Fields, list[object]]:
-    """Return the settings, which are never empty, and the params of each run; nothing for anything but a sidecar."""
+    """Return the settings and the params, or two empty values if the file is unreadable."""
     with suppress(Exception):
         found = json.load(file)
         return {**found["settings"]}, [*found["params"]]

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit:  # --help and --version, which are printed
         return run.OK
     except KeyboardInterrupt:
-        print("distgen: interrupted; rows already written are kept.", file=sys.stderr)
+        print("\ndistgen: interrupted; rows already written are kept.", file=sys.stderr)
         return run.INTERRUPTED
     except BrokenPipeError:  # the reader of the output is gone, as after `head`
         return run.SOME_FAILED
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @final
 class _ByBatch(NamedTuple):
-    """Answers records as an LLM does. `answer` gets the records, their numbers, and the number of answers a row."""
+    """A `SupportsGenerate` over batch files. `answer` gets the records, their numbers, and the number of answers a row."""
 
     answer: Callable[[Iterable[Record], Iterator[int], int], Iterator[_Row]]
 
@@ -81,7 +81,7 @@ def _write_batch(options: Options) -> int:
             raise UsageError("each row has an answer or no prompt, so there are no requests; see `distgen render`.")
         return iter(())
 
-    return run.run(options, lambda _, __, ___: run.with_server(options, lambda llm: _ByBatch(partial(write, llm))))
+    return run.run(options, lambda llm, _: _ByBatch(partial(write, llm)))
 
 
 def _read_batch(options: Options) -> int:
@@ -98,11 +98,11 @@ def _read_batch(options: Options) -> int:
         with FileInput(options.results, mode="rb") as lines:
             yield from batch.read(llm, records, [lines], n, rows)
 
-    return run.run(options, lambda _, __, ___: run.with_server(options, lambda llm: _ByBatch(partial(read, llm))))
+    return run.run(options, lambda llm, _: _ByBatch(partial(read, llm)))
 
 
 _COMMANDS: Final[Mapping[str, Callable[[Options], int]]] = {
-    "run": lambda options: run.run(options, run.build_llm),
+    "run": run.run,
     "render": run.render,
     "formats": run.list_formats,
     "batch write": _write_batch,

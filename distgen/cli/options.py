@@ -8,8 +8,8 @@ Each row is written as it is answered, so a run may be killed; --resume asks the
 rest. Ctrl-C once finishes the requests under way, twice ends at once.
 
 Environment: OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_MODEL.
-Exit status: 0 all rows answered, 1 some failed, 2 it could not begin or go on,
-3 --max-total-tokens are spent, 130 interrupted. Written rows always stay.
+Exit status: 0 all rows answered, 1 some failed, 2 usage error, or stopped early,
+3 --max-total-tokens are spent and rows remain, 130 interrupted. Written rows always stay.
 """
 
 from __future__ import annotations
@@ -22,15 +22,12 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Final, NoReturn, TypeAlias, TypeVar, final
+from typing import Final, NoReturn, TypeVar, final
 
 from distgen import __version__
 from distgen.backends.params import Params
 
 _T = TypeVar("_T")
-
-Pairs: TypeAlias = Sequence[tuple[str, object]]
-"""Names and JSON values."""
 
 
 class UsageError(Exception):
@@ -44,7 +41,7 @@ def _whole_number(least: int, text: str) -> int:
 
 
 def _pair(names: Collection[str], text: str) -> tuple[str, object]:
-    """Read KEY=JSON. The key must be one of the names; any key will do if there are none."""
+    """Read KEY=JSON. The key must be one of the names; an empty list allows any key."""
     name, _, value = text.partition("=")
     if names and name not in names:
         hint = "".join(f"; did you mean {nearest!r}?" for nearest in get_close_matches(name, names, 1)) or "."
@@ -60,7 +57,7 @@ def _pair(names: Collection[str], text: str) -> tuple[str, object]:
 def _template(text: str) -> str:
     found = re.findall(r"\{\{|\}\}|\{[^{}]+\}|[{}]", text)
     if "{" in found or "}" in found or not any(len(part) > 2 for part in found):
-        raise argparse.ArgumentTypeError(f"{text!r} needs fields, as 'Rate {{question}}'; write other braces twice")
+        raise argparse.ArgumentTypeError(f"{text!r} has no {{field}}, or a brace that is not {{{{ or }}}}")
     return text
 
 
@@ -77,7 +74,7 @@ def _number(group: str, default: _T, help: str, *flags: str, least: int = 1) -> 
     return _option(group, default, "N", help, *flags, type=partial(_whole_number, least))
 
 
-def _pairs(names: Collection[str], help: str) -> Pairs:
+def _pairs(names: Collection[str], help: str) -> Sequence[tuple[str, object]]:
     kind = partial(_pair, names)
     return _option("model", (), "KEY=JSON", f"{help}; may be repeated", type=kind, action="append")
 
@@ -92,24 +89,24 @@ class Options:
     input: str = _option("input", "-", "INPUT.jsonl", "JSON Lines in UTF-8; - is stdin", "input")
     each_generation: bool = _flag("input", "read an answers file: one row for each generation with text")
     limit: int | None = _number("input", None, "only the first N rows")
-    output: str = _option("output", "-", "OUTPUT.jsonl", "file; of `run`, - is stdout", "-o", "--output", required=True)
+    output: str = _option("output", "-", "OUTPUT.jsonl", "file; `run` also takes -", "-o", "--output", required=True)
     resume: bool = _flag("answers", "keep the rows answered so far and ask the rest")
-    overwrite: bool = _flag("answers", "begin the answers anew; the old file is kept as *.bak")
+    overwrite: bool = _flag("answers", "delete the rows answered so far and begin anew")
     format: str = _option("prompt", "openai", "NAME", "chat format of the model, see `distgen formats` [openai]")
     system: str | None = _option("prompt", None, "TEXT", "system text of rows that have none")
     user_field: str | None = _option("prompt", None, "NAME", "field with the user's text")
-    template: str | None = _option("prompt", None, "TEXT", "user's text, as 'Rate {field}'; {{ is {", type=_template)
+    template: str | None = _option("prompt", None, "TEXT", "user text with {fields}; {{ is a brace", type=_template)
     no_bos: bool = _flag("prompt", "leave out the BOS token, for servers that add it")
     base_url: str = _option("ask", "", "URL", "OpenAI-compatible server: http://127.0.0.1:8000/v1")
     model: str = _option("model", "", "NAME", "name of the model on the server")
     num_generations: int = _number("model", 1, "answers a row [1]", "-n", "--num-generations")
-    param: Pairs = _pairs(Params.__annotations__, "sampling parameter, such as temperature=0.7")  # noqa: RUF009
-    extra: Pairs = _pairs((), "field that only this server takes, such as top_k=20")  # noqa: RUF009
+    param: Sequence[tuple[str, object]] = _pairs(Params.__annotations__, "sampling parameter, such as temperature=0.7")
+    extra: Sequence[tuple[str, object]] = _pairs((), "field that only this server takes, such as top_k=20")
     concurrency: int = _number("ask", 32, "requests at once [32]")
     timeout: float = _option("ask", 600.0, "SECONDS", "deadline of each request [600]", type=float)
     retries: int = _number("ask", 5, "further attempts of a failed request [5]", least=0)
-    max_failures: int = _number("ask", 100, "end after N fatal failures in a row [100; --concurrency before an answer]")
-    max_total_tokens: int | None = _number("ask", None, "ask no more once this run took N tokens")
+    max_failures: int = _number("ask", 100, "stop after N consecutive failures that every row would have [100]")
+    max_total_tokens: int | None = _number("ask", None, "stop once this run has used N tokens")
     hf: str = _option("ask", "", "NAME", "transformers model to load, by folder or name")
     batch_size: int = _number("ask", 8, "with --hf: rows generated together [8]")
     answers: str = _option("requests", "answers.jsonl", "ANSWERS.jsonl", "output of `batch read` [answers.jsonl]")
@@ -169,36 +166,42 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Option
         if one in given and other in given:
             raise UsageError(f"--{one} and --{other} exclude each other; give one.".replace("_", "-"))
     options = Options(**given, arguments=tuple(arguments))
+    if options.command.startswith("batch") and "-" in (options.output, options.answers):
+        raise UsageError("the batch commands need files, and - is none; name one.")
     if options.command not in ("run", "batch write"):
         return options
+    if options.each_generation and not (options.template or options.user_field):
+        raise UsageError("--each-generation needs --template or --user-field, to say what to ask about each text.")
     if options.hf:
         return replace(options, model=options.model or Path(options.hf).name)
     url = NO_SERVER if options.command == "batch write" else given.get("base_url", environ.get("OPENAI_BASE_URL", ""))
-    if not url and options.model:
-        raise UsageError("--model needs a server: add --base-url http://127.0.0.1:8000/v1, or set OPENAI_BASE_URL.")
-    model = (options.model or environ.get("OPENAI_MODEL", "")) if url else "echo"
-    if not model:
+    model = options.model or environ.get("OPENAI_MODEL", "")
+    if model and not url:
+        raise UsageError(f"model {model} needs a server: name it with --base-url, or set OPENAI_BASE_URL.")
+    if url and not model:
         raise UsageError("--model is missing: name a model of the server, or set OPENAI_MODEL.")
-    return replace(options, base_url=url, model=model)
+    return replace(options, base_url=url, model=model or "echo")
 
 
-# Messages of errors name Python's arguments. These are the options with the same effect, by the kind of the error.
-_FLAGS: Final = {
-    "timeout": "--timeout, --param max_tokens=N",
-    "status 404": "--model",
-    "status 429": "--concurrency",
-    "unknown_format": "`distgen formats`",
-    "no_line": "`batch write --resume`",
-    "exists": "--resume, --overwrite, --output, or --answers of `batch write`",
+# Messages of errors name what Python has for these options and commands.
+_WORDS: Final = {
+    "num_generations": "-n",
+    "base_url": "--base-url",
+    "timeout=": "--timeout ",
+    "raise timeout, or ask for fewer tokens": "raise --timeout, or ask for fewer tokens with --param max_tokens=N",
+    "pass api_key, or set": "set",
+    "FORMATS lists": "`distgen formats` lists",
+    "resume it, overwrite it": "resume it with --resume, begin anew with --overwrite",
 }
 
 
-def add_flags(kind: str, message: str) -> str:
-    """Return the message of an error on one line, with the options that help.
+def add_flags(message: str) -> str:
+    """Return the message of an error on one line, in the words of the command line.
 
-    >>> add_flags("timeout", "no whole answer in 60 s; raise timeout, or ask for fewer tokens.")
-    'no whole answer in 60 s; raise timeout, or ask for fewer tokens (--timeout, --param max_tokens=N).'
+    >>> add_flags("no whole answer in 60 s; raise timeout, or ask for fewer tokens.")
+    'no whole answer in 60 s; raise --timeout, or ask for fewer tokens with --param max_tokens=N.'
     """
     text = " ".join(message.split()).removesuffix(".")
-    text = text.replace("num_generations", "-n").replace("base_url", "--base-url")
-    return f"{text} ({_FLAGS[kind]})." if kind in _FLAGS else f"{text}."
+    for word, option in _WORDS.items():
+        text = text.replace(word, option)
+    return f"{text}."

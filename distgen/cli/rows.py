@@ -32,8 +32,6 @@ _PANDAS: Final = "python -c \"import pandas; pandas.read_{}('{}').to_json('rows.
 
 Fields: TypeAlias = dict[str, object]
 
-_NO_PROMPT: Final = Failure(Raised("invalid_row", "it is an output row", "prompt"))
-
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -45,8 +43,8 @@ class Record:
 
     number: int = field(compare=False)
     fields: Fields = field(compare=False)
-    written: str
-    prompt: Result[Prompt, FormatError] = field(default=_NO_PROMPT, compare=False)
+    written: bytes
+    prompt: Result[Prompt, FormatError] = field(compare=False)
 
 
 @contextmanager
@@ -59,19 +57,21 @@ def open_lines(name: str) -> Generator[Iterator[bytes], None, None]:
 
 
 def _check_kind(name: str, first: bytes) -> None:
-    # Sources: RFC 1952, 2.3.1 (gzip); Apache Parquet, "File format" (PAR1).
+    # Sources: RFC 1952, 2.3.1 (gzip); Apache Parquet, "File format" (PAR1); RFC 2781, 3.2 (UTF-16).
     text = first.removeprefix(b"\xef\xbb\xbf").strip()  # a byte order mark
     if first.startswith(b"\x1f\x8b"):
         kind, convert = "gzip", f"gzip -dc {name} > rows.jsonl"
     elif first.startswith(b"PAR1"):
         kind, convert = "Parquet", _PANDAS.format("parquet", name)
+    elif first.startswith((b"\xff\xfe", b"\xfe\xff")):
+        kind, convert = "UTF-16", f"iconv -f UTF-16 -t UTF-8 {name} > rows.jsonl"
     elif text.startswith(b"["):
         kind, convert = "a JSON array", f"jq -c '.[]' {name} > rows.jsonl"
     elif name.lower().endswith((".csv", ".tsv")) or (b"," in text and not text.startswith(b"{")):
         kind, convert = "CSV", _PANDAS.format("csv", name)
     else:
         return
-    raise UsageError(f"{name} is {kind}, not JSON Lines; convert it: {convert}")
+    raise UsageError(f"{name} is {kind}, not JSON Lines in UTF-8; convert it: {convert}")
 
 
 def parse_records(lines: Iterable[bytes], options: Options) -> Iterator[Record]:
@@ -82,7 +82,7 @@ def parse_records(lines: Iterable[bytes], options: Options) -> Iterator[Record]:
     """
     found = chain.from_iterable(_read_line(line, options) for line in filter(bytes.strip, lines))
     for number, (fields, prompt) in enumerate(found, 1):
-        yield Record(number, fields, json.dumps(fields, ensure_ascii=False), prompt)
+        yield Record(number, fields, to_json_line(fields), prompt)
 
 
 def _read_line(line: bytes, options: Options) -> Iterator[tuple[Fields, Result[Prompt, FormatError]]]:
@@ -175,8 +175,7 @@ def _text(name: str, fields: Fields, *, of_template: bool = False) -> str:
     """Return the text of a field, or raise why it has none; a template takes numbers and booleans too."""
     if name not in fields:
         names = f"its fields are {', '.join(map(json.dumps, fields))}" if fields else "it is empty"
-        hint = "--user-field or --template, where {{ is a brace, names another"
-        raise LookupError(f"it has no field {json.dumps(name)}; {names}; {hint}")
+        raise LookupError(f"it has no field {json.dumps(name)}; {names}; name another with --user-field or --template")
     value = fields[name]
     if of_template and isinstance(value, int | float):  # or a boolean
         return json.dumps(value)
@@ -232,7 +231,7 @@ def decode(row: Mapping[str, object]) -> tuple[Record, int]:
     <Success: 1>
     """
     fields, generations = _split_row(row)
-    return Record(0, fields, json.dumps(fields, ensure_ascii=False)), sum(map(_has_text, generations))
+    return Record(0, fields, to_json_line(fields), Success(Prompt(""))), sum(map(_has_text, generations))
 
 
 def error_of(answer: RowResult[str]) -> tuple[str, str]:

@@ -12,15 +12,15 @@ import signal
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from itertools import islice, takewhile, tee
+from itertools import islice, tee
 from pathlib import Path
 from threading import Event, current_thread, main_thread
-from typing import Final, Protocol, TypeAlias, TypeVar, final
+from typing import Final, Protocol, TypeAlias, final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -34,25 +34,29 @@ from distgen.cli.options import Options, UsageError, add_flags
 from distgen.completion import Completion, Usage
 from distgen.errors import RequestFailed, explain
 from distgen.formats import FORMATS, ChatMessages, ChatTemplate, Formatter, TextFormat, lookup, segment_if_needed
-
-_P = TypeVar("_P")
-_T_co = TypeVar("_T_co", covariant=True)
+from distgen.llm import P
 
 OK, SOME_FAILED, UNUSABLE, SPENT, INTERRUPTED = 0, 1, 2, 3, 130
 
-_STOPPING: Final = b"\ndistgen: finishing the requests under way; press Ctrl-C again to end at once\n"
+_STOPPING: Final = b"\ndistgen: finishing the requests under way; press Ctrl-C to end at once\n"
 _REDRAW, _LOG = 0.2, 30.0  # seconds between two lines of progress, on a terminal and in a log
-_ERASE: Final = "\r\x1b[K"
+# Source of the codes: xterm, "Control Sequences" (EL; DECAWM, so that the terminal cuts a line that is too long for it).
+_ERASE, _DRAW = "\r\x1b[K", "\r\x1b[K\x1b[?7l{}\x1b[?7h"
 _SETTINGS: Final = ("model", "format", "no_bos", "hf", "system", "user_field", "template")
 _TASK: Final = Task[rows.Record, str](lambda record: record.prompt, Success)
 Asks: TypeAlias = SupportsGenerate[rows.Record, str]
-ServerLLM: TypeAlias = LLM[rows.Record, str, _P, Awaitable[Batch]]
-MakeLLM: TypeAlias = Callable[[Options, Event, Callable[[float], object]], Asks]
+ServerLLM: TypeAlias = LLM[rows.Record, str, P, Awaitable[Batch]]
 _Events: TypeAlias = Generator[Result[journal.RunEvent[rows.Record, str], journal.JournalError], None, None]
 
 
+class _Use(Protocol):
+    """A function of an LLM that asks a server, by messages or by texts. `add_latency` takes the seconds of each call."""
+
+    def __call__(self, llm: ServerLLM[P], add_latency: Callable[[float], object], /) -> Asks: ...
+
+
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Counts:
     """Counts of the rows of a run, and of what their answers took."""
 
@@ -66,18 +70,15 @@ class Counts:
 
     def add(self, kind: str, completions: Sequence[Completion], is_fatal: bool) -> Counts:
         """Return the counts with one more row; `kind` is the kind of its failure, or ""."""
-        usages = [completion.usage or Usage() for completion in completions]
-        cut = sum(completion.finish_reason == "length" for completion in completions)
-        without_text = sum(not completion.text and completion.error is None for completion in completions)
-        of_prompts = sum(usage.prompt_tokens or 0 for usage in usages)
-        of_completions = sum(usage.completion_tokens or 0 for usage in usages)
-        return Counts(
-            answered_before=self.answered_before,
-            rows=self.rows + Counter([kind]),
-            answers=self.answers + Counter({"cut at max_tokens": cut, "without text": without_text}),
-            tokens=self.tokens + Counter({"of prompts": of_prompts, "of completions": of_completions}),
-            fatal_rows=self.fatal_rows + is_fatal if kind else 0,
-        )
+        answers, tokens = Counter(self.answers), Counter(self.tokens)
+        for completion in completions:
+            usage = completion.usage or Usage()
+            answers["cut at max_tokens"] += completion.finish_reason == "length"
+            answers["without text"] += not completion.text and completion.error is None
+            tokens["of prompts"] += usage.prompt_tokens or 0
+            tokens["of completions"] += usage.completion_tokens or 0
+        rows, fatal = self.rows + Counter([kind]), self.fatal_rows + is_fatal if kind else 0
+        return Counts(self.answered_before, rows, +answers, +tokens, fatal)  # + leaves out what is 0
 
 
 def progress_line(counts: Counts, total: int | None, seconds: float) -> str:
@@ -117,32 +118,49 @@ def _failures(counts: Counts) -> str:
     return f"{counts.rows.total() - counts.rows['']:,} failed{f' ({kinds})' if kinds else ''}"
 
 
-def run(options: Options, make_llm: MakeLLM) -> int:
+def time_requests(llm: ServerLLM[P], add_latency: Callable[[float], object]) -> Asks:
+    """Return the LLM with a backend that tells the seconds of each call, retries included."""
+
+    async def ask(prompts: Sequence[P], num_generations: int) -> Batch:
+        started = time.monotonic()
+        answer = await llm.backend(prompts, num_generations)
+        add_latency(time.monotonic() - started)
+        return answer
+
+    return replace(llm, backend=ask)
+
+
+def run(options: Options, use: _Use = time_requests) -> int:
     """Answer each row of the input, write the answers, print a summary, and return the exit status."""
     if options.input != "-" and os.path.realpath(options.input) == os.path.realpath(options.output):
         raise UsageError("the output is the input; choose another output.")
-    started, stop, latencies = time.monotonic(), Event(), deque[float](maxlen=100_000)
+    is_file = options.output != "-" and (Path(options.output).is_file() or not Path(options.output).exists())
+    if options.resume and not is_file:
+        raise UsageError(f"--resume needs a file, and {options.output} is not one; name one with --output.")
+    started, stop, ctrl_c, latencies = time.monotonic(), Event(), Event(), deque[float](maxlen=100_000)
     try:
-        llm = make_llm(options, stop, latencies.append)
+        llm = _build_llm(options, stop, use, latencies.append)
     except (ImportError, OSError, ValueError) as error:  # a library that is missing, or a wrong argument of the backend
-        raise UsageError(add_flags("", str(error))) from error
-    with rows.open_lines(options.input) as lines, _listen_to_signals(stop):
+        raise UsageError(add_flags(str(error))) from error
+    with rows.open_lines(options.input) as lines, _listen_to_signals(stop, ctrl_c):
         records = islice(rows.parse_records(lines, options), options.limit)
-        asked = takewhile(lambda _: not stop.is_set(), records)
-        with closing(_write_answers(options, llm, asked)) as events:
+        asked = iter(lambda: None if stop.is_set() else next(records, None), None)  # takewhile would drop a record
+        events = _write_file(options, llm, asked, ctrl_c) if is_file else _write_pipe(options, llm, asked)
+        with closing(events):
             counts, end = _count_rows(options, events, stop)
-    if end is None and stop.is_set():
+        if end and end[0] == SPENT and not counts.rows["stopped"] and next(records, None) is None:
+            end = None  # no row is left to ask
+    if end is None and ctrl_c.is_set():
         end = INTERRUPTED, "interrupted"
     if options.command != "batch write":
         print(*summary(counts, time.monotonic() - started, latencies), sep="\n", file=sys.stderr)
     if end is None:
         return SOME_FAILED if counts.rows.total() > counts.rows[""] else OK
     status, reason = end
-    again = ""
     if options.output != "-" and status != UNUSABLE:
         rest = [argument for argument in options.arguments if argument not in ("--overwrite", "--resume")]
-        again = f"; to go on: {shlex.join(['distgen', *rest, '--resume'])}"
-    print(f"distgen: {reason}{again or '.'}", file=sys.stderr)
+        reason += f"; to go on: {shlex.join(['distgen', *rest, '--resume'])}"
+    print(f"distgen: {reason}", file=sys.stderr)
     return status
 
 
@@ -156,51 +174,33 @@ def _count_records(options: Options) -> int | None:
 
 def _count_rows(options: Options, events: _Events, stop: Event) -> tuple[Counts, tuple[int, str] | None]:
     """Count the rows as they come, and show progress. To end the run early, set `stop` and return the status and the reason."""
-    is_drawn = _can_redraw(options)
-    erase = _ERASE if is_drawn else ""
+    is_drawn = sys.stderr.isatty() and not (options.output == "-" and sys.stdout.isatty())
+    erase, draw, pause = (_ERASE, _DRAW, _REDRAW) if is_drawn else ("", "distgen: {}\n", _LOG)
     counts, total, started = Counts(), _count_records(options), time.monotonic()
-    end, due = None, started if is_drawn else started + _LOG
+    end, due = None, started if is_drawn else started + pause
     for event in events:
         if isinstance(event, Failure):
             print(erase, end="", file=sys.stderr)
-            raise UsageError(add_flags(event.failure().reason, event.failure().message))
+            raise UsageError(add_flags(event.failure().message))
         found = event.unwrap()
         if isinstance(found, journal.Opened):
             counts = Counts(answered_before=found.answered)
-            if found.answered and settings_of(options)[1] not in found.params[-1:]:
-                print("distgen: the rows so far were asked with other parameters, and are kept", file=sys.stderr)
         else:
             kind, message = rows.error_of(found.answer)
-            if kind and kind not in counts.rows:
-                text = f"{kind}: {add_flags(kind, message).removeprefix(f'{kind}: ')}"
+            if kind not in ("", "stopped", *counts.rows):
+                text = f"{kind}: {add_flags(message).removeprefix(f'{kind}: ')}"
                 print(f"{erase}distgen: row {found.row}: {text}", file=sys.stderr)
             completions = rows.completions_of(found.answer, options.num_generations)
             counts = counts.add(kind, completions, _is_fatal(found.answer))
-            end = end or _find_end(options, counts, kind)
+            end = end or _find_end(options, counts, kind, total)
         if end:
             stop.set()
         now = time.monotonic()
         if now >= due:
-            due = now + (_REDRAW if is_drawn else _LOG)
-            _show(progress_line(counts, total, now - started), is_drawn)
+            due = now + pause
+            print(draw.format(progress_line(counts, total, now - started)), end="", file=sys.stderr, flush=True)
     print(erase, end="", file=sys.stderr)
-    if end is None and counts.rows and counts.rows.total() == counts.fatal_rows and not counts.answered_before:
-        end = UNUSABLE, f"every row failed with {' or '.join(counts.rows)}"
     return counts, end
-
-
-def _can_redraw(options: Options) -> bool:
-    is_terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-    return is_terminal and not (options.output == "-" and sys.stdout.isatty())
-
-
-def _show(line: str, is_drawn: bool) -> None:
-    """Redraw the line of progress on a terminal, or write a line to a log."""
-    if not is_drawn:
-        print(f"distgen: {line}", file=sys.stderr)
-        return
-    columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # a terminal that does not know its width says 0
-    print(f"{_ERASE}{line[: columns - 1]}", end="", file=sys.stderr, flush=True)
 
 
 def _is_fatal(answer: RowResult[str]) -> bool:
@@ -214,98 +214,84 @@ def _is_fatal(answer: RowResult[str]) -> bool:
             return rows.error_of(answer)[0] == "missing_field"
 
 
-def _find_end(options: Options, counts: Counts, kind: str) -> tuple[int, str] | None:
+def _find_end(options: Options, counts: Counts, kind: str, total: int | None) -> tuple[int, str] | None:
     """Return the exit status and the reason, if nothing more is to be asked after a row with this kind of failure."""
-    most = options.max_failures if counts.rows[""] else min(options.concurrency, options.max_failures)
-    if counts.fatal_rows >= most:
-        return UNUSABLE, f"{counts.fatal_rows} rows in a row failed with {kind}, so the run ended"
-    if options.max_total_tokens is None:
-        return None
-    spent = counts.tokens.total()
-    if counts.rows[""] and not spent:
-        return UNUSABLE, "the server does not count tokens, so --max-total-tokens cannot be kept; leave it out"
-    if spent >= options.max_total_tokens:
-        return SPENT, f"the {options.max_total_tokens:,} tokens of --max-total-tokens are spent"
+    at_first = min(options.max_failures, options.concurrency, total or options.concurrency)
+    if counts.fatal_rows >= (options.max_failures if counts.rows[""] else at_first):
+        return (
+            UNUSABLE,
+            f"stopped: {counts.fatal_rows} consecutive rows failed ({kind}); mend the cause above and run again.",
+        )
+    budget, spent = options.max_total_tokens, counts.tokens.total()
+    if budget and counts.rows[""] and not spent:
+        return UNUSABLE, "the server does not count tokens, so --max-total-tokens cannot be kept; leave it out."
+    if budget and spent >= budget:
+        return SPENT, f"the budget of --max-total-tokens ({budget:,}) is spent"
     return None
 
 
-def _write_answers(options: Options, llm: Asks, records: Iterator[rows.Record]) -> _Events:
-    """Write the answers to a file as they come, or to a pipe or a device in the order of the input."""
-    path, n, to_row = Path(options.output), options.num_generations, partial(rows.encode, options)
-    if options.output != "-" and (path.is_file() or not path.exists()):
-        mode: journal.Mode = "overwrite" if options.overwrite else "resume" if options.resume else "new"
-        settings, params = settings_of(options)
-        yield from journal.run(
-            llm, records, path, to_row, rows.decode, mode, num_generations=n, settings=settings, params=params
-        )
-        return
-    if options.resume:
-        raise UsageError(f"--resume needs a file, and {options.output} is not one; name one with --output.")
+def _write_file(options: Options, llm: Asks, records: Iterator[rows.Record], ctrl_c: Event) -> _Events:
+    """Write the answers to a file as they come."""
+    mode: journal.Mode = "overwrite" if options.overwrite else "resume" if options.resume else "new"
+    settings, params = {name: getattr(options, name) for name in _SETTINGS}, dict([*options.param, *options.extra])
+    write = partial(journal.run, llm, records, Path(options.output), partial(rows.encode, options), rows.decode, mode)
+    return write(num_generations=options.num_generations, settings=settings, params=params, interrupted=ctrl_c.is_set)
+
+
+def _write_pipe(options: Options, llm: Asks, records: Iterator[rows.Record]) -> _Events:
+    """Write the answers to a pipe or a device, in the order of the input."""
     asked, kept = tee(records)
     with rows.open_output(options.output) as output:
-        for answer, record in zip(llm.stream(asked, n), kept, strict=False):
+        for answer, record in zip(llm.stream(asked, options.num_generations), kept, strict=False):
             if rows.error_of(answer)[0] != "stopped":
-                print(journal.to_json_line(to_row(record, answer)).decode(), end="", file=output, flush=True)
-                yield Success(journal.Written(record.number, record, answer))
-
-
-def settings_of(options: Options) -> tuple[Mapping[str, object], Mapping[str, object]]:
-    """Return the settings of an answers file, which a resumed run must have too, and the parameters, which may change."""
-    return {name: getattr(options, name) for name in _SETTINGS}, dict([*options.param, *options.extra])
+                line = journal.to_json_line(rows.encode(options, record, answer))
+                print(line.decode(), end="", file=output, flush=True)
+            yield Success(journal.Written(record.number, record, answer))
 
 
 @contextmanager
-def _listen_to_signals(stop: Event) -> Generator[None, None, None]:
-    """Set `stop` at the first Ctrl-C or SIGTERM; a second one raises KeyboardInterrupt."""
+def _listen_to_signals(stop: Event, ctrl_c: Event) -> Generator[None, None, None]:
+    """Set both events at the first Ctrl-C or SIGTERM; a second signal, of either kind, raises KeyboardInterrupt."""
+    # Only the main thread receives signals.
+    numbers = (signal.SIGINT, signal.SIGTERM) if current_thread() is main_thread() else ()
 
-    def end_run(number: int, _: object) -> None:
-        signal.signal(number, signal.default_int_handler)
+    def end_run(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.default_int_handler)
+        ctrl_c.set()
         stop.set()
         os.write(2, _STOPPING)  # not print, which the signal may have interrupted
 
-    # Only the main thread receives signals.
-    numbers = (signal.SIGINT, signal.SIGTERM) if current_thread() is main_thread() else ()
     with ExitStack() as stack:
         for number in numbers:
             stack.callback(signal.signal, number, signal.signal(number, end_run))
         yield
 
 
-class _Use(Protocol[_T_co]):
-    """A function of an LLM that asks a server, by messages or by texts."""
-
-    def __call__(self, llm: ServerLLM[_P], /) -> _T_co: ...
-
-
 def find_format(options: Options) -> TextFormat | ChatMessages:
     """Return the format that the options name."""
     found = lookup(options.format)
     if isinstance(found, Failure):
-        raise UsageError(add_flags("unknown_format", explain(found.failure())))
+        raise UsageError(add_flags(explain(found.failure())))
     format = found.unwrap()
     return replace(format, bos="") if options.no_bos and isinstance(format, ChatTemplate) else format
 
 
-def build_llm(options: Options, stop: Event, add_latency: Callable[[float], object]) -> Asks:
-    """Return the LLM of the options."""
+def _build_llm(options: Options, stop: Event, use: _Use, add_latency: Callable[[float], object]) -> Asks:
+    """Return the LLM of the options; `use` makes it from one that asks a server."""
+    format = find_format(options)
     if options.hf:
-        return _local(options)
-    if options.base_url:
-        return with_server(options, lambda llm: _time(llm, add_latency), stop)
-    format: Formatter[str | Messages] = find_format(options)
-    print("distgen: no --base-url, so this is a rehearsal: each prompt is its own answer", file=sys.stderr)
-    return LLM(_TASK, format, echo, Sequential(), options.model)
-
-
-def with_server(options: Options, use: _Use[_T_co], stop: Event | None = None) -> _T_co:
-    """Call `use` with the LLM that asks the server, and return its result."""
+        return _load_model(options, format)
+    if not options.base_url:
+        print("distgen: no --base-url, so this is a rehearsal: each prompt is its own answer", file=sys.stderr)
+        return LLM[rows.Record, str, str | Messages, Batch](_TASK, format, echo, Sequential(), options.model)
     from distgen.backends.server import Server, chat, completions
 
-    format, executor, url = find_format(options), Asyncio(options.concurrency), urlsplit(options.base_url)
+    url = urlsplit(options.base_url)
     proxy = None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
 
-    def connect(make: Callable[..., Server[_P]], **params: object) -> Server[_P]:
-        return make(
+    def ask(make: Callable[..., Server[P]], format: Formatter[P], **params: object) -> Asks:
+        server = make(
             options.base_url,
             model=options.model,
             params={**params, **dict(options.param)},
@@ -316,27 +302,16 @@ def with_server(options: Options, use: _Use[_T_co], stop: Event | None = None) -
             proxy=f"http://{proxy}" if proxy and "://" not in proxy else proxy,
             stop=stop,
         )
+        return use(LLM(_TASK, format, server, Asyncio(options.concurrency), options.model), add_latency)
 
     if isinstance(format, ChatMessages):
-        return use(LLM(_TASK, format, connect(chat), executor, options.model))
-    stops = {"stop": format.stop} if format.stop else {}
-    return use(LLM(_TASK, format, connect(completions, **stops), executor, options.model))
+        return ask(chat, format)
+    return ask(completions, format, **({"stop": format.stop} if format.stop else {}))
 
 
-def _time(llm: ServerLLM[_P], add_latency: Callable[[float], object]) -> Asks:
-    async def ask(prompts: Sequence[_P], num_generations: int) -> Batch:
-        started = time.monotonic()
-        answer = await llm.backend(prompts, num_generations)
-        add_latency(time.monotonic() - started)
-        return answer
-
-    return replace(llm, backend=ask)
-
-
-def _local(options: Options) -> Asks:
+def _load_model(options: Options, format: TextFormat | ChatMessages) -> Asks:
     from distgen.backends.hf import LocalModel, load
 
-    format = find_format(options)
     if isinstance(format, ChatMessages):
         raise UsageError("--hf needs --format, the chat format of the model; `distgen formats` lists them.")
     make: Callable[..., LocalModel] = load

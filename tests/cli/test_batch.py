@@ -211,6 +211,8 @@ def test_results_of_another_batch_answer_no_row(server: Server, capsys: pytest.C
     [
         (["-o", "old.jsonl", "--model", "m"], "distgen: old.jsonl: File exists."),
         (["-o", "new.jsonl"], "--model is missing: name a model"),
+        (["-o", "-", "--model", "m"], "distgen: the batch commands need files, and - is none; name one."),
+        (["-o", "new.jsonl", "--model", "m", "--answers", "-"], "the batch commands need files"),
         (["-o", "new.jsonl", "--model", "m", "--user-field", "no"], "so there are no requests; see `distgen render`."),
         (["-o", "new.jsonl", "--model", "m", "--answers", "old.jsonl"], "old.jsonl already exists; resume it"),
         (["-o", "new.jsonl", "--model", "m", "--extra", "n=2"], "'n' is set by the backend itself"),

@@ -40,7 +40,7 @@ BAD = {
     "both": (b'{"messages": [], "user": "Hi"}', 'it has both "user" and "messages"; choose one with --user-field'),
     "empty": (
         b"{}",
-        'it has no field "user"; it is empty; --user-field or --template, where {{ is a brace, names another',
+        'it has no field "user"; it is empty; name another with --user-field or --template',
     ),
 }
 

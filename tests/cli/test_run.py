@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import json
 import math
@@ -12,28 +11,37 @@ import pty
 import re
 import runpy
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TypeAlias
 
 import pytest
+from returns.result import Failure, Success
 
 import distgen
+from distgen import LLM, Asyncio, Prompt, Task
 from distgen.backends.generate import Batch
 from distgen.cli import main
-from distgen.cli.run import Counts, progress_line, summary
-from distgen.completion import Completion
+from distgen.cli.options import read_options
+from distgen.cli.rows import Record
+from distgen.cli.run import Counts, progress_line, summary, time_requests
+from distgen.cli.run import run as run_options
+from distgen.completion import Completion, Usage
+from distgen.errors import RequestFailed
+from distgen.formats import default
+from distgen.llm import Generation, RowResult
 from distgen.prompt import Rendered
 from tests.support.parts import mounted
 from tests.support.servers import Act, Server, chat_body, response
 
+Row: TypeAlias = RowResult[str]
 KEYS = ["row", "model", "error", "error_message", "generations"]
 
 
@@ -65,9 +73,7 @@ def status(number: int, message: str = "no") -> Act:
 def test_every_row_has_the_same_keys_and_no_null(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     write_rows({"user": "ok", "id": 7}, {"user": "bad"}, {"user": None}, {"other": 1})
     server.script(to={"bad": [status(400, "bad prompt")] * 2})
-    started = time.monotonic()
     assert run(server, "-n", "2") == 1
-    seconds = time.monotonic() - started
     rows = written()
     assert [[*row][-5:] for row in rows] == [KEYS] * 4
     assert [row["error"] for row in rows] == ["", "status 400", "invalid_row", "missing_field"]
@@ -80,9 +86,7 @@ def test_every_row_has_the_same_keys_and_no_null(server: Server, capsys: pytest.
     said = capsys.readouterr().err
     assert 'row 3: invalid_row: "user" is null, not text.' in said
     assert "rows: 1 answered, 3 failed (" in said
-    latencies = re.search(r"latency: p50 ([\d.]+) s, p90 ([\d.]+) s", said)
-    assert latencies
-    assert max(map(float, latencies.groups())) <= seconds
+    assert re.search(r"\nlatency: p50 \d+\.\d\d s, p90 \d+\.\d\d s \(retries included\)\n", said)
 
 
 def test_reserved_input_names_are_kept(server: Server) -> None:
@@ -122,7 +126,7 @@ def test_a_run_whose_first_rows_all_fail_alike_ends(
     assert run(server, "--concurrency", "4") == 2
     assert len(server.seen()) < 30
     said = capsys.readouterr().err
-    assert f"4 rows in a row failed with {kind}" in said
+    assert f"stopped: 4 consecutive rows failed ({kind}); mend the cause above and run again." in said
     assert said.count("row 1: ") + said.count("row 2: ") + said.count("row 3: ") + said.count("row 4: ") == 1
     server.script()
     assert run(server) == 0  # the failed try does not block this one
@@ -132,7 +136,10 @@ def test_a_run_whose_first_rows_all_fail_alike_ends(
 def test_a_missing_field_ends_the_run_and_names_the_fields(capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(*[{"question": "x"}] * 50)
     assert run(None, "--concurrency", "4") == 2
-    assert 'it has no field "user"; its fields are "question"; --user-field or --template' in capsys.readouterr().err
+    assert (
+        'it has no field "user"; its fields are "question"; name another with --user-field or --template.'
+        in capsys.readouterr().err
+    )
 
 
 def test_failures_in_a_row_end_a_run_that_had_answers(server: Server) -> None:
@@ -146,7 +153,7 @@ def test_a_field_that_goes_missing_later_ends_the_run(capsys: pytest.CaptureFixt
     write_rows(*users(40), *[{"question": "x"}] * 60)
     assert run(None, "--concurrency", "4", "--max-failures", "10") == 2
     assert len(written()) < 55
-    assert "10 rows in a row failed with missing_field, so the run ended." in capsys.readouterr().err
+    assert "stopped: 10 consecutive rows failed (missing_field)" in capsys.readouterr().err
 
 
 def test_other_failures_never_end_a_run(server: Server) -> None:
@@ -161,7 +168,7 @@ def test_a_spent_budget_ends_the_run_and_says_how_to_go_on(server: Server, capsy
     server.script(then_always=Act(response(200, chat_body("x"))))
     assert run(server, "--concurrency", "1", "--max-total-tokens", "24") == 3
     assert len(written()) < 10
-    assert "the 24 tokens of --max-total-tokens are spent; to go on: distgen run in.jsonl" in capsys.readouterr().err
+    assert "the budget of --max-total-tokens (24) is spent; to go on: distgen run in.jsonl" in capsys.readouterr().err
     assert [row["row"] for row in written()] == [*range(1, len(written()) + 1)]
 
 
@@ -211,7 +218,8 @@ def test_a_second_run_judges_each_generation(server: Server) -> None:
     [
         (["--param", "logprob=1"], "did you mean 'logprobs'? Other fields of a request: --extra logprob=1;"),
         (["--param", "temprature=1"], "the protocol has no parameter 'temprature'; did you mean 'temperature'?"),
-        (["--model", "m"], "--model needs a server"),
+        (["--model", "m"], "model m needs a server: name it with --base-url, or set OPENAI_BASE_URL."),
+        (["--each-generation"], "--each-generation needs --template or --user-field"),
         (["--base-url", "http://127.0.0.1:1/v1"], "--model is missing: name a model"),
         (["--hf", "gpt2"], "--hf needs --format"),
         (["--concurrency", "0"], "'0' is not a whole number, 1 or more"),
@@ -219,11 +227,11 @@ def test_a_second_run_judges_each_generation(server: Server) -> None:
         (["--template", "{x}", "--user-field", "y"], "--user-field and --template exclude each other"),
         (
             ["--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--timeout", "0"],
-            "timeout=0.0: give a positive number of seconds",
+            "--timeout 0.0: give a positive number of seconds",
         ),
-        (["--template", "Rate {question"], "'Rate {question' needs fields, as 'Rate {question}'; write other braces"),
-        (["--template", "Rate it"], "'Rate it' needs fields"),
-        (["--template", "Rate {{question}}"], "'Rate {{question}}' needs fields"),
+        (["--template", "Rate {question"], "'Rate {question' has no {field}, or a brace that is not {{ or }};"),
+        (["--template", "Rate it"], "'Rate it' has no {field}"),
+        (["--template", "Rate {{question}}"], "'Rate {{question}}' has no {field}"),
         (
             ["--concurency", "4"],
             "unknown argument '--concurency'; see `distgen run --help`.",
@@ -244,10 +252,11 @@ def test_usage_errors_are_one_sentence(capsys: pytest.CaptureFixture[str], argum
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("in.csv", b"user,id\nHi,1\n", "in.csv is CSV, not JSON Lines; convert it: python -c"),
+        ("in.csv", b"user,id\nHi,1\n", "in.csv is CSV, not JSON Lines in UTF-8; convert it: python -c"),
         ("in.tsv", b"user\tid\nHi\t1\n", "in.tsv is CSV, not JSON Lines"),
         ("in.txt", b"user,id\nHi,1\n", "in.txt is CSV, not JSON Lines"),
-        ("in.parquet", b"PAR1\x15", "in.parquet is Parquet, not JSON Lines; convert it: python -c"),
+        ("in.parquet", b"PAR1\x15", "in.parquet is Parquet, not JSON Lines in UTF-8; convert it: python -c"),
+        ("in.jsonl", '{"user": "Hi"}'.encode("utf-16"), "iconv -f UTF-16 -t UTF-8 in.jsonl > rows.jsonl"),
         ("in.gz", b"\x1f\x8b\x08", "gzip -dc in.gz > rows.jsonl"),
         ("in.json", b'[{"user": "Hi"}]', "jq -c '.[]' in.json > rows.jsonl"),
     ],
@@ -263,19 +272,19 @@ def test_other_kinds_of_files_are_refused(
 def test_an_output_that_exists_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     write_rows({"user": "Hi"})
     assert [run(None), run(None), run(None, "--resume"), run(None, "--overwrite")] == [0, 2, 0, 0]
-    assert "out.jsonl already exists; resume it, overwrite it, or choose another output (--resume, --overwrite, " in (
-        capsys.readouterr().err
+    assert (
+        "out.jsonl already exists; resume it with --resume, begin anew with --overwrite, or choose another file.\n"
+        in (capsys.readouterr().err)
     )
 
 
-def test_overwriting_keeps_the_old_file_as_a_backup() -> None:
-    write_rows({"user": "old"})
+def test_overwriting_begins_anew() -> None:
+    write_rows({"user": "old"}, {"user": "older"})
     assert run(None) == 0
-    before = Path("out.jsonl").read_bytes()
     write_rows({"user": "new"})
     assert run(None, "--overwrite") == 0
-    assert Path("out.jsonl.bak").read_bytes() == before
     assert [row["user"] for row in written()] == ["new"]
+    assert sorted(os.listdir()) == ["in.jsonl", "out.jsonl", "out.jsonl.distgen.json"]
 
 
 @pytest.mark.parametrize("mode", ["--resume", "--overwrite"])
@@ -288,15 +297,23 @@ def test_the_input_is_never_the_output(capsys: pytest.CaptureFixture[str], mode:
     assert Path("in.jsonl").read_bytes() == before
 
 
-def test_other_parameters_of_kept_rows_are_noted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resumed_run_may_have_other_parameters_and_the_sidecar_keeps_them_all() -> None:
     write_rows(*users(2))
-    note = "distgen: the rows so far were asked with other parameters, and are kept\n"
     assert run(None, "--limit", "1", "--param", "seed=1") == 0
-    assert run(None, "--resume", "--param", "seed=1") == 0
-    assert note not in capsys.readouterr().err
-    for seed in (2, 1):
-        assert run(None, "--resume", "--param", f"seed={seed}") == 0
-        assert note in capsys.readouterr().err
+    assert run(None, "--resume", "--param", "seed=2", "--extra", "top_k=3") == 0
+    kept = json.loads(Path("out.jsonl.distgen.json").read_text())["params"]
+    assert kept == [{"seed": 1}, {"seed": 2, "top_k": 3}]
+
+
+def test_an_edited_input_is_refused_by_its_row(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(*users(3))
+    assert run(None) == 0
+    write_rows({"user": "u0"}, {"user": "edited"}, {"user": "u2"})
+    assert run(None, "--resume") == 2
+    said = capsys.readouterr().err
+    assert said.endswith("out.jsonl had another input; use the same, or choose another file.\n")
+    assert "distgen: row 2 of " in said
+    assert [row["user"] for row in written()] == ["u0", "u1", "u2"]
 
 
 def test_a_resumed_run_that_ends_early_keeps_the_rows_that_failed_before(server: Server) -> None:
@@ -320,16 +337,16 @@ def test_no_arguments_print_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def interrupt(server: Server, requests: int, number: int = signal.SIGINT, twice: bool = False) -> threading.Thread:
-    """Send a signal when the server has so many requests, and again when the first one was heard."""
+    """Send a signal when the server has so many requests, and SIGINT when that one was heard."""
 
     def send() -> None:
         while len(server.seen()) < requests:
             time.sleep(0.01)
         os.kill(os.getpid(), number)
         if twice:
-            while signal.getsignal(number) is not signal.default_int_handler:
+            while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
                 time.sleep(0.01)
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -339,17 +356,92 @@ def interrupt(server: Server, requests: int, number: int = signal.SIGINT, twice:
 def test_ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_rows(*users(8))
-    server.script(to={f"u{number}": [Act(then="hang")] for number in range(2, 8)})
+    write_rows(*users(400))
+    server.script(to={f"u{number}": [Act(then="hang")] for number in range(2, 400)})
     thread = interrupt(server, 4)
     assert run(server, "--concurrency", "2", "--timeout", "1", "--overwrite") == 130
     thread.join()
     said = capsys.readouterr().err
-    assert "interrupted; to go on: distgen run in.jsonl" in said
+    assert "distgen: interrupted; to go on: distgen run in.jsonl" in said
     assert said.rstrip().endswith("--resume")
     assert "--overwrite" not in said
-    assert {row["user"] for row in written()} >= {"u0", "u1"}
-    assert len(written()) < 8
+    assert {row["user"]: row["error"] for row in written()}.items() >= {"u0": "", "u1": "", "u2": "timeout"}.items()
+    assert len(written()) < 400
+
+
+@dataclass(frozen=True)
+class ScriptedLLM:
+    """A double that answers as a script says: a function of the inputs, as `as_completed`."""
+
+    script: Callable[[Iterator[Record]], Iterator[tuple[int, Row]]]
+
+    def generate(self, inputs: Iterable[Record], num_generations: int = 1, on_progress: object = None) -> list[Row]:
+        raise NotImplementedError
+
+    def stream(self, inputs: Iterable[Record], num_generations: int = 1, on_progress: object = None) -> Iterator[Row]:
+        raise NotImplementedError
+
+    def as_completed(
+        self, inputs: Iterable[Record], num_generations: int = 1, on_progress: object = None
+    ) -> Iterator[tuple[int, Row]]:
+        return self.script(iter(inputs))
+
+
+STOPPED: Row = Failure(RequestFailed("stopped", "the run ended"))
+
+
+def answer_to(record: Record) -> Row:
+    prompt = record.prompt.unwrap()
+    return Success((Generation("tiny", prompt, Completion(prompt.user, usage=Usage(2, 3)), Success(prompt.user)),))
+
+
+def run_script(server: Server, script: Callable[[Iterator[Record]], Iterator[tuple[int, Row]]], *more: str) -> int:
+    given = ["run", "in.jsonl", "-o", "out.jsonl", "--base-url", server.url, "--model", "tiny", *more]
+    return run_options(read_options(given, {}), lambda llm, _: ScriptedLLM(script))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_after_a_signal_the_file_is_unsorted_and_resuming_sorts_it_and_asks_the_rest(
+    server: Server, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def script(records: Iterator[Record]) -> Iterator[tuple[int, Row]]:
+        first, second, third, _ = (next(records) for _ in range(4))
+        yield from ((1, answer_to(second)), (0, answer_to(first)))
+        signal.raise_signal(number)
+        yield from ((2, answer_to(third)), (3, STOPPED))  # under way, and waiting for a retry
+        assert next(records, None) is None  # nothing more is asked
+
+    write_rows(*users(5))
+    assert run_script(server, script) == 130
+    said = capsys.readouterr().err
+    assert "rows: 3 answered, 1 failed (stopped 1)" in said
+    assert f"distgen: interrupted; to go on: distgen run in.jsonl -o out.jsonl --base-url {server.url}" in said
+    assert [row["row"] for row in written()] == [2, 1, 3]
+    assert run(server, "--resume") == 0
+    assert sorted(json.loads(seen.body)["messages"][0]["content"] for seen in server.seen()) == ["u3", "u4"]
+    assert [(row["row"], row["generations"][0]["text"]) for row in written()] == [(n + 1, f"u{n}") for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "last", "status"),
+    [(3, True, 3), (2, True, 0), (2, False, 3)],
+    ids=["a row is left", "no row is left", "a row was stopped"],
+)
+def test_a_spent_budget_is_an_early_end_only_if_rows_are_left(
+    server: Server, capsys: pytest.CaptureFixture[str], rows: int, last: bool, status: int
+) -> None:
+    def script(records: Iterator[Record]) -> Iterator[tuple[int, Row]]:
+        first, second = next(records), next(records)
+        yield 1, answer_to(second)
+        yield 0, answer_to(first) if last else STOPPED
+        assert next(records, None) is None
+
+    write_rows(*users(rows))
+    assert run_script(server, script, "--max-total-tokens", "4") == status
+    assert ("the budget of --max-total-tokens (4) is spent; to go on: " in capsys.readouterr().err) == (status == 3)
+    assert [row["row"] for row in written()] == ([1, 2] if last else [2])  # sorted, as the run ended by itself
+    assert run(server, "--resume") == 0
+    assert [row["row"] for row in written()] == [*range(1, rows + 1)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -367,14 +459,15 @@ def test_a_signal_gives_up_rows_that_wait_for_a_retry(
     assert output == "-" or written() == []
 
 
-def test_a_second_ctrl_c_raises_before_the_requests_are_finished(server: Server) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_after_a_signal_raises_before_the_requests_are_finished(server: Server, number: int) -> None:
     write_rows(*users(2))
     server.script(then_always=Act(then="hang"))
-    before = signal.getsignal(signal.SIGINT)
-    thread = interrupt(server, 2, twice=True)
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    thread = interrupt(server, 2, number, twice=True)
     assert run(server) == 130
     thread.join()
-    assert signal.getsignal(signal.SIGINT) is before
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 def test_render_shows_what_would_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
@@ -461,7 +554,10 @@ def test_fewer_rows_than_concurrency_that_all_fail_alike_end_with_the_reason(
     write_rows(*users(3))
     server.script(then_always=act)
     assert run(server) == 2
-    assert f"distgen: every row failed with {kind}.\n" in capsys.readouterr().err
+    assert (
+        f"distgen: stopped: 3 consecutive rows failed ({kind}); mend the cause above and run again.\n"
+        in capsys.readouterr().err
+    )
     server.script()
     assert run(server) == 0
 
@@ -472,7 +568,7 @@ def test_a_refused_connection_ends_the_run(capsys: pytest.CaptureFixture[str]) -
     assert run(None, *arguments) == 2
     said = capsys.readouterr().err
     assert "check that the server is up, and --base-url." in said
-    assert "every row failed with connection" in said
+    assert "stopped: 3 consecutive rows failed (connection)" in said
 
 
 def test_a_connection_that_breaks_is_no_reason_to_end(server: Server) -> None:
@@ -561,6 +657,15 @@ def test_a_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.
     assert server.seen()[0].path == "http://example.invalid/v1/chat/completions"
 
 
+def test_a_model_of_the_environment_without_a_server_is_no_rehearsal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows({"user": "Hi"})
+    monkeypatch.setenv("OPENAI_MODEL", "of-environment")
+    assert run(None) == 2
+    assert capsys.readouterr().err.startswith("distgen: model of-environment needs a server: name it with --base-url")
+
+
 def test_the_environment_names_server_and_model(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     write_rows({"user": "Hi"})
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
@@ -582,7 +687,9 @@ def test_a_device_is_an_output_and_only_a_file_is_resumed(capsys: pytest.Capture
     write_rows({"user": "Hi"})
     assert run(None, output="/dev/null") == 0
     assert run(None, "--resume", output="/dev/null") == 2
-    assert "--resume needs a file, and /dev/null is not one; name one with --output." in capsys.readouterr().err
+    capsys.readouterr()
+    assert run(None, "--resume", output="-") == 2
+    assert capsys.readouterr().err == "distgen: --resume needs a file, and - is not one; name one with --output.\n"
     assert run(None, output=".") == 2
     assert "distgen: .: Is a directory." in capsys.readouterr().err
 
@@ -639,35 +746,42 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     assert process.returncode == 1
 
 
-def test_progress_is_drawn_on_a_terminal_and_keeps_to_its_width(server: Server) -> None:
+def test_progress_is_drawn_on_a_terminal_which_cuts_it(server: Server) -> None:
     write_rows(*users(40))
-    server.script(delay=0.05)
     main_side, side = pty.openpty()
-    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
     given = ("run", "in.jsonl", "-o", "out.jsonl", "--base-url", server.url, "--model", "m", "--concurrency", "4")
-    with subprocess.Popen(child(*given, TERM="xterm"), stderr=side, stdout=side) as process:
+    with subprocess.Popen(child(*given), stderr=side, stdout=side) as process:
         os.close(side)
         said = read_all(main_side).decode()
     assert process.returncode == 0
     drawn = [line for line in said.split("\r\x1b[K") if "/40 rows" in line]
     assert drawn
-    assert max(map(len, drawn)) < 40
+    assert all(re.fullmatch(r"\x1b\[\?7l\d+/40 rows, .* failed\x1b\[\?7h", line) for line in drawn)
 
 
-@pytest.mark.parametrize("columns", [0, 30, 200])
-def test_a_failure_is_shown_between_lines_of_progress(
-    server: Server, monkeypatch: pytest.MonkeyPatch, columns: int
-) -> None:
+def test_a_failure_is_shown_between_lines_of_progress(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     write_rows(*users(5), {"user": None})
     main_side, side = pty.openpty()
-    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("distgen.cli.run._REDRAW", 0.0)
     with open(side, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
         assert run(server) == 1
     drawn = read_all(main_side).decode().split("\r\x1b[K")
-    assert any(line.startswith("distgen: row 6: invalid_row: ") for line in drawn)
-    assert max(len(line) for line in drawn if "/6 rows" in line) < (columns or 80)
+    (failure,) = [number for number, line in enumerate(drawn) if line.startswith("distgen: row 6: invalid_row: ")]
+    assert "/6 rows, " in drawn[failure - 1]
+    assert drawn[failure].endswith("\n")
+    assert drawn[-1].startswith("rows: 5 answered, 1 failed")  # the last line of progress is erased
+
+
+@pytest.mark.parametrize(("output", "is_drawn"), [("out.jsonl", True), ("-", False)])
+def test_progress_is_not_drawn_between_rows_on_the_same_terminal(output: str, is_drawn: bool) -> None:
+    write_rows(*users(5))
+    main_side, side = pty.openpty()
+    with subprocess.Popen(child("run", "in.jsonl", "-o", output), stderr=side, stdout=side) as process:
+        os.close(side)
+        said = read_all(main_side).decode()
+    assert process.returncode == 0
+    assert ("\r\x1b[K" in said) == is_drawn
 
 
 def test_a_log_has_lines_of_progress(
@@ -684,6 +798,20 @@ def test_stdout_and_stdin_may_be_values(monkeypatch: pytest.MonkeyPatch) -> None
     with contextlib.redirect_stdout(io.StringIO()) as said:
         assert main(["run", "-", "-o", "-"]) == 0
     assert json.loads(said.getvalue())["user"] == "Hi"
+
+
+def test_a_request_is_timed_from_its_beginning_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, seconds = iter([100.0, 102.5]), list[float]()
+
+    async def answer(prompts: Sequence[str], num_generations: int) -> Batch:
+        return [[Completion(prompt)] * num_generations for prompt in prompts]
+
+    task = Task[Record, str](lambda record: record.prompt, Success)
+    llm = LLM[Record, str, str, Awaitable[Batch]](task, default, answer, Asyncio(1))
+    monkeypatch.setattr("distgen.cli.run.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    (row,) = time_requests(llm, seconds.append).generate([Record(1, {}, b"", Success(Prompt("Hi")))])
+    assert row.unwrap()[0].completion == Completion("Hi")
+    assert seconds == [2.5]
 
 
 def test_half_and_nine_tenths_of_the_requests_were_faster() -> None:
@@ -705,12 +833,11 @@ def test_a_command_that_is_not_whole_is_one_sentence(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err.endswith("required: COMMAND; see `distgen batch --help`.\n")
 
 
-def test_a_closed_reader_ends_a_run_in_this_process(server: Server) -> None:
-    write_rows(*users(3))
+def test_a_closed_reader_ends_a_run_in_this_process() -> None:
+    write_rows(*[{"user": "u" * 1_000}] * 200)  # more than a pipe holds
     os.mkfifo("pipe")
     with subprocess.Popen(["sh", "-c", "exec 3<pipe; exec 3<&-"]):
-        server.script(delay=0.3)
-        assert run(server, output="pipe") == 1
+        assert run(None, output="pipe") == 1
 
 
 def read_all(descriptor: int) -> bytes:
@@ -727,16 +854,18 @@ def test_a_second_ctrl_c_ends_at_once(server: Server) -> None:
     write_rows(*users(8))
     server.script(then_always=Act(then="hang"))
     given = ("run", "in.jsonl", "-o", "out.jsonl", "--base-url", server.url, "--model", "m")
-    with subprocess.Popen(child(*given), stderr=subprocess.PIPE, text=True) as process:
+    command = subprocess.Popen(child(*given), stderr=subprocess.PIPE, text=True)
+    with command as process, contextlib.ExitStack() as at_end:
+        at_end.callback(process.kill)
         assert process.stderr is not None
         while len(server.seen()) < 8:
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        while "press Ctrl-C again" not in process.stderr.readline():
+        while "press Ctrl-C to end" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert "Traceback" not in process.stderr.read()
-    assert process.returncode == 130
+        assert process.wait() == 130
 
 
 def test_an_extra_that_is_missing_is_one_sentence(
