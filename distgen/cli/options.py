@@ -189,7 +189,7 @@ _WORDS: Final = {
     "base_url": "--base-url",
     "timeout=": "--timeout ",
     "raise timeout, or ask for fewer tokens": "raise --timeout, or ask for fewer tokens with --param max_tokens=N",
-    "pass api_key, or set": "set",
+    "pass api_key, or set": "check",
     "FORMATS lists": "`distgen formats` lists",
     "resume it, overwrite it": "resume it with --resume, begin anew with --overwrite",
 }

@@ -62,7 +62,7 @@ class Counts:
 
     answered_before: int = 0
     rows: Counter[str] = field(default_factory=Counter[str])
-    """Rows of this run by the kind of their failure; "" is for answered rows."""
+    """Rows of this run by the kind of their failure; "" is for answered rows, "stopped" for rows that were not asked."""
     answers: Counter[str] = field(default_factory=Counter[str])
     tokens: Counter[str] = field(default_factory=Counter[str])
     fatal_rows: int = 0
@@ -114,8 +114,9 @@ def summary(counts: Counts, seconds: float, latencies: Sequence[float]) -> Itera
 
 
 def _failures(counts: Counts) -> str:
-    kinds = ", ".join(f"{kind} {count:,}" for kind, count in counts.rows.items() if kind)
-    return f"{counts.rows.total() - counts.rows['']:,} failed{f' ({kinds})' if kinds else ''}"
+    failed = {kind: count for kind, count in counts.rows.items() if kind not in ("", "stopped")}
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in failed.items())
+    return f"{sum(failed.values()):,} failed{f' ({kinds})' if kinds else ''}"
 
 
 def time_requests(llm: ServerLLM[P], add_latency: Callable[[float], object]) -> Asks:
