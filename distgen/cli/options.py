@@ -9,7 +9,8 @@ rest. Ctrl-C once finishes the requests under way, twice ends at once.
 
 Environment: OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_MODEL.
 Exit status: 0 all rows answered, 1 some failed, 2 usage error, or stopped early,
-3 --max-total-tokens are spent and rows remain, 130 interrupted. Written rows always stay.
+3 --max-total-tokens are spent and rows remain, 130 interrupted. Rows that are
+written stay.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Options:
     input: str = _option("input", "-", "INPUT.jsonl", "JSON Lines in UTF-8; - is stdin", "input")
     each_generation: bool = _flag("input", "read an answers file: one row for each generation with text")
     limit: int | None = _number("input", None, "only the first N rows")
-    output: str = _option("output", "-", "OUTPUT.jsonl", "file; `run` also takes -", "-o", "--output", required=True)
+    output: str = _option("output", "-", "OUTPUT.jsonl", "file; `run`: - is stdout", "-o", "--output", required=True)
     resume: bool = _flag("answers", "keep the rows answered so far and ask the rest")
     overwrite: bool = _flag("answers", "delete the rows answered so far and begin anew")
     format: str = _option("prompt", "openai", "NAME", "chat format of the model, see `distgen formats` [openai]")

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -415,6 +416,7 @@ def test_after_a_signal_the_file_is_unsorted_and_resuming_sorts_it_and_asks_the_
     assert run_script(server, script) == 130
     said = capsys.readouterr().err
     assert "rows: 3 answered, 0 failed, in " in said
+    assert "stopped" not in said
     assert f"distgen: interrupted; to go on: distgen run in.jsonl -o out.jsonl --base-url {server.url}" in said
     assert [row["row"] for row in written()] == [2, 1, 3]
     assert run(server, "--resume") == 0
@@ -531,6 +533,18 @@ def test_one_run_writes_a_file_at_a_time(server: Server, capsys: pytest.CaptureF
     server.script()
     assert run(server, "--resume") == 0
     assert [row["user"] for row in written()] == ["u0", "u1"]
+
+
+def test_memory_does_not_grow_with_the_input() -> None:
+    Path("in.jsonl").write_text(f'{{"user": "{"u" * 50_000}"}}\n' * 100)
+    tracemalloc.start()
+    try:
+        assert run(None) == 0
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert Path("out.jsonl").stat().st_size > 2 * Path("in.jsonl").stat().st_size > 10_000_000
+    assert peak < 2_500_000
 
 
 def test_an_empty_input_is_no_failure() -> None:
