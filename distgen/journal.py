@@ -1,8 +1,8 @@
 """Write each row to a file as it is answered, and resume a run that was interrupted.
 
 Rows are appended in the order of their answers, so that a kill loses only the requests in flight. When a run ends by
-itself, the file is put in input order in one atomic step. The file holds rows only. Its settings are in
-`<path>.distgen.json`, which is also the lock: one run writes a file at a time.
+itself, the file is put in input order in one atomic step; after an interruption, the next run does that. The file holds
+rows only. Its settings are in `<path>.distgen.json`, which is also the lock: one run writes a file at a time.
 """
 
 from __future__ import annotations
@@ -142,12 +142,10 @@ def run(
                     if answer.swap().map(error_kind).value_or("") != "stopped":
                         with _refuse("not_encoded", f"cannot encode row {row} of {file.path}"):
                             line = to_json_line({**encode(value, answer), "row": row})
-                        with _refuse("not_written", f"cannot write {file.path}", OSError):
-                            file.append(row, line)
+                        file.append(row, line)
                     yield Success(Written(row, value, answer))
                 if not interrupted():
-                    with _refuse("not_written", f"cannot sort {file.path}", OSError):
-                        file.sort()
+                    file.sort()
         except _Refused as refused:
             yield Failure(refused.error)
 
@@ -216,33 +214,35 @@ class _File(Generic[_In]):
 
     def append(self, row: int, line: bytes) -> None:
         """Write a line, whole or not at all."""
-        try:
-            _write(self.writer, line)
-        except BaseException:
-            self.writer.truncate(self.size)
-            raise
+        with _refuse("not_written", f"cannot write {self.path}", OSError):
+            try:
+                _write(self.writer, line)
+            except BaseException:
+                self.writer.truncate(self.size)
+                raise
         self.add(row, len(line), 0)  # a row is asked only if its earlier lines have no text
 
     def sort(self) -> None:
         """Put the rows in input order, one line each, in one atomic step."""
-        os.fsync(self.writer.fileno())
-        if self.in_order:
-            return
         new = self.path.with_name(f"{self.path.name}.distgen.sorting")
-        try:
-            with new.open("wb") as ordered:
-                shutil.copymode(self.path, new)
-                for offset in self.offsets:
-                    if offset >= 0:
-                        self.reader.seek(offset)
-                        ordered.write(self.reader.readline())
-                ordered.flush()
-                os.fsync(ordered.fileno())
-            self.reader.close()  # Windows replaces no open file
-            self.writer.close()
-            os.replace(new, self.path)
-        finally:
-            new.unlink(missing_ok=True)
+        with _refuse("not_written", f"cannot sort {self.path}", OSError):
+            os.fsync(self.writer.fileno())
+            if self.in_order:
+                return
+            try:
+                with new.open("wb") as ordered:
+                    shutil.copymode(self.path, new)
+                    for offset in self.offsets:
+                        if offset >= 0:
+                            self.reader.seek(offset)
+                            ordered.write(self.reader.readline())
+                    ordered.flush()
+                    os.fsync(ordered.fileno())
+                self.reader.close()  # Windows replaces no open file
+                self.writer.close()
+                os.replace(new, self.path)
+            finally:
+                new.unlink(missing_ok=True)
 
 
 @contextmanager

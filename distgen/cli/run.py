@@ -158,7 +158,7 @@ def run(options: Options, use: _Use = time_requests) -> int:
     if end is None:
         return SOME_FAILED if counts.rows.total() > counts.rows[""] else OK
     status, reason = end
-    if options.output != "-" and status != UNUSABLE:
+    if is_file and status != UNUSABLE:
         rest = [argument for argument in options.arguments if argument not in ("--overwrite", "--resume")]
         reason += f"; to go on: {shlex.join(['distgen', *rest, '--resume'])}"
     print(f"distgen: {reason}", file=sys.stderr)
