@@ -30,7 +30,6 @@ Answer: TypeAlias = Result[tuple[Completion, ...], RequestFailed]
 _OURS: Final = ("model", "messages", "prompt", "n", "stream")
 _JSON: Final = json.JSONDecoder(strict=False)  # raw control characters in strings
 _MAX_MESSAGE: Final = 1_000  # characters; an error page may hold megabytes
-_ESCAPE: Final = re.compile(r"\\u00([2-7][0-9a-fA-F])")  # of a visible character of ASCII, as JSON has it
 
 # OpenAI and vLLM, Anthropic, AWS, Azure.
 _REQUEST_ID: Final = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
@@ -105,9 +104,22 @@ def _redact(completion: Completion, secrets: Secrets) -> Completion:
         tuple(ToolCall(*call) for call in calls),
         served_model and redact(served_model, secrets),
         error and redact(error, secrets),
-        completion.logprobs,
+        completion.logprobs and _redact_tokens(completion.logprobs, secrets),
         extra if is_object(extra) else {},
     )
+
+
+def _redact_tokens(logprobs: tuple[TokenLogprob, ...], secrets: Secrets) -> tuple[TokenLogprob, ...]:
+    """Cover the letters of the secrets: one may stand in several tokens. Such a token has no others beside it."""
+    text = "".join(entry.token for entry in logprobs)
+    for word in secrets.words:
+        text = text.replace(word, "*" * len(word))
+    covered, at = list[TokenLogprob](), 0
+    for token, logprob, others in logprobs:
+        shown = text[at : at + len(token)]
+        at += len(token)
+        covered.append(TokenLogprob(shown, logprob, _redact_tokens(others, secrets) if shown == token else ()))
+    return tuple(covered)
 
 
 def _redact_json(value: object, secrets: Secrets) -> object:
@@ -124,10 +136,9 @@ def _redact_json(value: object, secrets: Secrets) -> object:
 def _shorten(text: str, secrets: Secrets) -> str:
     """Return a message of one line, redacted and then cut, so that no half of a secret is left at its end.
 
-    A body that is not JSON may hold a secret as JSON escapes it, or in UTF-16.
+    A body that is not JSON may be in UTF-16.
     """
-    plain = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text[: 4 * _MAX_MESSAGE])
-    shown = redact(" ".join(plain.replace("\\/", "/").replace("\0", "").split()), secrets)
+    shown = redact(" ".join(text[: 4 * _MAX_MESSAGE].replace("\0", "").split()), secrets)
     rest = len(text) - _MAX_MESSAGE
     return shown if len(shown) <= _MAX_MESSAGE else f"{shown[:_MAX_MESSAGE]} ... ({rest} more characters)"
 

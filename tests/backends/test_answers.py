@@ -7,6 +7,7 @@ import json
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -165,6 +166,49 @@ ESCAPED = "".join(f"\\u{ord(character):04x}" for character in SECRET)
 def test_no_secret_is_shown_in_a_body_that_is_not_json(status: int, body: bytes) -> None:
     message = read_answer(status, {}, body, find_secrets(SECRET, {})).failure().message
     assert message.partition("no such key: ")[2] == "***"
+
+
+QUOTED = 'keyId="ab/cd",sig="ef\\gh",v="1"'
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        pytest.param(307, {"Location": f"/at?key={quote(QUOTED, safe='')}"}, b"", id="in an address"),
+        pytest.param(307, {"Location": f"/at?key={''.join(f'%{ord(c):02x}' for c in QUOTED)}"}, b"", id="all of it"),
+        pytest.param(400, {}, json.dumps({"key": QUOTED}).encode(), id="in JSON"),
+        pytest.param(400, {}, json.dumps({"key": QUOTED}).encode() + b"}", id="in damaged JSON"),
+        pytest.param(400, {}, json.dumps({"error": f"no {QUOTED} in {quote(QUOTED)}"}).encode(), id="twice"),
+    ],
+)
+def test_no_piece_of_a_header_with_quotes_is_shown(status: int, headers: Mapping[str, str], body: bytes) -> None:
+    message = read_answer(status, headers, body, find_secrets("", {"Authorization": QUOTED})).failure().message
+    assert "***" in message
+    assert not [piece for piece in ("ab", "cd", "sig", "ef", "gh", "%") if piece in message]
+
+
+def test_a_message_without_a_secret_is_shown_as_it_came() -> None:
+    said = 'C:\\\\new "100%25" \\u0041'
+    secrets = find_secrets(SECRET, {})
+    assert read_answer(400, {}, json.dumps({"error": said}).encode(), secrets).failure().message == said
+    assert read_answer(307, {"Location": "/a%20b"}, b"", secrets).failure().message == "status 307 points to /a%20b"
+
+
+def test_a_secret_is_taken_out_of_log_probabilities() -> None:
+    tokens = ["It is ", *SECRET, ".", SECRET]
+    content = [
+        {"token": token, "logprob": -0.5, "top_logprobs": [{"token": top, "logprob": -0.5} for top in (token, "x")]}
+        for token in tokens
+    ]
+    call = {"id": "1", "function": {"name": "f", "arguments": json.dumps({"said": QUOTED})}}
+    choice = {"message": {"content": "".join(tokens), "tool_calls": [call]}, "logprobs": {"content": content}}
+    secrets = find_secrets(SECRET, {"Authorization": QUOTED})
+    (completion,) = read_answer(200, {}, json.dumps({"choices": [choice]}).encode(), secrets).unwrap()
+    logprobs = completion.logprobs or ()
+    assert "".join(entry.token for entry in logprobs) == f"It is {'*' * len(SECRET)}.{'*' * len(SECRET)}"
+    assert [entry.logprob for entry in logprobs] == [-0.5] * len(tokens)
+    assert {top.token for entry in logprobs for top in entry.top_logprobs} == {"It is ", ".", "x"}
+    assert completion.tool_calls[0].arguments == '{"said": "***"}'
 
 
 def test_no_secret_that_is_not_ascii_is_shown() -> None:
