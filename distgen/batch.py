@@ -27,7 +27,7 @@ from returns.result import Failure, Result
 from distgen.backends.generate import Generate
 from distgen.backends.server import Server, join_row
 from distgen.backends.wire import Answer, parse_json
-from distgen.errors import RequestFailed, RequestReason
+from distgen.errors import GenerateError, InvalidArgument, RequestFailed, RequestReason
 from distgen.executors.call import RowAnswer
 from distgen.llm import LLM, Asked, P, R, RowResult
 from distgen.task import In, Out
@@ -52,11 +52,11 @@ def write(
 ) -> Iterator[Iterator[bytes]]:
     """Yield request files, each as an iterator of its lines. Read all lines of a file before you take the next file.
 
-    The backend of `llm` must be a `server.chat` or a `server.completions`. An input without a prompt has no line. `rows` are
-    the numbers of the inputs; None counts them from 0. With `takes_n` a request asks for all generations of its row; without
+    The backend of `llm` must be a `server.chat` or a `server.completions`. `rows` are the numbers of the inputs; None counts
+    them from 0. An input without a prompt or a number has no line. With `takes_n` a request asks for all generations of its row; without
     it, each generation has a request of its own. A line that is longer than `max_bytes` has a file of its own.
     """
-    server, prepared = _server_of(llm.backend), zip(rows or count(), llm.prepare(inputs, num_generations), strict=False)
+    server, prepared = _server_of(llm.backend), _number(rows, llm.prepare(inputs, num_generations))
     requests, n = (1, num_generations) if takes_n else (num_generations, 1)
 
     def lines() -> Iterator[tuple[int, bytes]]:
@@ -85,14 +85,14 @@ def read(
 ) -> Iterator[RowResult[Out]]:
     """Yield the rows as `generate` answers them, in the order of the inputs, from the lines of the result files.
 
-    `llm`, `inputs`, `num_generations` and `rows` must be those of `write`. The files and their lines may come in any order. A
+    `llm`, `inputs`, `num_generations` and `rows` must be those of `write`; an input without a number fails. The files and their lines may come in any order. A
     row is a `RequestFailed` that keeps the completions that came, if one of its requests has no line ("no_line"), a cut line
     ("cut_line"), several lines ("doubled_line"), or only lines for other inputs or parameters ("other_batch"). A line that
     belongs to no input is ignored.
 
     All lines are read before the first row, into a temporary file. Memory does not grow with their number.
     """
-    server, prepared = _server_of(llm.backend), zip(rows or count(), llm.prepare(inputs, num_generations), strict=False)
+    server, prepared = _server_of(llm.backend), _number(rows, llm.prepare(inputs, num_generations))
 
     def answers() -> Iterator[RowResult[Out]]:
         # SQLite deletes the file when the connection is closed. Another thread may take the later rows.
@@ -108,6 +108,16 @@ def read(
                 yield llm.read_row(asked, answer)
 
     return answers()
+
+
+def _number(
+    rows: Iterable[int] | None, prepared: Iterable[Asked[P] | GenerateError]
+) -> Iterator[tuple[int, Asked[P] | GenerateError]]:
+    """Number the rows. A row without a number becomes an error, so that no input is dropped."""
+    numbers = iter(count() if rows is None else rows)
+    for asked in prepared:
+        row = next(numbers, -1)
+        yield row, asked if row >= 0 else InvalidArgument("rows", row, "each input needs a number, 0 or more")
 
 
 def _server_of(backend: Generate[P, R]) -> Server[P]:
@@ -143,6 +153,7 @@ def _read_row(server: Server[P], prompt: P, lines: Sequence[tuple[str, bytes]], 
 # Sources: OpenAI API reference, "The request output object":
 #   line     = {"id": string, "custom_id": string, "response": response | null, "error": {"code", "message"} | null}
 #   response = {"status_code": integer, "request_id": string, "body": object}
+# Also read: a body in the place of the response, or a response without a status.
 # vLLM, vllm/entrypoints/openai/run_batch.py: a request that failed has a response without a body, and as its error a text
 # or the whole body of an HTTP error.
 def _read_line(server: Server[P], line: bytes) -> Answer:
@@ -150,7 +161,9 @@ def _read_line(server: Server[P], line: bytes) -> Answer:
     try:
         fields: Any = parse_json(line)
         error = fields.get("error")
-        response: dict[str, Any] = fields.get("response") or {"status_code": 200, "body": {"error": error}}
-        return server.read(response["status_code"], {}, json.dumps(response.get("body") or error).encode())
+        response: dict[str, Any] = fields.get("response") or {"body": {"error": error}}
+        headers = {"x-request-id": str(response["request_id"])} if response.get("request_id") else {}
+        body = json.dumps(response.get("body") or error or response).encode()
+        return server.read(response.get("status_code", 200), headers, body)
     except Exception as damage:
         return Failure(RequestFailed("cut_line", f"the result line is cut or damaged: {damage}"))

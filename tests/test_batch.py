@@ -297,7 +297,7 @@ def spoil(lines: list[bytes], how: str) -> list[bytes]:
         ("error body", "status 404", "status 404: no such model;"),
         ("nothing", "no_choices", "'choices' is not an array"),
         ("no object", "cut_line", "the result line is cut or damaged"),
-        ("no status", "cut_line", "the result line is cut or damaged"),
+        ("no status", "no_choices", "'choices' is not an array"),
         ("empty", "no_choices", "'choices' is empty"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
@@ -353,12 +353,58 @@ def test_rows_are_numbered_as_they_are_told() -> None:
     assert [shown(row) for row in read(llm, inputs, [lines], 1, rows)] == [["b-2"], ["d-4"]]
 
 
+def test_an_input_without_a_number_is_a_failure_of_its_own() -> None:
+    llm, inputs = make_llm(), ["a", "b", "c"]
+    for rows in ([], iter([4])):
+        numbers = list(rows)
+        requests = requests_of(write(llm, inputs, 1, iter(numbers)))
+        assert [request["custom_id"].partition("-")[0] for request in requests] == [*map(str, numbers)]
+        lines = [result_line(request["custom_id"], chat_body("text")) for request in requests]
+        read_rows = list(read(llm, inputs, [lines], 1, numbers))
+        assert [shown(row) for row in read_rows] == [
+            *[["text"]] * len(numbers),
+            *["invalid_argument"] * (3 - len(numbers)),
+        ]
+        error = read_rows[-1].failure()
+        assert isinstance(error, InvalidArgument)
+        assert explain(error) == "rows=-1: each input needs a number, 0 or more."
+
+
+def test_the_request_id_of_a_result_line_is_kept() -> None:
+    llm = make_llm()
+    answered, refused = requests_of(write(llm, ["a", "b"]))
+    lines = [result_line(answered["custom_id"], chat_body("x")), result_line(refused["custom_id"], b"{}", 400)]
+    rows = list(read(llm, ["a", "b"], [lines]))
+    error = rows[1].failure()
+    assert isinstance(error, RequestFailed)
+    assert (rows[0].unwrap()[0].completion.extra["request_id"], error.request_id) == ("req-1", "req-1")
+
+
 def test_too_few_choices_fail_their_row_and_are_kept() -> None:
     llm = make_llm()
     (request,) = requests_of(write(llm, ["a"], 3))
     (row,) = read(llm, ["a"], [[result_line(request["custom_id"], chat_body("x", "y"))]], 3)
     assert explain(row.failure()).startswith("no_line: the result files have 2 of 3 answers;")
     assert [each.text for each in completions_of(row)] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("response", "text"),
+    [
+        pytest.param(json.loads(chat_body("x")), "x", id="the response is the body"),
+        pytest.param(
+            {"status_code": 200, "request_id": "r", "body": {"choices": {"message": {"content": "x"}}}},
+            "x",
+            id="SGLang: one choice without a list",
+        ),
+        pytest.param({"body": json.loads(chat_body("x"))}, "x", id="a body without a status"),
+    ],
+)
+def test_lines_of_other_services_are_read(response: object, text: str) -> None:
+    llm = make_llm()
+    (request,) = requests_of(write(llm, ["a"]))
+    line = json.dumps({"id": "r", "custom_id": request["custom_id"], "response": response, "error": None})
+    assert [shown(row) for row in read(llm, ["a"], [[line.encode()]])] == [[text]]
 
 
 def test_choices_beyond_n_are_dropped() -> None:

@@ -105,6 +105,8 @@ class Server(Generic[P]):
 
     def __getstate__(self) -> dict[str, object]:
         """Pickle without the states: another process has its own event loops."""
+        if isinstance(self.stop, threading.Event):
+            raise TypeError("'stop' works in one process only: leave it out, or run on Threads or Asyncio")
         return {**self.__dict__, "_states": {}}
 
     def body(self, prompt: P, n: int, offset: int = 0) -> dict[str, object]:

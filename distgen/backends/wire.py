@@ -28,7 +28,8 @@ Answer: TypeAlias = Result[tuple[Completion, ...], RequestFailed]
 """A whole HTTP answer: its completions, at least one, or the reason why there are none."""
 
 _OURS: Final = ("model", "messages", "prompt", "n", "stream")
-_JSON: Final = json.JSONDecoder(strict=False)  # raw control characters in strings
+# Raw control characters in strings. Python refuses an integer of more than 4,300 digits (sys.set_int_max_str_digits).
+_JSON: Final = json.JSONDecoder(strict=False, parse_int=lambda digits: (int if len(digits) < 4_000 else float)(digits))
 _MAX_MESSAGE: Final = 1_000  # characters; an error page may hold megabytes
 
 # OpenAI and vLLM, Anthropic, AWS, Azure.
@@ -217,6 +218,9 @@ def _read_choices(root: object, request_id: str | None) -> tuple[Completion, ...
         return RequestFailed("no_choices", "the answer is not a JSON object")
     shared = {**root, "choices": None, "error": None, "usage": None, "request_id": request_id or root.get("request_id")}
     choices, error, usage = root.get("choices"), _read_error(root.get("error")), _read_usage(root.get("usage"))
+    choices = (
+        [choices] if is_object(choices) else choices
+    )  # SGLang, python/sglang/srt/openai_api/adapter.py, of a batch
     if not is_array(choices) or not choices:
         kind = "empty" if choices == [] else "not an array"
         return replace(error or RequestFailed("no_choices", f"'choices' is {kind}"), usage=usage)
@@ -355,7 +359,7 @@ def _read_usage(value: object) -> Usage | None:
 def _count(value: object) -> int | None:
     if isinstance(value, float) and value.is_integer():  # some servers send 9.0
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
 
 
 # Sources: RFC 9110, 10.2.3 (Retry-After: seconds or a date; servers send fractions too); OpenAI API, "Rate limits"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
@@ -115,6 +116,12 @@ def plain(completion: Completion) -> Completion:
 
 def read(answer: object, headers: Mapping[str, str] | None = None) -> Sequence[Completion]:
     return read_answer(200, headers or {}, json.dumps(answer).encode()).unwrap()
+
+
+def test_a_number_of_too_many_digits_costs_no_text() -> None:
+    body = b'{"choices": [{"text": "a"}], "created": -%s, "id": 7}' % (b"9" * 5_000)
+    (completion,) = read_answer(200, {}, body).unwrap()
+    assert (completion.text, completion.extra) == ("a", {"created": -math.inf, "id": 7})
 
 
 def test_tool_calls_that_cannot_be_read_are_kept_as_they_came() -> None:
@@ -243,6 +250,8 @@ def test_arguments_of_a_tool_call_may_be_an_object() -> None:
         ({"prompt_tokens": None, "completion_tokens": 5}, Usage(None, 5)),
         ({"prompt_tokens": 9.0, "completion_tokens": 1.5}, Usage(9)),
         ({"prompt_tokens": True, "completion_tokens": -1}, None),
+        ({"prompt_tokens": 1e300, "completion_tokens": 2**63}, None),
+        ({"prompt_tokens": 2**63 - 1, "completion_tokens": math.inf}, Usage(2**63 - 1)),
     ],
 )
 def test_a_count_that_is_none_leaves_the_others(usage: object, right: Usage | None) -> None:

@@ -30,7 +30,7 @@ from distgen.backends.redact import Secrets, may_hold
 from distgen.backends.retry import Retry
 from distgen.backends.server import Completions, blocking, chat, completions
 from distgen.completion import Completion, Usage
-from distgen.errors import FormatError, NoText, ParseFailed, RequestFailed
+from distgen.errors import FormatError, NoText, ParseFailed, RequestFailed, explain
 from distgen.executors import Asyncio, Call, CallResult, Executor, Pool, Processes, Threads
 from distgen.formats import chatml, openai
 from distgen.llm import LLM, RowResult, single
@@ -608,6 +608,12 @@ def test_a_copy_is_equal_and_asks(server: Server) -> None:
     assert copy == backend
     assert hash(copy) == hash(backend)
     assert shown(ask(copy, "a")[0]) == ["a"]
+
+
+def test_a_stop_is_not_sent_to_another_process() -> None:
+    backend = blocking(completions("http://127.0.0.1:1/v1", model="m", stop=threading.Event()))
+    (row,) = LLM(Task(Prompt, parse_text), render_user, backend, Processes(1)).generate(["a"])
+    assert "'stop' works in one process only: leave it out" in explain(row.failure())
 
 
 def test_without_aiohttp_the_fix_is_said() -> None:
