@@ -355,8 +355,7 @@ def test_rows_are_numbered_as_they_are_told() -> None:
 
 def test_an_input_without_a_number_is_a_failure_of_its_own() -> None:
     llm, inputs = make_llm(), ["a", "b", "c"]
-    for rows in ([], iter([4])):
-        numbers = list(rows)
+    for numbers in (list[int](), [4]):
         requests = requests_of(write(llm, inputs, 1, iter(numbers)))
         assert [request["custom_id"].partition("-")[0] for request in requests] == [*map(str, numbers)]
         lines = [result_line(request["custom_id"], chat_body("text")) for request in requests]

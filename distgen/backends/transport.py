@@ -72,7 +72,10 @@ def _explain(error: Exception, has_begun: bool) -> RequestFailed:
             return RequestFailed("not_sent", said)
         case _:  # not quoted: it may hold the answer, which may hold the key
             said = f"the answer broke off or is not HTTP ({type(error).__name__})"
-            return RequestFailed("connection", said, code="cut" if has_begun else "reset")
+            is_cut = has_begun or isinstance(
+                error, aiohttp.ClientResponseError
+            )  # bytes came, which may have been paid for
+            return RequestFailed("connection", said, code="cut" if is_cut else "reset")
 
 
 class _Request(aiohttp.ClientRequest):  # aiohttp's own hook: `request_class`

@@ -35,6 +35,7 @@ class Case(TypedDict):
 
 CASES: list[Case] = [json.loads(line) for line in (Path(__file__).parent / "answers.jsonl").read_text().splitlines()]
 U = Usage(9, 12)
+EMPTY = """'choices' is empty: {"model": "m", "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 12}}"""
 # By the name of the case: the fields of each completion, or of the failure, and the number of requests.
 RIGHT: Mapping[str, tuple[object, int]] = {
     "reasoning_content beside a text": ([Completion("4", reasoning="2 and 2", finish_reason="stop", usage=U)], 1),
@@ -62,7 +63,7 @@ RIGHT: Mapping[str, tuple[object, int]] = {
     "JSON, then data: [DONE]": ([Completion("4", "stop", U)], 1),
     "a lone surrogate": ([Completion("half \ud83d", "stop", U)], 1),
     "a raw line break inside a JSON string": ([Completion("a\nb", "stop", U)], 1),
-    "usage without choices": (RequestFailed("no_choices", "'choices' is empty", 200, usage=U), 1),
+    "usage without choices": (RequestFailed("no_choices", EMPTY, 200, usage=U), 1),
     "rate limit, OpenAI's headers": (
         RequestFailed("status", "Rate limit reached. Please try again in 7.3s.", 429, "rate_limit_exceeded", 7.3),
         1,
@@ -239,9 +240,28 @@ def test_reasoning_in_two_places_is_kept_twice() -> None:
 
 
 def test_arguments_of_a_tool_call_may_be_an_object() -> None:
-    calls = [{"function": {"name": "add", "arguments": {"a": 2}}}, {"function": {"name": "now"}}]
-    (completion,) = read({"choices": [{"message": {"tool_calls": calls}}]})
-    assert completion.tool_calls == (ToolCall("", "add", '{"a": 2}'), ToolCall("", "now", ""))
+    functions = [{"name": "add", "arguments": {"a": 2}}, {"name": "now"}, {"name": "now", "arguments": None}]
+    (completion,) = read({"choices": [{"message": {"tool_calls": [{"function": each} for each in functions]}}]})
+    assert completion.tool_calls == (ToolCall("", "add", '{"a": 2}'), ToolCall("", "now", ""), ToolCall("", "now", ""))
+
+
+def test_a_function_call_is_a_tool_call() -> None:
+    message = {"content": None, "function_call": {"name": "add", "arguments": "{}"}}
+    (completion,) = read({"choices": [{"message": message}]})
+    assert completion.tool_calls == (ToolCall("", "add", "{}"),)
+
+
+def test_parts_of_a_content_may_be_texts_or_reasoning() -> None:
+    parts = ["a", {"type": "reasoning", "text": "2 and 2"}, {"type": "output_text", "text": "b"}, None, 5]
+    (completion,) = read({"choices": [{"message": {"content": parts}}]})
+    assert (completion.text, completion.reasoning, completion.extra) == ("ab", "2 and 2", {"content": parts})
+
+
+def test_a_stream_may_end_several_times_after_the_answer() -> None:
+    assert (
+        read_answer(200, {}, b'{"choices": [{"text": "a"}]}\n\ndata: [DONE]\n\ndata: [DONE]\n\n').unwrap()[0].text
+        == "a"
+    )
 
 
 @pytest.mark.parametrize(
@@ -265,9 +285,13 @@ def test_a_count_that_is_none_leaves_the_others(usage: object, right: Usage | No
         ({"error": {}, "choices": [{"text": "a"}]}, ["a"], [None]),
         ({"error": {"message": "", "code": None}, "choices": [{"text": "a"}]}, ["a"], [None]),
         ({"error": "died", "choices": [{"text": "a"}]}, ["a"], ["died"]),
+        ({"error": ["died"], "choices": [{"text": "a"}]}, ["a"], ["died"]),
+        ({"error": True, "choices": [{"text": "a"}]}, ["a"], ["true"]),
+        ({"error": {"message": ["one", "two"]}, "choices": [{"text": "a"}]}, ["a"], ['["one", "two"]']),
         ({"choices": [{"text": "a", "error": {"code": 502, "message": "cut"}}, {"text": "b"}]}, ["a", "b"], ["cut", None]),
-        ({"choices": [{"message": {"content": "a"}, "finish_reason": "error"}]}, ["a"], ["the service broke the answer off: error"]),
+        ({"choices": [{"message": {"content": "a"}, "finish_reason": "error"}]}, ["a"], ["finish_reason is 'error'"]),
         ({"choices": [{"index": 1, "text": "b"}, {"index": 0, "text": "a"}]}, ["a", "b"], [None, None]),
+        ({"choices": [{"index": 1.0, "text": "b"}, {"index": 0.0, "text": "a"}]}, ["a", "b"], [None, None]),
     ],
 )  # fmt: skip
 def test_each_choice_is_read_on_its_own(answer: object, texts: list[str], errors: list[str | None]) -> None:
@@ -295,10 +319,29 @@ def test_each_choice_is_read_on_its_own(answer: object, texts: list[str], errors
         (400, b'{"error": {"message": "long", "code": "context_length_exceeded"}}', "prompt_too_long"),
         (500, b'{"error": {"message": "long", "code": "context_length_exceeded"}}', "status"),
         (400, b'{"message": "This model\'s maximum context length is 8", "code": 400}', "prompt_too_long"),
+        (400, b'{"error": {"code": 400, "message": "long", "type": "exceed_context_size_error"}}', "prompt_too_long"),
+        (400, b'{"error": {"message": "prompt is too long: 9 tokens > 8 maximum", "type": "x"}}', "prompt_too_long"),
     ],
 )
 def test_an_answer_without_completions_has_a_reason(status: int, body: bytes, reason: str) -> None:
     assert read_answer(status, {}, body).failure().reason == reason
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message", "code"),
+    [
+        (400, b'[{"error": {"code": 400, "message": "API key not valid"}}]', "API key not valid", "400"),
+        (422, b'{"detail": [{"loc": ["body", "n"], "msg": "bad"}]}', '[{"loc": ["body", "n"], "msg": "bad"}]', None),
+        (400, b'{"error": {}, "message": "bad"}', "bad", None),
+        (400, b'{"error": {}, "other": "bad"}', '{"error": {}, "other": "bad"}', None),
+        (400, b'"bad"', "bad", None),
+        (200, b'{"choices": null, "said": "log in"}', "'choices' is not an array: {\"choices\": null, \"said\": \"log in\"}", None),
+        (200, b'data: {"choices": []}\n\n', "the server sent a stream, which was not asked for: data: {\"choices\": []}", None),
+    ],
+)  # fmt: skip
+def test_the_words_of_a_server_are_shown(status: int, body: bytes, message: str, code: str | None) -> None:
+    error = read_answer(status, {}, body).failure()
+    assert (error.message, error.code) == (message, code)
 
 
 @pytest.mark.parametrize(

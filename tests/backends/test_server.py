@@ -152,6 +152,8 @@ def test_a_broken_connection_is_made_again(server: Server, name: str) -> None:
         ("closed in the headers", "reset"),
         ("closed in the body", "cut"),
         ("closed in a chunk", "cut"),
+        ("no HTTP", "cut"),
+        ("a status that is no number", "cut"),
     ],
 )
 def test_an_answer_is_cut_once_its_body_has_begun(server: Server, name: str, code: str) -> None:
@@ -570,7 +572,8 @@ def test_a_header_that_cannot_be_sent_is_a_reason(server: Server) -> None:
         ({"base_url": "http://[::1/v1"}, "an http or https URL"),
         ({"base_url": "http://user:pass@host/v1"}, "without a user name"),
         ({"params": {"temprature": 1}}, "did you mean 'temperature'"),
-        ({"params": {"zzz": 1}}, "extra_body"),
+        ({"params": {"zzz": 1}}, "params has no 'zzz': put it into extra_body"),
+        ({"params": {"top_k": 20}}, "params has no 'top_k': put it into extra_body, or did you mean 'top_p'"),
         ({"params": {"seed": {1}}}, "no JSON value"),
         ({"params": {"temperature": math.nan}}, "no JSON value"),
         ({"extra_body": {"stream": True}}, "set by the backend"),
