@@ -4,7 +4,7 @@
     LLM(task, chatml, blocking(completions("http://127.0.0.1:8000/v1", model="tiny")), Threads(64))
 
 Answers are not streamed. A gateway that cuts a connection after 60 to 120 s without a byte cuts long answers too: ask for
-fewer tokens, or call the server without the gateway. A service that sends its reasoning only as a stream sends none here.
+fewer tokens, or call the server without the gateway. Reasoning that a service only streams is not received.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from distgen.backends.generate import Batch, Row
 from distgen.backends.limiter import Limiter
 from distgen.backends.params import Params
 from distgen.backends.redact import find_secrets
-from distgen.backends.retry import Outcome, Retry, fault_of
+from distgen.backends.retry import Outcome, Retry, failure_kind
 from distgen.backends.transport import Session, open_session, send
 from distgen.backends.wire import Answer, json_params, read_answer
 from distgen.completion import Completion, Usage
@@ -180,11 +180,11 @@ class Server(Generic[P]):
                     return Success((replace(first, usage=_add(failed.usage, first.usage)), *others))
                 failed = replace(answer.failure(), usage=_add(failed.usage, answer.failure().usage))
                 waited += wait
-                outcome = Outcome(fault_of(failed), failed.retry_after, waited)
+                outcome = Outcome(failure_kind(failed), failed.retry_after, waited)
                 wait = self.retry.decide(history, outcome, waited, random.random())
                 history.append(outcome)
-                if outcome.fault in ("rate_limit", "overload"):
-                    hint = outcome.hint if outcome.fault == "rate_limit" else None
+                if outcome.kind in ("rate_limit", "overload"):
+                    hint = outcome.hint if outcome.kind == "rate_limit" else None
                     limiter.reject(period, min(hint or 0.0, self.retry.longest_wait), wait or 0.0)
             finally:
                 limiter.leave()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from distgen.backends.retry import Fault, Outcome, Retry, fault_of
+from distgen.backends.retry import FailureKind, Outcome, Retry, failure_kind
 from distgen.backends.wire import retry_hint
 from distgen.errors import RequestFailed
 
@@ -55,7 +55,7 @@ def test_a_policy_is_checked(retry: dict[str, int]) -> None:
         Retry(**retry)
 
 
-FAULTS: list[tuple[RequestFailed, Fault]] = [
+KINDS: list[tuple[RequestFailed, FailureKind]] = [
     *((RequestFailed("status", "", status), "final") for status in (400, 401, 402, 403, 404, 410, 413, 418, 422, 501)),
     *((RequestFailed("status", "", status), "transient") for status in (408, 409, 425, 500, 520)),
     *((RequestFailed("status", "", status), "billed") for status in (502, 504, 524)),
@@ -70,9 +70,9 @@ FAULTS: list[tuple[RequestFailed, Fault]] = [
 ]
 
 
-@pytest.mark.parametrize(("error", "fault"), FAULTS, ids=[f"{e.reason} {e.status} {e.code}" for e, _ in FAULTS])
-def test_the_faults(error: RequestFailed, fault: Fault) -> None:
-    assert fault_of(error) == fault
+@pytest.mark.parametrize(("error", "kind"), KINDS, ids=[f"{e.reason} {e.status} {e.code}" for e, _ in KINDS])
+def test_the_kinds(error: RequestFailed, kind: FailureKind) -> None:
+    assert failure_kind(error) == kind
 
 
 HINTS: dict[str, tuple[dict[str, str], str, float | None]] = {
