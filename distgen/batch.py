@@ -100,7 +100,7 @@ def read(
             table.execute("CREATE TABLE lines (row INTEGER, id TEXT, line BLOB)")
             for line in chain.from_iterable(results):
                 if match := _CUSTOM_ID.search(line):
-                    table.execute("INSERT INTO lines VALUES (?, ?, ?)", (int(match[2]), match[1].decode(), line))
+                    table.execute("INSERT INTO lines VALUES (?, ?, ?)", (int(match[2]), match[1].decode(), line.strip()))
             table.execute("CREATE INDEX rows ON lines (row)")
             for row, asked in prepared:
                 found = [*table.execute("SELECT id, line FROM lines WHERE row = ? ORDER BY length(id), id", (row,))]
@@ -138,7 +138,7 @@ def _digest(server: Server[P], prompt: P) -> str:
 def _read_row(server: Server[P], prompt: P, lines: Sequence[tuple[str, bytes]], expected: int) -> RowAnswer:
     """Return the answer to a row from its result lines; the first error is the error of the row."""
     own = [(custom_id, line) for custom_id, line in lines if custom_id.endswith(_digest(server, prompt))]
-    answers = [_read_line(server, line) for _, line in dict.fromkeys(own)]
+    answers = [_read_line(server, *line) for line in dict.fromkeys(own)]
     came = tuple(completion for answer in answers for completion in answer.value_or(()))
     errors = [answer for answer in answers if isinstance(answer, Failure)]
     if len(own) > len(dict(own)):  # an id has two lines
@@ -156,14 +156,16 @@ def _read_row(server: Server[P], prompt: P, lines: Sequence[tuple[str, bytes]], 
 # Also read: a body in the place of the response, or a response without a status.
 # vLLM, vllm/entrypoints/openai/run_batch.py: a request that failed has a response without a body, and as its error a text
 # or the whole body of an HTTP error.
-def _read_line(server: Server[P], line: bytes) -> Answer:
+def _read_line(server: Server[P], custom_id: str, line: bytes) -> Answer:
     """Read a line with the reader of the backend."""
     try:
         fields: Any = parse_json(line)
+        if fields["custom_id"] != custom_id:
+            raise ValueError(f"it holds the id of another request, {custom_id}")
         error = fields.get("error")
         response: dict[str, Any] = fields.get("response") or {"body": {"error": error}}
         headers = {"x-request-id": str(response["request_id"])} if response.get("request_id") else {}
         body = json.dumps(response.get("body") or error or response).encode()
-        return server.read(response.get("status_code", 200), headers, body)
+        return server.read(int(response.get("status_code") or 200), headers, body)
     except Exception as damage:
         return Failure(RequestFailed("cut_line", f"the result line is cut or damaged: {damage}"))

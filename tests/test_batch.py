@@ -249,6 +249,8 @@ def spoil(lines: list[bytes], how: str) -> list[bytes]:
             return [lines[0], lines[2]]
         case "doubled":
             return [*lines, lines[1]]
+        case "doubled without a line break":
+            return [*lines, lines[1].strip()]
         case "answered twice":
             return [*lines, lines[1].replace(b"b-1", b"b-2")]
         case "cut":
@@ -323,7 +325,10 @@ def completions_of(row: RowResult[str]) -> tuple[Completion, ...]:
     return error.completions
 
 
-@pytest.mark.parametrize(("how", "texts"), [("doubled", ["b-1"]), ("answered twice", ["b-1", "b-2"])])
+@pytest.mark.parametrize(
+    ("how", "texts"),
+    [("doubled", ["b-1"]), ("doubled without a line break", ["b-1"]), ("answered twice", ["b-1", "b-2"])],
+)
 def test_a_doubled_line_keeps_each_answer_once(how: str, texts: list[str]) -> None:
     lines = spoil(echo_lines(make_llm(), ["a", "b", "c"]), how)
     row = list(read(make_llm(), ["a", "b", "c"], [lines]))[1]
@@ -397,6 +402,7 @@ def test_too_few_choices_fail_their_row_and_are_kept() -> None:
             id="SGLang: one choice without a list",
         ),
         pytest.param({"body": json.loads(chat_body("x"))}, "x", id="a body without a status"),
+        pytest.param({"status_code": "200", "body": json.loads(chat_body("x"))}, "x", id="a status that is a text"),
     ],
 )
 def test_lines_of_other_services_are_read(response: object, text: str) -> None:
@@ -436,6 +442,14 @@ def test_lines_of_no_input_are_ignored() -> None:
     foreign = [result_line(name, chat_body("x")) for name in ("mine", f"{10**17}-0-0123456789abcdef")]
     rows = read(make_llm(), ["a"], [foreign, lines, [b"\n", b"no JSON", b""]])
     assert [shown(row) for row in rows] == [["a-0"]]
+
+
+def test_an_answer_is_never_that_of_another_row() -> None:
+    llm = make_llm()
+    first, second = requests_of(write(llm, ["a", "b"]))
+    answer = json.loads(result_line(first["custom_id"], chat_body("a")))
+    line = json.dumps({"request": {"custom_id": second["custom_id"]}, **answer}).encode()
+    assert [shown(row) for row in read(llm, ["a", "b"], [[line]])] == ["no_line", "cut_line"]
 
 
 def test_no_secret_is_kept() -> None:

@@ -194,7 +194,7 @@ class Server(Generic[P]):
 
     async def _send(self, session: Session, body: bytes) -> Answer:
         try:
-            own = self.headers() if callable(self.headers) else self.headers
+            own = dict(self.headers()) if callable(self.headers) else self.headers
         except Exception as error:
             return Failure(RequestFailed("not_sent", f"the headers function raised {type(error).__name__}"))
         reply = await send(session, f"{self.url}{self.query}", own, body)

@@ -549,6 +549,14 @@ def test_headers_may_be_a_function_and_win(server: Server) -> None:
     assert [seen.headers["authorization"] for seen in server.seen()] == ["first-token", "second-token"]
 
 
+def test_headers_that_are_no_mapping_send_nothing(server: Server) -> None:
+    server.script()
+    untyped: Any = lambda: None  # noqa: E731
+    (row,) = ask(completions(server.url, model="m", headers=untyped), "a")
+    assert failure(row).message == "the headers function raised TypeError"
+    assert server.seen() == []
+
+
 def test_a_header_that_cannot_be_sent_is_a_reason(server: Server) -> None:
     backend = completions(server.url, model="m", headers={"X-Tenant": f"{HEADER}\n"})
     error = failure(ask(backend, "a")[0])
