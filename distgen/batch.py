@@ -100,7 +100,9 @@ def read(
             table.execute("CREATE TABLE lines (row INTEGER, id TEXT, line BLOB)")
             for line in chain.from_iterable(results):
                 if match := _CUSTOM_ID.search(line):
-                    table.execute("INSERT INTO lines VALUES (?, ?, ?)", (int(match[2]), match[1].decode(), line.strip()))
+                    table.execute(
+                        "INSERT INTO lines VALUES (?, ?, ?)", (int(match[2]), match[1].decode(), line.strip())
+                    )
             table.execute("CREATE INDEX rows ON lines (row)")
             for row, asked in prepared:
                 found = [*table.execute("SELECT id, line FROM lines WHERE row = ? ORDER BY length(id), id", (row,))]
