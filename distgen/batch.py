@@ -52,9 +52,10 @@ def write(
 ) -> Iterator[Iterator[bytes]]:
     """Yield request files, each as an iterator of its lines. Read all lines of a file before you take the next file.
 
-    The backend of `llm` must be a `server.chat` or a `server.completions`. `rows` are the numbers of the inputs; None counts
-    them from 0. An input without a prompt or a number has no line. With `takes_n` a request asks for all generations of its row; without
-    it, each generation has a request of its own. A line that is longer than `max_bytes` has a file of its own.
+    The backend of `llm` must be a `server.chat` or a `server.completions`. `rows` are the numbers of the inputs; None
+    counts them from 0. An input without a prompt or a number has no line. With `takes_n` a request asks for all
+    generations of its row; without it, each generation has a request of its own. A line that is longer than `max_bytes`
+    has a file of its own.
     """
     server, prepared = _server_of(llm.backend), _number(rows, llm.prepare(inputs, num_generations))
     requests, n = (1, num_generations) if takes_n else (num_generations, 1)
@@ -85,10 +86,10 @@ def read(
 ) -> Iterator[RowResult[Out]]:
     """Yield the rows as `generate` answers them, in the order of the inputs, from the lines of the result files.
 
-    `llm`, `inputs`, `num_generations` and `rows` must be those of `write`; an input without a number fails. The files and their lines may come in any order. A
-    row is a `RequestFailed` that keeps the completions that came, if one of its requests has no line ("no_line"), a cut line
-    ("cut_line"), several lines ("doubled_line"), or only lines for other inputs or parameters ("other_batch"). A line that
-    belongs to no input is ignored.
+    `llm`, `inputs`, `num_generations` and `rows` must be those of `write`; an input without a number fails. The files
+    and their lines may come in any order. A row is a `RequestFailed` that keeps the completions that came, if one of its
+    requests has no line ("no_line"), a cut line ("cut_line"), several lines ("doubled_line"), or only lines for other
+    inputs or parameters ("other_batch"). A line that belongs to no input is ignored.
 
     All lines are read before the first row, into a temporary file. Memory does not grow with their number.
     """

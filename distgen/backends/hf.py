@@ -160,8 +160,8 @@ class LocalModel:
         if not tokens:
             return Failure(RequestFailed("not_sent", "the prompt is empty; a model needs a token to continue"))
         if len(tokens) + self.params.get("max_tokens", 1) > self._context:
-            message = f"the prompt ({len(tokens):,} tokens) and its answer do not fit the model's context of {self._context:,}"
-            return Failure(RequestFailed("prompt_too_long", message))
+            said = f"the prompt ({len(tokens):,} tokens) and its answer do not fit the model's context of"
+            return Failure(RequestFailed("prompt_too_long", f"{said} {self._context:,}"))
         return Success(tokens)
 
     @cached_property

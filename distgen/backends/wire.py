@@ -28,8 +28,7 @@ Answer: TypeAlias = Result[tuple[Completion, ...], RequestFailed]
 """A whole HTTP answer: its completions, at least one, or the reason why there are none."""
 
 _OURS: Final = ("model", "messages", "prompt", "n", "stream")
-# Raw control characters in strings. Python refuses an integer of more than 4,300 digits (sys.set_int_max_str_digits).
-_JSON: Final = json.JSONDecoder(strict=False, parse_int=lambda digits: (int if len(digits) < 4_000 else float)(digits))
+_MAX_DIGITS: Final = 4_300  # Python's int raises ValueError for more (sys.set_int_max_str_digits)
 _MAX_MESSAGE: Final = 1_000  # characters; an error page may hold megabytes
 
 # OpenAI and vLLM, Anthropic, AWS, Azure.
@@ -41,6 +40,13 @@ _BROKEN_OFF: Final = frozenset({"error", "abort", "insufficient_system_resource"
 _PROMPT_TOO_LONG: Final = re.compile(
     "context_length_exceeded|exceed_context_size_error|maximum context length|prompt is too long"
 )
+
+
+def _read_int(digits: str) -> float:
+    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)  # which is infinite
+
+
+_JSON: Final = json.JSONDecoder(strict=False, parse_int=_read_int)  # not strict: raw control characters in strings
 
 
 def json_params(params: Params | None, extra_body: Mapping[str, object] | None = None) -> dict[str, object]:
@@ -227,9 +233,8 @@ def _read_choices(root: object, request_id: str | None) -> tuple[Completion, ...
         return RequestFailed("no_choices", f"the answer is not a JSON object: {_to_text(root)}")
     shared = {**root, "choices": None, "error": None, "usage": None, "request_id": request_id or root.get("request_id")}
     choices, error, usage = root.get("choices"), _read_error(root.get("error")), _read_usage(root.get("usage"))
-    choices = (
-        [choices] if is_object(choices) else choices
-    )  # SGLang, python/sglang/srt/openai_api/adapter.py, of a batch
+    if is_object(choices):  # SGLang, python/sglang/srt/openai_api/adapter.py, process_batch
+        choices = [choices]
     if not is_array(choices) or not choices:
         kind = "empty" if choices == [] else "not an array"
         return replace(error or RequestFailed("no_choices", f"'choices' is {kind}: {_to_text(root)}"), usage=usage)
