@@ -24,7 +24,7 @@ from distgen.backends.echo import echo
 from distgen.completion import ToolCall, split_reasoning
 from distgen.errors import GenerateError, InjectedToken, InvalidArgument, NoText, ParseFailed, Raised, WrongCount
 from distgen.executors import Executor
-from distgen.formats import chatml, default, openai
+from distgen.formats import chatml, default, lookup, openai
 from distgen.llm import single
 from tests.support.parts import (
     EXECUTORS,
@@ -682,10 +682,15 @@ def test_inputs_that_are_one_value_are_a_type_error_at_the_call(verb: str, input
 
 @pytest.mark.parametrize(
     ("format", "executor", "message"),
-    [(default, Threads, "executor is the class Threads"), ("chatml", Sequential(), "format is the name 'chatml'")],
-    ids=["class", "name"],
+    [
+        (default, Threads, "executor is the class Threads"),
+        (default, 8, r"executor is of type int; pass Threads\(8\)"),
+        ("chatml", Sequential(), "format is the name 'chatml'"),
+        (lookup("chatml"), Sequential(), "format is of type Success; pass a format"),
+    ],
+    ids=["class", "number", "name", "Result"],
 )
-def test_a_class_or_a_name_in_place_of_a_value_is_a_type_error(format: object, executor: object, message: str) -> None:
+def test_what_is_no_executor_or_no_format_is_a_type_error(format: object, executor: object, message: str) -> None:
     untyped: Any = LLM
     llm = untyped(PLAIN, format, echo, executor)
     with pytest.raises(TypeError, match=message):

@@ -54,7 +54,7 @@ class Executor(Protocol[_R_contra]):
         """Open a pool for one run. Each call is delivered once, from any thread.
 
         Calls are submitted by one thread at a time. Leaving the session cancels calls that have not begun, waits for calls
-        that run, and ends all its threads and processes. Do not write a session that waits as a generator: the garbage
+        that run or cancels them, and ends all its threads and processes. Do not write a session that waits as a generator: the garbage
         collector may run its `finally` on one of the threads it joins.
         """
         ...
@@ -118,8 +118,9 @@ class Inbox:
 class Stream(Generic[_T]):
     """Values as they get ready: an iterator for `for` and, inside async code, for `async for`.
 
-    Closing it, dropping it, and an exception that ends it cancel calls that have not begun and wait for calls that run. It may
-    be closed from another thread or task: a blocked consumer then sees the end, and one that takes a value ends after it.
+    Closing it, dropping it, and an exception that ends it cancel calls that have not begun and wait for calls that run;
+    `Asyncio` cancels those too. It may be closed from another thread or task: a blocked consumer then sees the end, and
+    one that takes a value ends after it.
 
     >>> list(Stream(Inbox(), (value for value in "ab")))
     ['a', 'b']
@@ -143,7 +144,7 @@ class Stream(Generic[_T]):
         return step
 
     def close(self) -> None:
-        """Cancel calls that have not begun and wait for calls that run; no more values are yielded."""
+        """End the run, as the class says; no more values are yielded."""
         self._inbox.reader = get_ident()
         nothing: Sequence[_T] = ()
         steps, self._steps = self._steps, (value for value in nothing)
