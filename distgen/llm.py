@@ -285,7 +285,9 @@ def _check_types(format: object, executor: object, inputs: object) -> None:
     if isinstance(executor, type):
         raise TypeError(f"executor is the class {executor.__name__}; pass a value, such as Threads(8) or Sequential()")
     if not hasattr(executor, "session"):
-        raise TypeError(f"executor is of type {type(executor).__name__}; pass Threads(8), Asyncio(64) or another executor")
+        raise TypeError(
+            f"executor is of type {type(executor).__name__}; pass Threads(8), Asyncio(64) or another executor"
+        )
     if isinstance(format, str):
         raise TypeError(f"format is the name {format!r}; pass the format itself, FORMATS[{format!r}]")
     if not callable(format):

@@ -48,7 +48,11 @@ ERRORS: list[tuple[AnyError, list[str], str]] = [
     (Unsupported("codellama-70b", "training"), ["codellama-70b", "generation prompt"], "unsupported"),
     (Unsupported("alpaca", "history"), ["alpaca", "without history"], "unsupported"),
     (NotParsed("llama3", "it does not begin with its BOS"), ["llama3", "BOS"], "not_parsed"),
-    (NotParsed("openai", "role is 'user' where 'assistant' must follow", 2), ["message 2", "'assistant'"], "not_parsed"),
+    (
+        NotParsed("openai", "role is 'user' where 'assistant' must follow", 2),
+        ["message 2", "'assistant'"],
+        "not_parsed",
+    ),
     (UnknownFormat("lama", ("llama2", "llama3")), ["'lama'", "'llama2' or 'llama3'", "FORMATS"], "unknown_format"),
     (UnknownFormat("?", ()), ["'?'", "FORMATS"], "unknown_format"),
     (Raised("TimeoutError", "no answer in 30 s", "format"), ["the format", "no answer in 30 s"], "TimeoutError"),
