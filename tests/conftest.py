@@ -39,7 +39,7 @@ def nothing_is_left_behind() -> Iterator[None]:
     """Threads of the library or of its pools, and processes. They have a moment: what is dropped ends a little later."""
     threads_before, children_before = threads(), child_processes()
     yield
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while left := [thread.name for thread in threads() - threads_before] + command_lines(
         child_processes() - children_before
     ):
