@@ -21,6 +21,7 @@ from distgen import LLM, Asyncio, Batch, Completion, Pool, Processes, Prompt, Se
 from distgen.backends.echo import echo
 from distgen.errors import Raised
 from distgen.executors import Executor
+from distgen.executors.call import Call
 from distgen.executors.engine import Inbox
 from distgen.formats import chatml, default
 from tests.support.parts import PLAIN, Awaited, loky_pool
@@ -171,6 +172,32 @@ def test_closing_waits_for_the_running_calls_of_an_open_pool() -> None:
         # Three ran at most, the pending ones were cancelled; nothing runs on behind the caller's back.
         assert 0 < len(finished) <= 3
         assert pool.submit(len, finished).result() == len(finished)
+
+
+def test_leaving_an_open_pool_waits_until_each_result_is_delivered() -> None:
+    submitted, delivering, release = threading.Event(), threading.Event(), threading.Event()
+
+    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        submitted.wait(60)
+        return echo(prompts, num_generations)
+
+    def deliver(_: object) -> None:
+        delivering.set()
+        release.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        session = Pool(lambda: nullcontext(pool), 1).session(deliver)
+        with session as submit:
+            submit(0, Call(backend, ["a"], 1))
+            submitted.set()
+            assert delivering.wait(60)
+            closer = threading.Thread(target=session.__exit__, args=(None, None, None))
+            closer.start()
+            closer.join(timeout=0.2)
+            is_waiting = closer.is_alive()
+            release.set()
+            closer.join(timeout=60)
+    assert is_waiting
 
 
 def test_a_buffer_below_none_is_none() -> None:
