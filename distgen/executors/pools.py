@@ -69,7 +69,11 @@ class PoolSession:
             self._deliver((index, call.failed(_explain(error))))
             return
         self._pending[future] = call.backend
-        future.add_done_callback(partial(self._done, index, call, self._pool))
+        try:
+            future.add_done_callback(partial(self._done, index, call, self._pool))
+        except KeyboardInterrupt:  # leaving would wait for this call without end
+            self._pending.pop(future, None)
+            raise
 
     def _start(self, call: Call[_P, Batch]) -> Future[CallResult]:
         while True:

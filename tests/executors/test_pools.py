@@ -200,6 +200,23 @@ def test_leaving_an_open_pool_waits_until_each_result_is_delivered() -> None:
     assert is_waiting
 
 
+def test_an_interrupt_while_a_call_is_submitted_ends_the_run() -> None:
+    class Interrupted(Future[Any]):
+        def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+            raise KeyboardInterrupt
+
+    class Submitting(ThreadPoolExecutor):
+        """A double of the moment: Ctrl-C comes when the pool has the call."""
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future = Interrupted()
+            super().submit(lambda: future.set_result(fn(*args, **kwargs)))
+            return future
+
+    with pytest.raises(KeyboardInterrupt):
+        LLM(PLAIN, default, echo, Pool(partial(Submitting, 1), 1)).generate(["a", "b"])
+
+
 def test_a_buffer_below_none_is_none() -> None:
     llm = LLM(PLAIN, default, echo, Pool(partial(ThreadPoolExecutor, 1), 1, buffer=-1))
     assert texts(llm, ["a", "b"]) == [["a"], ["b"]]
