@@ -10,10 +10,14 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 import pytest
+from hypothesis import settings
 
 from tests.support.parts import child_processes, command_lines, dask_cluster
 
 OURS: Final = ("distgen", "ThreadPoolExecutor", "asyncio")
+
+settings.register_profile("any machine", parent=settings.default, deadline=None)  # a slow one fails no example
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
