@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from threading import Thread, get_ident
-from typing import Generic, Protocol, TypeAlias, TypeVar, final
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar, final
 
 from distgen.errors import Raised, explain
 from distgen.executors.call import Call, CallResult, warn
@@ -20,6 +20,8 @@ _Row = TypeVar("_Row")
 _R = TypeVar("_R")
 _R_contra = TypeVar("_R_contra", contravariant=True)
 _P = TypeVar("_P")
+
+_LONGEST_WAIT: Final = 1.0  # seconds until a signal is heard
 
 Delivery: TypeAlias = tuple[int, CallResult | KeyboardInterrupt]
 """The index of a call and its result. A KeyboardInterrupt in a backend is raised again in the consumer."""
@@ -92,8 +94,12 @@ class Inbox:
         return [self._queue.get() for _ in range(self._queue.qsize())]
 
     def wait(self) -> None:
-        """Block until there is a result, a None, or the end."""
-        self._queue.put(self._queue.get())
+        """Block until there is a result, a None, or the end, but not for long: the caller looks again."""
+        from queue import Empty
+
+        # Ctrl-C just before Python waits for a lock does not end that wait; on Windows, it never does.
+        with suppress(Empty):
+            self._queue.put(self._queue.get(timeout=_LONGEST_WAIT))
 
     async def wait_async(self) -> None:
         """Wait as `wait` does, without blocking the running event loop."""

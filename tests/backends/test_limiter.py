@@ -103,7 +103,6 @@ def test_no_more_are_tried_soon_after_a_rejection_and_twice_as_many_each_time_la
     run(scene)
 
 
-@pytest.mark.timeout(30)
 def test_all_places_are_open_soon_where_nothing_is_rejected() -> None:
     async def scene() -> None:
         limiter = Limiter(100)
@@ -126,7 +125,6 @@ def test_a_rejection_ends_the_opening() -> None:
     run(scene)
 
 
-@pytest.mark.timeout(30)
 def test_a_delayed_request_waits_and_lets_others_go_first() -> None:
     async def scene() -> None:
         limiter = Limiter(3)
@@ -202,7 +200,6 @@ def test_a_request_that_is_cancelled_keeps_no_place(is_given_first: bool) -> Non
     run(scene)
 
 
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize("is_stop", [False, True])
 def test_the_waits_of_a_run_end_and_it_begins_no_more(is_stop: bool) -> None:
     async def scene() -> None:

@@ -19,15 +19,16 @@ import termios
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
 import distgen
 from distgen.backends.generate import Batch
 from distgen.cli import main
+from distgen.cli.rows import open_output
 from distgen.cli.run import Counts, progress_line, summary
 from distgen.completion import Completion
 from distgen.prompt import Rendered
@@ -82,7 +83,7 @@ def test_every_row_has_the_same_keys_and_no_null(server: Server, capsys: pytest.
     assert "rows: 1 answered, 3 failed (" in said
     latencies = re.search(r"latency: p50 ([\d.]+) s, p90 ([\d.]+) s", said)
     assert latencies
-    assert max(map(float, latencies.groups())) <= seconds
+    assert max(map(float, latencies.groups())) <= seconds + 0.01  # they are rounded
 
 
 def test_reserved_input_names_are_kept(server: Server) -> None:
@@ -339,8 +340,8 @@ def interrupt(server: Server, requests: int, number: int = signal.SIGINT, twice:
 def test_ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_rows(*users(8))
-    server.script(to={f"u{number}": [Act(then="hang")] for number in range(2, 8)})
+    write_rows(*users(300))  # too many to time out before the signal, however late it is
+    server.script(to={f"u{number}": [Act(then="hang")] for number in range(2, 300)})
     thread = interrupt(server, 4)
     assert run(server, "--concurrency", "2", "--timeout", "1", "--overwrite") == 130
     thread.join()
@@ -349,7 +350,7 @@ def test_ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on(
     assert said.rstrip().endswith("--resume")
     assert "--overwrite" not in said
     assert {row["user"] for row in written()} >= {"u0", "u1"}
-    assert len(written()) < 8
+    assert len(written()) < 300
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -705,12 +706,19 @@ def test_a_command_that_is_not_whole_is_one_sentence(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err.endswith("required: COMMAND; see `distgen batch --help`.\n")
 
 
-def test_a_closed_reader_ends_a_run_in_this_process(server: Server) -> None:
+def test_a_closed_reader_ends_a_run_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     write_rows(*users(3))
     os.mkfifo("pipe")
-    with subprocess.Popen(["sh", "-c", "exec 3<pipe; exec 3<&-"]):
-        server.script(delay=0.3)
-        assert run(server, output="pipe") == 1
+
+    @contextlib.contextmanager
+    def open_and_wait(name: str) -> Generator[TextIO]:
+        with open_output(name) as output:
+            reader.wait()
+            yield output
+
+    monkeypatch.setattr("distgen.cli.rows.open_output", open_and_wait)
+    with subprocess.Popen(["sh", "-c", "exec 3<pipe; exec 3<&-"]) as reader:
+        assert run(None, output="pipe") == 1
 
 
 def read_all(descriptor: int) -> bytes:
