@@ -32,7 +32,7 @@ try:
     from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 except ImportError as _missing:
-    raise ImportError("chat templates need jinja2: pip install jinja2") from _missing
+    raise ImportError("distgen.formats.jinja needs jinja2: pip install jinja2") from _missing
 
 _Texts: TypeAlias = tuple[tuple[str, str], ...]  # of a prompt, each with its place
 
@@ -253,7 +253,7 @@ def _render_texts(template: JinjaTemplate, texts: _Texts) -> Result[tuple[list[s
 
 
 def _find_drop(template: JinjaTemplate, dropped: Sequence[str]) -> Unsupported | Raised | None:
-    """Return the error for texts that the template drops; None if they are past reasoning that it drops on purpose."""
+    """Return the error for texts that the template drops; None for past reasoning, which many templates drop."""
     for where in dropped:
         if where == "user":
             return Raised("TextChanged", "the template drops the text of user", "format")

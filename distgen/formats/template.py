@@ -115,7 +115,7 @@ class ChatTemplate:
     drops_empty_system: bool = False
     """An empty system text is rendered as none."""
     around: tuple[tuple[Role, str, str], ...] = ()
-    """The parts of the literals beside a text of some role that are left out if the text is empty. With
+    """(role, end of the literal before, start of the literal after): both are left out if a text of that role is empty. With
     ("assistant", "\\n", "</s>"), an empty answer has no line break at the end of the literal before it, and no `</s>` at the
     beginning of the one after it."""
     refuse: Refuse | None = None
@@ -150,6 +150,8 @@ class ChatTemplate:
     def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
         """Return the rendering as literals and texts; joined, they are the rendering. No special token is refused.
 
+        A command in a text, which the model's template would obey, is refused still.
+
         Encode only the control segments with special tokens, and no text can forge one.
 
         >>> from distgen.formats import chatml
@@ -157,8 +159,6 @@ class ChatTemplate:
         ['<|im_end|>']
         """
         parts = render_parts(self, prompt)
-        if isinstance(parts, InjectedToken):
-            parts = render_parts(replace(self, refuse=None), prompt)
         if not isinstance(parts, list):
             return Failure(parts)
         return Success(tuple(Segment(part, index % 2 == 0) for index, part in enumerate(parts) if part))
@@ -257,7 +257,7 @@ class ChatTemplate:
 
     @cached_property
     def junctions(self) -> tuple[tuple[str, str], ...]:
-        """Pairs of literals around an empty text, joined: without the parts that the empty text drops, and whole."""
+        """The short and the full form of each two literals that meet at an empty text."""
         drops = defaultdict[str, tuple[str, str]](lambda: ("", ""))
         drops.update({role: (before, after) for role, before, after in self.around})
         found: list[tuple[str, str]] = []
@@ -443,7 +443,7 @@ def read_system(template: ChatTemplate, rendered: str) -> tuple[Texts, str] | st
     opening, system_opening = template.bos + template.user_prefix, template.bos + template.before_system
     has_opening = rendered.startswith(opening)
     has_turn = rendered.startswith(system_opening) and template.system_position == "first"
-    # Of two openings that both fit, the longer one is meant: it is the other one with a default text or a tag.
+    # If both openings fit, take the longer one: it contains the other.
     if not has_turn or (has_opening and len(opening) >= len(system_opening)):
         return ([], rendered[len(opening) :]) if has_opening else f"it does not begin with {opening!r}"
     system, *rest = split_at(rendered[len(system_opening) :], template.after_system, 1)
