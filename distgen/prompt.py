@@ -120,7 +120,7 @@ class Prompt:
         system: str | None = None
         turns: list[str] = []
         thoughts: list[str | None] = []
-        index = -1
+        index: int | None = None
         for index, message in enumerate(messages):
             content = _read_content(message)
             if isinstance(content, Failure):

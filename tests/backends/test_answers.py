@@ -257,6 +257,17 @@ def test_a_redirect_names_where_to(headers: Mapping[str, str], said: str) -> Non
     assert read_answer(307, headers, b"").failure().message == f"status 307 {said}"
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [("x" * 1_000, "x" * 1_000), ("x" * 1_001, f"{'x' * 1_000} ... (1 more characters)"), ("a\n b\t c ", "a b c")],
+    ids=["as long as may be", "too long", "lines"],
+)
+@pytest.mark.parametrize("is_json", [False, True])
+def test_a_message_is_one_line_and_says_how_much_is_cut(said: str, shown: str, is_json: bool) -> None:
+    body = json.dumps({"error": said}) if is_json else said
+    assert read_answer(400, {}, body.encode()).failure().message == shown
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: (

@@ -222,6 +222,17 @@ def test_a_packed_answer_is_unpacked_within_bounds(
     assert shown(ask(backend, "x")[0]) in ("not_json", "connection")
 
 
+@pytest.mark.parametrize(("status", "code"), [(407, "proxy"), (499, "proxy"), (500, "refused"), (502, "refused")])
+def test_a_proxy_that_opens_no_connection_is_asked_again_only_if_it_failed_itself(
+    server: Server, status: int, code: str
+) -> None:
+    server.script(Act(response(status, b"")))  # the server stands for the proxy
+    proxy = server.url.removesuffix("/v1")
+    error = failure(ask(completions("https://nowhere.invalid/v1", model="m", proxy=proxy, retry=ONCE), "a")[0])
+    assert (error.reason, error.code) == ("connection", code)
+    assert f"status {status}" in error.message
+
+
 def test_a_refused_connection_waits_for_the_server(server: Server) -> None:
     with serving() as gone:
         port = gone.port

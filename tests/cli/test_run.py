@@ -654,11 +654,13 @@ def test_progress_is_drawn_on_a_terminal_and_keeps_to_its_width(server: Server) 
     assert max(map(len, drawn)) < 40
 
 
-@pytest.mark.parametrize("columns", [0, 30, 200])
+@pytest.mark.parametrize("columns", [0, 30, 90])
 def test_a_failure_is_shown_between_lines_of_progress(
     server: Server, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
-    write_rows(*users(5), {"user": None})
+    write_rows(*users(4), {"user": None}, {"other": 1})
+    server.script(to={"u0": [status(400)], "u1": [status(422)]})  # a line of more than 80 characters
+    monkeypatch.setattr("distgen.cli.run._REDRAW", 0.0)
     main_side, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     monkeypatch.setenv("TERM", "xterm")
@@ -666,8 +668,8 @@ def test_a_failure_is_shown_between_lines_of_progress(
         monkeypatch.setattr(sys, "stderr", terminal)
         assert run(server) == 1
     drawn = read_all(main_side).decode().split("\r\x1b[K")
-    assert any(line.startswith("distgen: row 6: invalid_row: ") for line in drawn)
-    assert max(len(line) for line in drawn if "/6 rows" in line) < (columns or 80)
+    assert any(line.startswith("distgen: row 5: invalid_row: ") for line in drawn)
+    assert max(len(line) for line in drawn if "/6 rows" in line) == (columns or 80) - 1
 
 
 def test_a_log_has_lines_of_progress(

@@ -124,6 +124,14 @@ def lenient(rendered: str) -> Parsed:
     return answer if isinstance(answer, Success) else chatml.parse(rendered + chatml.generation_prompt)
 
 
+def mending(rendered: str) -> Parsed:
+    return chatml.parse(re.sub(r"^\|im_start", "<|im_start", rendered))
+
+
+def joining(rendered: str) -> Parsed:
+    return chatml.parse(rendered.replace("<|im_start|>us\ner", "<|im_start|>user"))
+
+
 def without_empty_system(prompt: Prompt) -> Prompt:
     return replace(prompt, system=prompt.system or None)
 
@@ -192,6 +200,8 @@ FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
     ("parse drops the history", Seeded(read=parsed(lambda prompt: replace(prompt, history=()))), "law_inverse"),
     ("parse knows nothing", Seeded(read=lambda _: Failure(NotParsed("seeded", "no"))), "law_inverse"),
     ("parse takes what is cut short", Seeded(read=lenient), "law_parse"),
+    ("parse takes what lacks a character", Seeded(read=mending), "law_parse"),
+    ("parse takes a line feed too many", Seeded(read=joining), "law_parse"),
     ("canonical strips too much", Seeded(normal=user(str.strip)), "law_canonical law_inverse"),
     ("canonical is not one form", Seeded(normal=user(lambda text: text + " ")), "law_canonical"),
     ("canonical forgets a fold", Seeded(of=default, normal=same, special_tokens=()), "law_inverse"),
