@@ -138,7 +138,7 @@ class Prompt:
             return Failure(NotParsed("openai", "there is no user message"))
         if len(turns) % 2 == 0:
             return Failure(NotParsed("openai", "the last message must be the user's", index))
-        history = tuple(map(Exchange, turns[:-1:2], turns[1::2], thoughts[1::2]))
+        history = tuple(map(Exchange, turns[::2], turns[1::2], thoughts[1::2]))
         return Success(Prompt(turns[-1], system, history))
 
 

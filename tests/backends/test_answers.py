@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from returns.result import Failure, Success
 
 from distgen.backends.generate import Batch, Row
-from distgen.backends.redact import Secrets, find_secrets, may_hold
+from distgen.backends.params import Params
+from distgen.backends.redact import Secrets, find_secrets, may_hold, redact
 from distgen.backends.retry import Retry
 from distgen.backends.server import chat, completions
 from distgen.backends.wire import read_answer
@@ -334,3 +335,17 @@ def test_body_and_read_are_the_two_directions() -> None:
     backend = completions("http://127.0.0.1/v1", model="m", params={"seed": 7}, api_key="")
     assert backend.body("Hi", 2) == {"seed": 7, "model": "m", "prompt": "Hi", "n": 2, "stream": False}
     assert backend.read(200, {}, b'{"choices": [{"text": "a"}]}').unwrap() == (Completion("a"),)
+
+
+def test_of_a_long_page_a_part_is_read() -> None:
+    message = read_answer(400, {}, b"x" * 9_999).failure().message
+    assert message == f"{'x' * 1_000} ... (3000 more characters)"
+
+
+def test_a_word_that_only_a_part_of_a_secret_ends_is_shown() -> None:
+    secrets = Secrets("sk-12345678")
+    assert [redact(text, secrets) for text in ("my sk-1234", "my sk-12345")] == ["my sk-1234", "my ***"]
+
+
+def test_every_parameter_may_be_left_out() -> None:
+    assert Params.__required_keys__ == frozenset()

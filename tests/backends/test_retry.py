@@ -97,6 +97,7 @@ HINTS: dict[str, tuple[dict[str, str], str, float | None]] = {
     "days, hours and minutes": ({"x-ratelimit-reset-tokens": "1d2h3m"}, "", 86_400 + 2 * 3_600 + 3 * 60),
     "milliseconds of a limit": ({"x-ratelimit-reset-tokens": "20ms"}, "", 0.02),
     "Unix time": ({"x-ratelimit-reset": "1000000130"}, "", 1000000030),
+    "the first Unix time": ({"x-ratelimit-reset": "1000000000"}, "", 999999900),
     "a limit of nonsense": ({"x-ratelimit-reset": "soon"}, "", None),
     "a message": ({}, "Please retry in 34.5s.", 34.5),
     "none": ({}, "busy", None),

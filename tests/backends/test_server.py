@@ -558,6 +558,18 @@ def test_headers_may_be_a_function_and_win(server: Server) -> None:
     assert [seen.headers["authorization"] for seen in server.seen()] == ["first-token", "second-token"]
 
 
+@pytest.mark.parametrize(("key", "sent"), [(KEY, f"Bearer {KEY}"), ("", None)], ids=["a key", "none"])
+def test_a_key_is_sent_if_there_is_one(server: Server, key: str, sent: str | None) -> None:
+    server.script()
+    ask(completions(server.url, model="m", api_key=key), "a")
+    assert server.seen()[0].headers.get("authorization") == sent
+
+
+def test_backends_of_two_runs_are_equal() -> None:
+    one, other = (chat("http://127.0.0.1/v1", model="m", stop=stop) for stop in (None, threading.Event()))
+    assert one == other
+
+
 def test_a_header_that_cannot_be_sent_is_a_reason(server: Server) -> None:
     backend = completions(server.url, model="m", headers={"X-Tenant": f"{HEADER}\n"})
     error = failure(ask(backend, "a")[0])
