@@ -104,6 +104,18 @@ def test_closing_ends_calls_that_hang_and_asks_nothing_again(ended: type[BaseExc
     assert count_threads() == 0
 
 
+def test_no_thread_of_a_run_keeps_the_interpreter_alive() -> None:
+    found: dict[str, bool] = {}
+
+    async def note_threads(prompts: Sequence[str], num_generations: int) -> Batch:
+        found.update({thread.name: thread.daemon for thread in threading.enumerate()})
+        return [[Completion(prompt)] for prompt in prompts]
+
+    with llm_of(note_threads, Asyncio(1)).submitter() as submit:
+        assert texts(submit("a").result()) == ["a"]
+    assert (found["distgen-loop"], found["distgen-futures"]) == (True, True)
+
+
 def test_the_next_call_is_ready_when_one_ends() -> None:
     executors = (Sequential(), Asyncio(3), Threads(3), Processes(3), Pool(ThreadPoolExecutor, 3))
     assert [executor.in_flight for executor in executors] == [1, 6, 6, 6, 3]
