@@ -119,7 +119,7 @@ class Prompt:
         system: str | None = None
         turns: list[str] = []
         thoughts: list[str | None] = []
-        index = -1
+        index: int | None = None
         for index, message in enumerate(messages):
             content = _read_content(message)
             if isinstance(content, Failure):
@@ -137,7 +137,7 @@ class Prompt:
             return Failure(NotParsed("openai", "there is no user message"))
         if len(turns) % 2 == 0:
             return Failure(NotParsed("openai", "the last message must be the user's", index))
-        history = tuple(map(Exchange, turns[:-1:2], turns[1::2], thoughts[1::2]))
+        history = tuple(map(Exchange, turns[::2], turns[1::2], thoughts[1::2]))
         return Success(Prompt(turns[-1], system, history))
 
 

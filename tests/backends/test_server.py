@@ -227,6 +227,17 @@ def test_a_packed_answer_is_unpacked_within_bounds(
     assert shown(ask(backend, "x")[0]) in ("not_json", "connection")
 
 
+@pytest.mark.parametrize(("status", "code"), [(407, "proxy"), (499, "proxy"), (500, "refused"), (502, "refused")])
+def test_a_proxy_that_opens_no_connection_is_asked_again_only_if_it_failed_itself(
+    server: Server, status: int, code: str
+) -> None:
+    server.script(Act(response(status, b"")))  # the server stands for the proxy
+    proxy = server.url.removesuffix("/v1")
+    error = failure(ask(completions("https://nowhere.invalid/v1", model="m", proxy=proxy, retry=ONCE), "a")[0])
+    assert (error.reason, error.code) == ("connection", code)
+    assert f"status {status}" in error.message
+
+
 def test_a_refused_connection_waits_for_the_server() -> None:
     requests = 0
 
@@ -566,6 +577,18 @@ def test_headers_may_be_a_function_and_win(server: Server) -> None:
     backend = completions(server.url, model="m", api_key=KEY, headers=lambda: {"authorization": next(tokens)})
     assert [shown(ask(backend, "a")[0]) for _ in range(3)] == [["a"], ["a"], "not_sent"]
     assert [seen.headers["authorization"] for seen in server.seen()] == ["first-token", "second-token"]
+
+
+@pytest.mark.parametrize(("key", "sent"), [(KEY, f"Bearer {KEY}"), ("", None)], ids=["a key", "none"])
+def test_a_key_is_sent_if_there_is_one(server: Server, key: str, sent: str | None) -> None:
+    server.script()
+    ask(completions(server.url, model="m", api_key=key), "a")
+    assert server.seen()[0].headers.get("authorization") == sent
+
+
+def test_backends_of_two_runs_are_equal() -> None:
+    one, other = (chat("http://127.0.0.1/v1", model="m", stop=stop) for stop in (None, threading.Event()))
+    assert one == other
 
 
 def test_a_header_that_cannot_be_sent_is_a_reason(server: Server) -> None:

@@ -20,7 +20,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TextIO
 
 import pytest
@@ -655,11 +658,13 @@ def test_progress_is_drawn_on_a_terminal_and_keeps_to_its_width(server: Server) 
     assert max(map(len, drawn)) < 40
 
 
-@pytest.mark.parametrize("columns", [0, 30, 200])
+@pytest.mark.parametrize("columns", [0, 30, 90])
 def test_a_failure_is_shown_between_lines_of_progress(
     server: Server, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
-    write_rows(*users(5), {"user": None})
+    write_rows(*users(4), {"user": None}, {"other": 1})
+    server.script(to={"u0": [status(400)], "u1": [status(422)]})  # a line of more than 80 characters
+    monkeypatch.setattr("distgen.cli.run._REDRAW", 0.0)
     main_side, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     monkeypatch.setenv("TERM", "xterm")
@@ -667,8 +672,55 @@ def test_a_failure_is_shown_between_lines_of_progress(
         monkeypatch.setattr(sys, "stderr", terminal)
         assert run(server) == 1
     drawn = read_all(main_side).decode().split("\r\x1b[K")
-    assert any(line.startswith("distgen: row 6: invalid_row: ") for line in drawn)
-    assert max(len(line) for line in drawn if "/6 rows" in line) < (columns or 80)
+    assert any(line.startswith("distgen: row 5: invalid_row: ") for line in drawn)
+    assert max(len(line) for line in drawn if "/6 rows" in line) == (columns or 80) - 1
+
+
+def test_a_log_has_a_line_of_progress_every_thirty_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(*users(10))
+    seconds = count(0, 10)
+    monkeypatch.setattr("distgen.cli.run.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    assert run(None) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if "rows/s" in line] == [
+        "distgen: 2/10 rows, 0.1 rows/s, 0:02:00 left, 0 failed",
+        "distgen: 5/10 rows, 0.1 rows/s, 0:01:00 left, 0 failed",
+        "distgen: 8/10 rows, 0.1 rows/s, 0:00:22 left, 0 failed",
+    ]
+    assert said[-1] == "rows: 10 answered, 0 failed, in 0:02:10"
+
+
+def test_an_answer_in_no_time_has_no_latency(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(*users(3))
+    monkeypatch.setattr("distgen.cli.run.time", SimpleNamespace(monotonic=lambda: 1000.0))
+    assert run(server) == 0
+    assert "latency: p50 0.00 s, p90 0.00 s (retries included)" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(30)
+def test_each_row_and_the_progress_are_shown_before_the_next_row_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo("in.jsonl")
+    answers, output = os.pipe()
+    main_side, side = pty.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("distgen.cli.run._REDRAW", 0.0)
+    with open(side, "w") as terminal, open(answers, "rb") as read, ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        status = pool.submit(run, None, output=f"/dev/fd/{output}")
+        with open("in.jsonl", "wb", buffering=0) as rows:
+            for number in range(1, 4):
+                rows.write(b'{"user": "Hi"}\n')
+                assert json.loads(read.readline())["row"] == number
+                drawn = b""
+                while f"{number} rows, ".encode() not in drawn:
+                    drawn += os.read(main_side, 65536)
+        assert status.result() == 0
+    os.close(output)
+    os.close(main_side)
 
 
 def test_a_log_has_lines_of_progress(

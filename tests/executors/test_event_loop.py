@@ -7,7 +7,7 @@ import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from itertools import chain, count
 
@@ -16,7 +16,7 @@ from returns.result import Failure
 
 from distgen import LLM, Asyncio, Batch, Completion, Processes, Sequential, Threads, each, fold
 from distgen.errors import Raised
-from distgen.executors import Executor
+from distgen.executors import Executor, Pool
 from distgen.formats import default
 from tests.support.parts import PLAIN, Awaited, Row, count_threads, error_of, texts, until
 
@@ -109,8 +109,22 @@ def test_closing_ends_calls_that_hang_and_asks_nothing_again(ended: type[BaseExc
     assert count_threads() == 0
 
 
+def test_no_thread_of_a_run_keeps_the_interpreter_alive() -> None:
+    found: dict[str, bool] = {}
+
+    async def note_threads(prompts: Sequence[str], num_generations: int) -> Batch:
+        found.update({thread.name: thread.daemon for thread in threading.enumerate()})
+        return [[Completion(prompt)] for prompt in prompts]
+
+    with llm_of(note_threads, Asyncio(1)).submitter() as submit:
+        assert texts(submit("a").result()) == ["a"]
+    assert (found["distgen-loop"], found["distgen-futures"]) == (True, True)
+
+
 def test_the_next_call_is_ready_when_one_ends() -> None:
-    assert (Asyncio(3).in_flight, Threads(3).in_flight, Processes(3).in_flight) == (6, 6, 6)
+    executors = (Sequential(), Asyncio(3), Threads(3), Processes(3), Pool(ThreadPoolExecutor, 3))
+    assert [executor.in_flight for executor in executors] == [1, 6, 6, 6, 3]
+    assert [executor.buffer for executor in executors] == [0, 4096, 4096, 4096, 4096]
 
 
 @pytest.mark.parametrize(
