@@ -135,6 +135,11 @@ def test_a_request_line(server: Server) -> None:
     }
 
 
+def test_a_batch_of_an_earlier_version_can_be_read() -> None:
+    (line,) = requests_of(write(make_llm(), ["Hi"], 2))
+    assert line["custom_id"] == "0-0-a6d9f91f623fd36a"
+
+
 def test_a_rendered_text_goes_to_completions() -> None:
     llm = LLM(Task(Prompt, Success), chatml, completions("http://127.0.0.1:1/v1", model="tiny"), Asyncio(8))
     (line,) = requests_of(write(llm, ["Hi"]))

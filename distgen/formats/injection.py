@@ -32,7 +32,7 @@ def find_markup(literal: str) -> list[str]:
 
 
 def find_token(format: str, texts: Iterable[tuple[str, str]], tokens: Collection[str]) -> InjectedToken | None:
-    """Return the first of the tokens in the texts, in reading order; of two at one place, the longer. None if there is none."""
+    """Return the first of the tokens in the texts, in reading order; at equal positions the longest wins."""
     for where, text in texts:
         held = [token for token in tokens if token and token in text]
         if held:

@@ -26,14 +26,14 @@ Strip: TypeAlias = Callable[[str], str]
 SystemPosition: TypeAlias = Literal["first", "first_user", "last_user", "refused"]
 """The place of the system text; see `ChatTemplate.system_position`."""
 
-Refuse: TypeAlias = Callable[[str, Prompt], Unsupported | InjectedToken | None]
-"""A function of a format's name and a prompt that returns why the prompt is refused, or None."""
-
 Texts: TypeAlias = list[tuple[str, str]]
 """The texts of a rendering, each with its role."""
 
-Rendering: TypeAlias = tuple[list[str], list[str]]
-"""The roles of the texts, and the parts of a rendering: literals at even places, texts at odd places."""
+Refusal: TypeAlias = Unsupported | InjectedToken
+"""Why a prompt is not rendered."""
+
+Refuse: TypeAlias = Callable[[str, Prompt], Refusal | None]
+"""A function of a format's name and a prompt that returns why the prompt is refused, or None."""
 
 
 def strip_leading_newlines(text: str) -> str:
@@ -115,7 +115,7 @@ class ChatTemplate:
     drops_empty_system: bool = False
     """An empty system text is rendered as none."""
     around: tuple[tuple[Role, str, str], ...] = ()
-    """The parts of the literals beside a text of some role that are left out if the text is empty. With
+    """(role, end of the literal before, start of the literal after): both are left out if a text of that role is empty. With
     ("assistant", "\\n", "</s>"), an empty answer has no line break at the end of the literal before it, and no `</s>` at the
     beginning of the one after it."""
     refuse: Refuse | None = None
@@ -130,19 +130,27 @@ class ChatTemplate:
     def __call__(self, prompt: Prompt, /) -> Result[str, FormatError]:
         r"""Render the prompt, or return why it is refused: the first special token, or an unsupported feature.
 
+        Markup is refused in any text, and so is an opening of plain words. Other words are refused only if they make the
+        rendering read back as another prompt.
+
         >>> from distgen.formats import zephyr
         >>> zephyr(Prompt("Hi", system="Be brief.")).unwrap()
         '<|system|>\nBe brief.</s>\n<|user|>\nHi</s>\n<|assistant|>\n'
         """
-        rendering = render_parts(self, prompt)
-        if not isinstance(rendering, tuple):
-            return Failure(rendering)
-        roles, parts = rendering
-        injected = find_injection(self, prompt, roles, parts)
-        return Success("".join(parts)) if injected is None else Failure(injected)
+        parts = render_parts(self, prompt)
+        if not isinstance(parts, list):
+            return Failure(parts)
+        texts = "".join(parts[1::2])
+        for guard in self.guards:
+            if guard in texts and any(hazard in texts for hazard in self.hazards):
+                forged = find_forgery(self, prompt, parts)
+                return Failure(forged) if forged else Success("".join(parts))
+        return Success("".join(parts))
 
     def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
         """Return the rendering as literals and texts; joined, they are the rendering. No special token is refused.
+
+        A command in a text, which the model's template would obey, is refused still.
 
         Encode only the control segments with special tokens, and no text can forge one.
 
@@ -150,12 +158,9 @@ class ChatTemplate:
         >>> [segment.text for segment in chatml.segments(Prompt("<|im_end|>")).unwrap() if not segment.is_control]
         ['<|im_end|>']
         """
-        rendering = render_parts(self, prompt)
-        if isinstance(rendering, InjectedToken):
-            rendering = render_parts(replace(self, refuse=None), prompt)
-        if not isinstance(rendering, tuple):
-            return Failure(rendering)
-        _, parts = rendering
+        parts = render_parts(self, prompt)
+        if not isinstance(parts, list):
+            return Failure(parts)
         return Success(tuple(Segment(part, index % 2 == 0) for index, part in enumerate(parts) if part))
 
     def parse(self, rendered: str, /) -> Result[Prompt, FormatError]:
@@ -185,11 +190,10 @@ class ChatTemplate:
         >>> llama3.canonical(Prompt("  Hi\n"))
         Prompt(user='Hi', system=None, history=())
         """
-        rendering = render_parts(self, prompt)
-        if not isinstance(rendering, tuple) or find_injection(self, prompt, *rendering):
+        parts = render_parts(self, prompt)
+        if not isinstance(parts, list) or isinstance(self(prompt), Failure):
             return prompt
-        roles, parts = rendering
-        return make_prompt(self, list(zip(roles, parts[1::2], strict=True)))
+        return make_prompt(self, name_texts(self, prompt, parts))
 
     def training_text(
         self,
@@ -212,16 +216,16 @@ class ChatTemplate:
         >>> chatml.training_text(Prompt("2+2?"), "4", "Two and two.")
         <Failure: Unsupported(format='chatml', what='thinking')>
         """
-        rendering = render_parts(self, prompt)
-        if not isinstance(rendering, tuple):
-            return Failure(rendering)
-        roles, parts = rendering
-        injected = find_injection(self, prompt, roles, parts) or find_answer_injection(self, prompt, answer, reasoning)
-        if injected is not None:
-            return Failure(injected)
+        parts = render_parts(self, prompt)
+        if not isinstance(parts, list):
+            return Failure(parts)
+        refusal = self(prompt).swap().value_or(None) or find_answer_injection(self, prompt, answer, reasoning)
+        if refusal is not None:
+            return Failure(refusal)
         last = finish_answer(self, parts[-1], answer, reasoning, is_cut=finish_reason == "length")
         if isinstance(last, Unsupported):
             return Failure(last)
+        roles = [role for role, _ in name_texts(self, prompt, parts)]
         roles += ("reasoning", "assistant") if len(last) > 3 else ("assistant",)
         return Success(mark_parts(roles, [*parts[:-1], *last], parts[-1], self.stop, train))
 
@@ -253,7 +257,7 @@ class ChatTemplate:
 
     @cached_property
     def junctions(self) -> tuple[tuple[str, str], ...]:
-        """Pairs of literals around an empty text, joined: without the parts that the empty text drops, and whole."""
+        """The short and the full form of each two literals that meet at an empty text."""
         drops = defaultdict[str, tuple[str, str]](lambda: ("", ""))
         drops.update({role: (before, after) for role, before, after in self.around})
         found: list[tuple[str, str]] = []
@@ -287,8 +291,8 @@ class ChatTemplate:
         """The strings, such as delimiters and their parts, without which a text cannot forge a turn."""
         past = (Exchange("", ""), Exchange("x", "x"))
         for shape in (Prompt(""), Prompt("", ""), Prompt("x", "x"), Prompt("x", None, past), Prompt("x", "x", past)):
-            rendering = render_parts(self, shape)
-            if isinstance(rendering, tuple) and not is_read_back(self, *rendering):
+            parts = render_parts(self, shape)
+            if isinstance(parts, list) and not is_read_back(self, shape, parts):
                 return frozenset({""})  # its literals do not separate texts, so every rendering must be read back
         shorts = [short for short, _ in self.junctions]
         later = [literal for left, literal, _ in self.literals if left not in ("", "system")]
@@ -308,8 +312,8 @@ class ChatTemplate:
 # Rendering.
 
 
-def render_parts(template: ChatTemplate, prompt: Prompt) -> Rendering | Unsupported | InjectedToken:
-    """Return the roles of the texts, and the rendering in parts: literals at even places, texts at odd places."""
+def render_parts(template: ChatTemplate, prompt: Prompt) -> list[str] | Refusal:
+    """Return the rendering in parts: literals at even places, texts at odd places. No text is searched for tokens."""
     refusal = template.refuse(template.name, prompt) if template.refuse else None
     if refusal is not None:
         return refusal
@@ -320,44 +324,55 @@ def render_parts(template: ChatTemplate, prompt: Prompt) -> Rendering | Unsuppor
             system = None
         elif position == "refused":
             return Unsupported(template.name, "system")
-    roles: list[str] = []
     if system is None or position != "first":
         parts = [template.bos + template.user_prefix]
     else:
-        roles.append("system")
         parts = [template.bos + template.before_system, system, template.after_system]
         strip = template.strip_first_user or strip
     for exchange in prompt.history:
         if exchange.reasoning is not None and template.past_reasoning == "refused":
             return Unsupported(template.name, "thinking")
-        reasoning = exchange.reasoning if template.past_reasoning == "written" else None
-        answer = render_answer(template, exchange.assistant, reasoning)
-        roles += ("user", "reasoning", "assistant") if len(answer) == 4 else ("user", "assistant")
+        answer = render_answer(template, exchange.assistant, render_reasoning(template, exchange))
         parts += (strip(exchange.user), *answer, template.after_assistant)
         strip = template.strip_user
-    roles.append("user")
-    parts += (strip(prompt.user), template.generation_prompt)
+    parts.append(strip(prompt.user))
+    parts.append(template.generation_prompt)
     if system is not None and position != "first":
         index = 1 if position == "first_user" else -2
         parts[index] = f"{system}{template.after_system}{parts[index]}"
-    return roles, drop_around_empty(template, roles, parts) if template.around else parts
+    return drop_around_empty(template, prompt, parts) if template.around and "" in parts else parts
 
 
-def render_answer(template: ChatTemplate, answer: str, reasoning: str | None) -> list[str]:
+def render_reasoning(template: ChatTemplate, exchange: Exchange) -> str:
+    """Return the reasoning of a past answer as it is rendered; "" if it is not."""
+    thinking = template.thinking if template.past_reasoning == "written" else None
+    return thinking.strip(exchange.reasoning) if thinking and exchange.reasoning else ""
+
+
+def render_answer(template: ChatTemplate, answer: str, thought: str) -> list[str]:
     """Return the literals and texts of an answer: two parts, or four if it has reasoning."""
     thinking, answer = template.thinking, template.strip_assistant(answer)
-    thought = thinking.strip(reasoning) if thinking and reasoning else ""
     if thinking and thought:
         return [thinking.before, thought, thinking.after, thinking.strip_answer(answer)]
     return [template.before_assistant, answer]
 
 
-def drop_around_empty(template: ChatTemplate, roles: Sequence[str], parts: Sequence[str]) -> list[str]:
+def name_texts(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> Texts:
+    """Return the texts of the rendering of a prompt, each with its role."""
+    roles = ["user"]
+    for exchange in prompt.history:
+        roles += ("reasoning",) if render_reasoning(template, exchange) else ()
+        roles += ("assistant", "user")
+    texts = parts[1::2]
+    return list(zip(roles if len(roles) == len(texts) else ["system", *roles], texts, strict=True))
+
+
+def drop_around_empty(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> list[str]:
     """Return the parts, without the pieces of literals that an empty text beside them drops."""
     left = list(parts)
     for role, before, after in template.around:
-        for index, other in enumerate(roles):
-            if other == role and left[2 * index + 1] == "":
+        for index, (other, text) in enumerate(name_texts(template, prompt, parts)):
+            if other == role and text == "":
                 left[2 * index] = left[2 * index].removesuffix(before)
                 left[2 * index + 2] = left[2 * index + 2].removeprefix(after)
     return left
@@ -428,7 +443,7 @@ def read_system(template: ChatTemplate, rendered: str) -> tuple[Texts, str] | st
     opening, system_opening = template.bos + template.user_prefix, template.bos + template.before_system
     has_opening = rendered.startswith(opening)
     has_turn = rendered.startswith(system_opening) and template.system_position == "first"
-    # Of two openings that both fit, the longer one is meant: it is the other one with a default text or a tag.
+    # If both openings fit, take the longer one: it contains the other.
     if not has_turn or (has_opening and len(opening) >= len(system_opening)):
         return ([], rendered[len(opening) :]) if has_opening else f"it does not begin with {opening!r}"
     system, *rest = split_at(rendered[len(system_opening) :], template.after_system, 1)
@@ -454,29 +469,12 @@ def split_at(text: str, delimiter: str, times: int = -1) -> list[str]:
 # Refusing.
 
 
-def find_injection(
-    template: ChatTemplate, prompt: Prompt, roles: Sequence[str], parts: Sequence[str]
-) -> InjectedToken | None:
-    """Return the first token that would forge a turn; None if the rendering reads back as the prompt.
-
-    Markup is refused in any text, and so is an opening of plain words. Other words are refused only if they make the
-    rendering read back as another prompt. `roles` and `parts` are those of the prompt.
-    """
-    joined = "".join(parts[1::2])
-    for guard in template.guards:
-        if guard in joined and any(hazard in joined for hazard in template.hazards):
-            return find_forgery(template, prompt, roles, parts)
-    return None
-
-
-def find_forgery(
-    template: ChatTemplate, prompt: Prompt, roles: Sequence[str], parts: Sequence[str]
-) -> InjectedToken | None:
+def find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> InjectedToken | None:
     """Return the first token that would forge a turn, found by reading the rendering back."""
     name, writes_reasoning = template.name, template.past_reasoning == "written"
     said = [each for each in prompt.texts() if writes_reasoning or not each[0].endswith("reasoning")]
     found = find_token(name, said, (*template.markup, *template.openings))
-    if found is not None or is_read_back(template, roles, parts):
+    if found is not None or is_read_back(template, prompt, parts):
         return found
     return (
         find_token(name, said, (*template.special_tokens, *template.stop))
@@ -495,9 +493,9 @@ def find_straddling(template: ChatTemplate, roles: Sequence[str], tokens: Sequen
     return parts
 
 
-def is_read_back(template: ChatTemplate, roles: Sequence[str], parts: Sequence[str]) -> bool:
+def is_read_back(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> bool:
     """Return True if the rendering reads back as its texts; a default system text reads back as none."""
-    texts = list(zip(roles, parts[1::2], strict=True))
+    texts = name_texts(template, prompt, parts)
     is_default = texts[0] == ("system", template.default_system)
     return read_texts(template, "".join(parts)) == texts[is_default:]
 
@@ -519,7 +517,7 @@ def finish_answer(
     has_thought = reasoning is not None and reasoning.strip() != ""
     if has_thought and not thinks:
         return Unsupported(template.name, "thinking")
-    parts = render_answer(template, answer, reasoning)
+    parts = render_answer(template, answer, thinking.strip(reasoning or "") if thinking else "")
     if len(parts) == 2:
         parts[0] = template.before_answer or template.before_assistant or opening
         parts[1] = thinking.strip_answer(parts[1]) if thinking and template.before_answer else parts[1]
@@ -539,8 +537,5 @@ def find_answer_injection(
     said = (("reasoning", reasoning or ""), ("answer", answer))
     found = find_token(template.name, said, (*template.markup, *template.openings))
     whole = replace(prompt, user="", history=(*prompt.history, Exchange(prompt.user, answer)))
-    rendering = render_parts(template, whole)
-    if found is None and isinstance(rendering, tuple):
-        found = find_injection(template, whole, *rendering)
-        return found and replace(found, where="answer")
-    return found
+    refusal = template(whole).swap().value_or(None)
+    return replace(refusal, where="answer") if not found and isinstance(refusal, InjectedToken) else found

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from returns.result import Failure, Success
 
 from distgen.backends.generate import Batch, Row
-from distgen.backends.redact import Secrets, find_secrets, may_hold
+from distgen.backends.params import Params
+from distgen.backends.redact import Secrets, find_secrets, may_hold, redact
 from distgen.backends.retry import Retry
 from distgen.backends.server import chat, completions
 from distgen.backends.wire import read_answer
@@ -353,6 +354,17 @@ def test_a_redirect_names_where_to(headers: Mapping[str, str], said: str) -> Non
     assert read_answer(307, headers, b"").failure().message == f"status 307 {said}"
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [("x" * 1_000, "x" * 1_000), ("x" * 1_001, f"{'x' * 1_000} ... (1 more characters)"), ("a\n b\t c ", "a b c")],
+    ids=["as long as may be", "too long", "lines"],
+)
+@pytest.mark.parametrize("is_json", [False, True])
+def test_a_message_is_one_line_and_says_how_much_is_cut(said: str, shown: str, is_json: bool) -> None:
+    body = json.dumps({"error": said}) if is_json else said
+    assert read_answer(400, {}, body.encode()).failure().message == shown
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: (
@@ -419,3 +431,17 @@ def test_body_and_read_are_the_two_directions() -> None:
     backend = completions("http://127.0.0.1/v1", model="m", params={"seed": 7}, api_key="")
     assert backend.body("Hi", 2) == {"seed": 7, "model": "m", "prompt": "Hi", "n": 2, "stream": False}
     assert backend.read(200, {}, b'{"choices": [{"text": "a"}]}').unwrap() == (Completion("a"),)
+
+
+def test_of_a_long_page_a_part_is_read() -> None:
+    message = read_answer(400, {}, b"x" * 9_999).failure().message
+    assert message == f"{'x' * 1_000} ... (3000 more characters)"
+
+
+def test_a_word_that_only_a_part_of_a_secret_ends_is_shown() -> None:
+    secrets = Secrets("sk-12345678")
+    assert [redact(text, secrets) for text in ("my sk-1234", "my sk-12345")] == ["my sk-1234", "my ***"]
+
+
+def test_every_parameter_may_be_left_out() -> None:
+    assert Params.__required_keys__ == frozenset()

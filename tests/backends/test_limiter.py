@@ -86,7 +86,6 @@ def test_no_more_are_tried_soon_after_a_rejection() -> None:
     run(scene)
 
 
-@pytest.mark.timeout(30)
 def test_all_places_are_open_soon_where_nothing_is_rejected() -> None:
     async def scene() -> None:
         limiter = Limiter(100)
@@ -109,7 +108,6 @@ def test_a_rejection_ends_the_opening() -> None:
     run(scene)
 
 
-@pytest.mark.timeout(30)
 def test_a_delayed_request_waits_and_lets_others_go_first() -> None:
     async def scene() -> None:
         limiter = Limiter(3)
@@ -185,7 +183,6 @@ def test_a_request_that_is_cancelled_keeps_no_place(is_given_first: bool) -> Non
     run(scene)
 
 
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize("is_stop", [False, True])
 def test_the_waits_of_a_run_end_and_it_begins_no_more(is_stop: bool) -> None:
     async def scene() -> None:
@@ -203,5 +200,22 @@ def test_the_waits_of_a_run_end_and_it_begins_no_more(is_stop: bool) -> None:
         limiter.leave()
         assert await limiter.enter(number) == 0
         assert bool(await limiter.enter(limiter.run)) != is_stop
+
+    run(scene)
+
+
+def test_places_are_doubled_until_all_are_open_and_then_nothing_is_timed() -> None:
+    async def scene() -> None:
+        timers: list[Callable[[], None]] = []
+        loop = asyncio.get_running_loop()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "call_later", lambda _, callback: timers.append(callback))
+            for most, due in ((100, [16, 32, 64, 100]), (16, [16]), (3, [3])):
+                limiter = Limiter(most)
+                limits = [limiter.limit]
+                while timers:
+                    timers.pop()()
+                    limits.append(limiter.limit)
+                assert limits == [*due, most]  # the last timer finds that all are open
 
     run(scene)

@@ -85,6 +85,12 @@ def test_a_user_turn_that_stripping_would_change_is_read_with_a_system_text_or_n
     assert found == due
 
 
+def test_an_empty_user_text_is_read_after_any_end_of_a_system_text() -> None:
+    template = replace(TEMPLATES["gemma3"], after_system=": ")
+    law_inverse(template, Prompt("", "s"))
+    assert template.canonical(Prompt("", "s")) == Prompt("", "s")
+
+
 @pytest.mark.parametrize(
     ("prompt", "text"),
     [
