@@ -384,14 +384,14 @@ def test_leaving_a_run_on_threads_ends_waits_and_finishes_requests(server: Serve
     assert [seen.json()["prompt"] for seen in server.seen()] == ["slow", "limited"]
 
 
-def test_a_backend_whose_run_was_left_is_used_again(server: Server) -> None:
+def test_a_backend_whose_run_was_left_is_used_again(server: Server, rejections: list[int]) -> None:
     backend = blocking(completions(server.url, model="m", retry=Retry(patience=1e5, longest_wait=1e5)))
     server.script(Act(response(503, b"", {"Retry-After": "9000"})))
     llm = LLM(Task(Prompt, parse_text), render_user, backend, Threads(2))
     rows = llm.stream(["a"])
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(next, rows, None)
-        while not server.seen():
+        while not rejections:
             time.sleep(0.01)
         rows.close()
         assert first.result() is None
@@ -798,10 +798,20 @@ class Jumping(selectors.SelectSelector):
         return super().select(0)
 
 
+@pytest.fixture
+def jumping(monkeypatch: pytest.MonkeyPatch) -> Generator[asyncio.Runner]:
+    """Runs coroutines on an event loop whose clock jumps."""
+    selector = Jumping()
+    loop = asyncio.SelectorEventLoop(selector)
+    monkeypatch.setattr(loop, "time", lambda: selector.now)
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        yield runner
+
+
 @HINTS
 @FEW_PLACES
 def test_a_server_of_few_places_rejects_few(
-    places: int, hint: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+    places: int, hint: Mapping[str, str], jumping: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     under_way, rejected = 0, 0
 
@@ -816,16 +826,13 @@ def test_a_server_of_few_places_rejects_few(
         under_way -= 1
         return 200, {}, text_body("a")
 
-    def make_loop() -> asyncio.AbstractEventLoop:
-        selector = Jumping()
-        loop = asyncio.SelectorEventLoop(selector)
-        monkeypatch.setattr(loop, "time", lambda: selector.now)
-        return loop
-
     monkeypatch.setattr("distgen.backends.server.send", send)
     monkeypatch.setattr("random.random", random.Random(1).random)
     backend = completions("http://127.0.0.1/v1", model="m")
-    with asyncio.Runner(loop_factory=make_loop) as runner:
-        rows = runner.run(backend(["a"] * 600, 1))
+
+    async def main() -> Batch:
+        return await backend(["a"] * 600, 1)
+
+    rows = jumping.run(main())
     assert [shown(row) for row in rows] == [["a"]] * 600
     assert rejected < 40  # asked at once, 512 would be too many at first
