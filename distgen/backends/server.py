@@ -183,7 +183,8 @@ class Server(Generic[P]):
                 outcome = Outcome(failure_kind(failed), failed.retry_after, waited)
                 wait = self.retry.decide(history, outcome, waited, random.random())
                 history.append(outcome)
-                if outcome.kind in ("rate_limit", "overload"):
+                # A rejection of a run that was ended holds no other run back.
+                if outcome.kind in ("rate_limit", "overload") and run == limiter.run:
                     hint = outcome.hint if outcome.kind == "rate_limit" else None
                     limiter.reject(period, min(hint or 0.0, self.retry.longest_wait), wait or 0.0)
             finally:
