@@ -108,7 +108,8 @@ class ChatTemplate:
     """Strips the first user text after a system text, in place of `strip_user` (Llama 2)."""
     system_position: SystemPosition = "first"
     """The place of the system text. "first": a turn of its own, before all others. "first_user", "last_user": the beginning of
-    that user text. "refused": nowhere, since the model has no system role or drops it."""
+    that user text; it is refused if `after_system` holds markup. "refused": nowhere, since the model has no system role or
+    drops it."""
     drops_empty_system: bool = False
     """An empty system text is rendered as none."""
     around: tuple[tuple[Role, str, str], ...] = ()
@@ -464,11 +465,14 @@ def split_at(text: str, delimiter: str, times: int = -1) -> list[str]:
 # Refusing.
 
 
-def find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> InjectedToken | None:
+def find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> Refusal | None:
     """Return the first token that would forge a turn, found by reading the rendering back."""
-    name, writes_reasoning = template.name, template.past_reasoning == "written"
+    name, tokens = template.name, (*template.markup, *template.openings)
+    writes_reasoning = template.past_reasoning == "written"
     said = [each for each in prompt.texts() if writes_reasoning or not each[0].endswith("reasoning")]
-    found = find_token(name, said, (*template.markup, *template.openings))
+    found = find_token(name, said, tokens)
+    if found is None and find_token(name, [("user", text) for text in parts[1::2]], tokens):
+        return Unsupported(name, "system")  # `after_system` puts a token into the user text that the system text begins
     if found is not None or is_read_back(template, prompt, parts):
         return found
     return (
