@@ -23,14 +23,8 @@ from distgen.prompt import Exchange, Prompt, Segment
 Strip: TypeAlias = Callable[[str], str]
 """A function that strips the ends of a text: `str.strip`, `str.lstrip` ...; `str` strips nothing."""
 
-SystemPosition: TypeAlias = Literal["first", "first_user", "last_user", "refused"]
-"""The place of the system text; see `ChatTemplate.system_position`."""
-
 Refusal: TypeAlias = Unsupported | InjectedToken
 """Why a prompt is not rendered."""
-
-Refuse: TypeAlias = Callable[[str, Prompt], Refusal | None]
-"""A function of a format's name and a prompt that returns why the prompt is refused, or None."""
 
 
 def strip_leading_newlines(text: str) -> str:
@@ -106,7 +100,7 @@ class ChatTemplate:
     """Strips each answer."""
     strip_first_user: Strip | None = None
     """Strips the first user text after a system text, in place of `strip_user` (Llama 2)."""
-    system_position: SystemPosition = "first"
+    system_position: Literal["first", "first_user", "last_user", "refused"] = "first"
     """The place of the system text. "first": a turn of its own, before all others. "first_user", "last_user": the beginning of
     that user text; it is refused if `after_system` holds markup. "refused": nowhere, since the model has no system role or
     drops it."""
@@ -116,8 +110,9 @@ class ChatTemplate:
     """(role, end of the literal before, start of the literal after): both are left out if a text of that role is empty. With
     ("assistant", "\\n", "</s>"), an empty answer has no line break at the end of the literal before it, and no `</s>` at the
     beginning of the one after it."""
-    refuse: Refuse | None = None
-    """Refuses prompts that the model's template treats in a way that no other field describes, such as a command in a text."""
+    refuse: Callable[[str, Prompt], Refusal | None] | None = None
+    """A function of the format's name and a prompt that returns why the prompt is refused, or None. It is for what the model's
+    template treats in a way that no other field describes, such as a command in a text."""
     thinking: Thinking | None = None
     """The literals around reasoning; None if they are not known, or the model does not think."""
     past_reasoning: Literal["written", "dropped", "refused"] = "refused"
@@ -303,7 +298,7 @@ class ChatTemplate:
 
     @cached_property
     def guards(self) -> tuple[str, ...]:
-        """Few characters, rare in prose; each hazard holds at least one of them."""
+        """The characters, rare in prose, without which a text holds no hazard."""
         return choose_guards(self.hazards)
 
 
