@@ -147,7 +147,7 @@ Formatter: TypeAlias = Callable[[Prompt], Result[P, FormatError]]
 
 def _read_content(message: object) -> Result[str, str]:
     """Return the text of a message, or why there is none."""
-    if not _is_object(message):
+    if not is_object(message):
         return Failure(f"the message is {_type_name(message)}, not an object with 'role' and 'content'")
     for key in (*_OPENAI_KEYS, *_OTHER_KEYS, *_REASONING_KEYS):
         is_past = key in _REASONING_KEYS and message.get("role") == "assistant" and isinstance(message.get(key), str)
@@ -156,12 +156,12 @@ def _read_content(message: object) -> Result[str, str]:
     content = message.get("content")
     if isinstance(content, str):
         return Success(content)
-    if not _is_list(content):
+    if not is_array(content):
         return Failure(f"'content' is {_type_name(content)}, not text")
     texts: list[str] = []
     for part in content:
-        kind = part.get("type") if _is_object(part) else _type_name(part)
-        text = part.get("text") if _is_object(part) and kind == "text" else None
+        kind = part.get("type") if is_object(part) else _type_name(part)
+        text = part.get("text") if is_object(part) and kind == "text" else None
         if not isinstance(text, str):
             return Failure(f"a Prompt cannot hold a content part of type {kind!r}")
         texts.append(text)
@@ -174,11 +174,13 @@ def _read_reasoning(message: Mapping[str, object]) -> str | None:
     return next((value for value in found if isinstance(value, str) and value), None)
 
 
-def _is_object(value: object) -> TypeGuard[Mapping[str, object]]:
+def is_object(value: object) -> TypeGuard[Mapping[str, object]]:
+    """Return True for a JSON object."""
     return isinstance(value, Mapping)
 
 
-def _is_list(value: object) -> TypeGuard[list[object]]:
+def is_array(value: object) -> TypeGuard[list[object]]:
+    """Return True for a JSON array."""
     return isinstance(value, list)
 
 

@@ -4,8 +4,8 @@
         check_format(my_format)
 
 Each law raises AssertionError with its name and the example that breaks it. The checks try fixed examples, the same in
-each run. Then they try generated ones, which may differ with the version of Hypothesis and the modules imported. No law
-tells whether a format is right for its model: compare it with the model's own chat template for that. Needs hypothesis.
+each run. Then they try generated ones, which may differ with the version of Hypothesis and the modules imported. Only
+`law_exact` tells whether a format is right for its model: give it the model's own chat template. Needs hypothesis.
 """
 
 from __future__ import annotations
@@ -105,6 +105,20 @@ def _any_texts() -> st.SearchStrategy[str]:
 
 
 # Laws of every Formatter.
+
+
+def law_exact(formatter: Formatter[P], template: Formatter[P], prompt: Prompt) -> None:
+    """Where both give a Success, the formatter renders what the model's own chat template does.
+
+    `template` is `distgen.formats.jinja.jinja(source)`, or any other Formatter.
+
+    >>> law_exact(lambda prompt: Success(prompt.user), lambda prompt: Success(prompt.user + "."), Prompt("Hi"))
+    Traceback (most recent call last):
+    AssertionError: law_exact: Prompt(user='Hi', system=None, history=()) gives <Success: Hi>, but the template <Success: Hi.>
+    """
+    rendered, due = formatter(prompt), template(prompt)
+    is_known = isinstance(rendered, Success) and isinstance(due, Success)
+    _check(not is_known or rendered == due, f"law_exact: {prompt} gives {rendered}, but the template {due}")
 
 
 def law_pure(formatter: Formatter[P], prompt: Prompt) -> None:

@@ -58,13 +58,13 @@ def find_parts(tokens: Iterable[str], befores: Sequence[str], afters: Sequence[s
 
 
 def choose_guards(parts: Iterable[str]) -> tuple[str, ...]:
-    """Return few characters, rare in prose; each part holds at least one of them. "" is for an empty part.
+    """Return the character of each part that is rarest in prose; "" is for an empty part.
 
     >>> choose_guards(["<s>", "</s>", "USER: "])
-    ('<', ':')
+    (':', '<')
     """
-    guards: list[str] = []
-    for part in sorted(parts):
-        if not any(guard in part for guard in guards):
-            guards.append(min(part, key=lambda char: (char.isspace(), char.isalnum(), char not in _MARKUP), default=""))
-    return tuple(guards)
+
+    def commonness(char: str) -> tuple[bool, bool, bool]:
+        return char.isspace(), char.isalnum(), char not in _MARKUP
+
+    return tuple(sorted({min(part, key=commonness, default="") for part in parts}))

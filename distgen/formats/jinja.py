@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Final, TypeAlias, TypeGuard, final
+from typing import Final, TypeAlias, final
 
 from returns.result import Failure, Result, Success
 
@@ -24,7 +24,7 @@ from distgen.errors import Feature, FormatError, Raised, Unsupported
 from distgen.formats.formatter import split_completion
 from distgen.formats.injection import find_markup, find_token, is_markup
 from distgen.formats.training import Train, TrainingText, end_of_answer, mark_parts
-from distgen.prompt import Exchange, Prompt
+from distgen.prompt import Exchange, Prompt, is_array, is_object
 
 try:
     from jinja2 import Template, TemplateError, nodes
@@ -84,8 +84,7 @@ class JinjaTemplate:
         injected = find_token(self.name, texts, self.special_tokens)
         if injected is not None:
             return Failure(injected)
-        found = _render_texts(self, texts)
-        return found if isinstance(found, Failure) else Success("".join(found.unwrap()[1]))
+        return _render_texts(self, texts).map(lambda found: "".join(found[1]))
 
     def training_text(
         self,
@@ -337,8 +336,8 @@ def _read_json(file: Path) -> Mapping[str, object]:
 
 def _read_source(config: Mapping[str, object]) -> str:
     found = config.get("chat_template")
-    if _is_list(found):  # several, each {"name": ..., "template": ...}
-        found = {each.get("name"): each.get("template") for each in found if _is_object(each)}.get("default")
+    if is_array(found):  # several, each {"name": ..., "template": ...}
+        found = {each.get("name"): each.get("template") for each in found if is_object(each)}.get("default")
     if found is None:
         raise ValueError("the tokenizer config has no 'chat_template': pass the template's source to jinja()")
     return _read_text(found, "chat_template")
@@ -349,31 +348,23 @@ def _read_named(config: Mapping[str, object]) -> dict[str, str]:
     named = {name: config[name] for name in _TOKENS if config.get(name) is not None}
     for field_name in _NAMED:
         found = config.get(field_name)
-        named |= found if _is_object(found) else {}
+        named |= found if is_object(found) else {}
     return {name: _read_text(token, name) for name, token in named.items()}
 
 
 def _read_others(config: Mapping[str, object]) -> Iterator[str]:
     """Yield the special tokens of the fields that are lists or objects."""
     for field_name in _OTHERS:
-        found = config.get(field_name) or ()
-        if not _is_list(found) and not _is_object(found):
+        found = config.get(field_name) or []
+        if not is_array(found) and not is_object(found):
             raise TypeError(f"{field_name!r} of the tokenizer config must be a list, got {type(found).__name__}")
-        for token in found.values() if _is_object(found) else found:
-            if not _is_object(token) or token.get("special") is not False:
+        for token in found.values() if is_object(found) else found:
+            if not is_object(token) or token.get("special") is not False:
                 yield _read_text(token, field_name)
 
 
 def _read_text(value: object, name: str) -> str:
-    content = value.get("content") if _is_object(value) else value
+    content = value.get("content") if is_object(value) else value
     if not isinstance(content, str):
         raise TypeError(f"{name!r} of the tokenizer config must be text, got {type(content).__name__}")
     return content
-
-
-def _is_object(value: object) -> TypeGuard[Mapping[str, object]]:
-    return isinstance(value, Mapping)
-
-
-def _is_list(value: object) -> TypeGuard[list[object] | tuple[object, ...]]:
-    return isinstance(value, list | tuple)

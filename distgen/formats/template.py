@@ -23,17 +23,8 @@ from distgen.prompt import Exchange, Prompt, Segment
 Strip: TypeAlias = Callable[[str], str]
 """A function that strips the ends of a text: `str.strip`, `str.lstrip` ...; `str` strips nothing."""
 
-SystemPosition: TypeAlias = Literal["first", "first_user", "last_user", "refused"]
-"""The place of the system text; see `ChatTemplate.system_position`."""
-
-Texts: TypeAlias = list[tuple[str, str]]
-"""The texts of a rendering, each with its role."""
-
 Refusal: TypeAlias = Unsupported | InjectedToken
 """Why a prompt is not rendered."""
-
-Refuse: TypeAlias = Callable[[str, Prompt], Refusal | None]
-"""A function of a format's name and a prompt that returns why the prompt is refused, or None."""
 
 
 def strip_leading_newlines(text: str) -> str:
@@ -109,17 +100,19 @@ class ChatTemplate:
     """Strips each answer."""
     strip_first_user: Strip | None = None
     """Strips the first user text after a system text, in place of `strip_user` (Llama 2)."""
-    system_position: SystemPosition = "first"
+    system_position: Literal["first", "first_user", "last_user", "refused"] = "first"
     """The place of the system text. "first": a turn of its own, before all others. "first_user", "last_user": the beginning of
-    that user text. "refused": nowhere, since the model has no system role or drops it."""
+    that user text; it is refused if `after_system` holds markup. "refused": nowhere, since the model has no system role or
+    drops it."""
     drops_empty_system: bool = False
     """An empty system text is rendered as none."""
     around: tuple[tuple[Role, str, str], ...] = ()
     """(role, end of the literal before, start of the literal after): both are left out if a text of that role is empty. With
     ("assistant", "\\n", "</s>"), an empty answer has no line break at the end of the literal before it, and no `</s>` at the
     beginning of the one after it."""
-    refuse: Refuse | None = None
-    """Refuses prompts that the model's template treats in a way that no other field describes, such as a command in a text."""
+    refuse: Callable[[str, Prompt], Refusal | None] | None = None
+    """A function of the format's name and a prompt that returns why the prompt is refused, or None. It is for what the model's
+    template treats in a way that no other field describes, such as a command in a text."""
     thinking: Thinking | None = None
     """The literals around reasoning; None if they are not known, or the model does not think."""
     past_reasoning: Literal["written", "dropped", "refused"] = "refused"
@@ -150,8 +143,6 @@ class ChatTemplate:
     def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
         """Return the rendering as literals and texts; joined, they are the rendering. No special token is refused.
 
-        A command in a text, which the model's template would obey, is refused still.
-
         Encode only the control segments with special tokens, and no text can forge one.
 
         >>> from distgen.formats import chatml
@@ -159,6 +150,8 @@ class ChatTemplate:
         ['<|im_end|>']
         """
         parts = render_parts(self, prompt)
+        if isinstance(parts, InjectedToken):
+            parts = render_parts(replace(self, refuse=None), prompt)
         if not isinstance(parts, list):
             return Failure(parts)
         return Success(tuple(Segment(part, index % 2 == 0) for index, part in enumerate(parts) if part))
@@ -172,10 +165,10 @@ class ChatTemplate:
         >>> chatml.parse("<|im_start|>user\nHi").failure().reason
         "it does not end with '<|im_end|>\\n<|im_start|>assistant\\n'"
         """
-        found = read_texts(self, rendered)
+        found = read_prompt(self, rendered)
         if isinstance(found, str):
             return Failure(NotParsed(self.name, found))
-        prompt = make_prompt(self, found)
+        prompt = unfold(self, found)
         again = self(prompt)
         if isinstance(again, Failure):
             return Failure(NotParsed(self.name, explain(again.failure())))
@@ -193,7 +186,7 @@ class ChatTemplate:
         parts = render_parts(self, prompt)
         if not isinstance(parts, list) or isinstance(self(prompt), Failure):
             return prompt
-        return make_prompt(self, name_texts(self, prompt, parts))
+        return unfold(self, drop_default(self, take_texts(self, prompt, parts)))
 
     def training_text(
         self,
@@ -225,9 +218,9 @@ class ChatTemplate:
         last = finish_answer(self, parts[-1], answer, reasoning, is_cut=finish_reason == "length")
         if isinstance(last, Unsupported):
             return Failure(last)
-        roles = [role for role, _ in name_texts(self, prompt, parts)]
-        roles += ("reasoning", "assistant") if len(last) > 3 else ("assistant",)
-        return Success(mark_parts(roles, [*parts[:-1], *last], parts[-1], self.stop, train))
+        places = [place for place, _ in take_texts(self, prompt, parts).texts()]
+        places += ("reasoning", "assistant") if len(last) > 3 else ("assistant",)
+        return Success(mark_parts(places, [*parts[:-1], *last], parts[-1], self.stop, train))
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer) if the generation prompt opens `<think>`; else all of it is the answer."""
@@ -305,7 +298,7 @@ class ChatTemplate:
 
     @cached_property
     def guards(self) -> tuple[str, ...]:
-        """Few characters, rare in prose; each hazard holds at least one of them."""
+        """The characters, rare in prose, without which a text holds no hazard."""
         return choose_guards(self.hazards)
 
 
@@ -357,22 +350,12 @@ def render_answer(template: ChatTemplate, answer: str, thought: str) -> list[str
     return [template.before_assistant, answer]
 
 
-def name_texts(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> Texts:
-    """Return the texts of the rendering of a prompt, each with its role."""
-    roles = ["user"]
-    for exchange in prompt.history:
-        roles += ("reasoning",) if render_reasoning(template, exchange) else ()
-        roles += ("assistant", "user")
-    texts = parts[1::2]
-    return list(zip(roles if len(roles) == len(texts) else ["system", *roles], texts, strict=True))
-
-
 def drop_around_empty(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> list[str]:
     """Return the parts, without the pieces of literals that an empty text beside them drops."""
     left = list(parts)
     for role, before, after in template.around:
-        for index, (other, text) in enumerate(name_texts(template, prompt, parts)):
-            if other == role and text == "":
+        for index, (place, text) in enumerate(take_texts(template, prompt, parts).texts()):
+            if place.endswith(role) and text == "":
                 left[2 * index] = left[2 * index].removesuffix(before)
                 left[2 * index + 2] = left[2 * index + 2].removeprefix(after)
     return left
@@ -381,28 +364,35 @@ def drop_around_empty(template: ChatTemplate, prompt: Prompt, parts: Sequence[st
 # Reading back.
 
 
-def make_prompt(template: ChatTemplate, texts: Texts) -> Prompt:
-    """Return the canonical prompt with these texts."""
-    system, user, thought, history = None, "", None, list[Exchange]()
-    if template.system_position in ("first_user", "last_user"):
-        index = 0 if template.system_position == "first_user" else -1
-        system, user = unfold(template, texts[index][1])
-        texts = [*texts]
-        texts[index] = ("user", user)
-    for role, text in texts:
-        if role == "system":
-            system = None if text == template.default_system else text
-        elif role == "user":
-            user = text
-        elif role == "reasoning":
-            thought = text
-        else:
-            history.append(Exchange(user, text, thought))
-            thought = None
-    return Prompt(user, system, tuple(history))
+def take_texts(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> Prompt:
+    """Return the prompt with the texts of its rendering, and no others."""
+    *texts, user = parts[1::2]
+    history: list[Exchange] = []
+    for exchange in reversed(prompt.history):
+        answer = texts.pop()
+        reasoning = texts.pop() if render_reasoning(template, exchange) else None
+        history.append(Exchange(texts.pop(), answer, reasoning))
+    return Prompt(user, texts.pop() if texts else None, tuple(reversed(history)))
 
 
-def unfold(template: ChatTemplate, text: str) -> tuple[str | None, str]:
+def drop_default(template: ChatTemplate, prompt: Prompt) -> Prompt:
+    """Return the prompt without the default system text."""
+    return replace(prompt, system=None) if prompt.system == template.default_system else prompt
+
+
+def unfold(template: ChatTemplate, prompt: Prompt) -> Prompt:
+    """Return the prompt with the system text taken out of the user text that begins with it."""
+    if template.system_position not in ("first_user", "last_user"):
+        return prompt
+    if template.system_position == "last_user" or not prompt.history:
+        system, user = split_system(template, prompt.user)
+        return Prompt(user, system, prompt.history)
+    first, *others = prompt.history
+    system, user = split_system(template, first.user)
+    return Prompt(prompt.user, system, (replace(first, user=user), *others))
+
+
+def split_system(template: ChatTemplate, text: str) -> tuple[str | None, str]:
     """Return the canonical system and user text of a user turn that may hold both.
 
     All of it is user text, unless stripping would change it. Then it is cut at the first place where stripping does not change
@@ -419,46 +409,47 @@ def unfold(template: ChatTemplate, text: str) -> tuple[str | None, str]:
     return (text[:cut], text[cut + len(end) :]) if cut >= 0 else (None, text)
 
 
-def read_texts(template: ChatTemplate, rendered: str) -> Texts | str:
-    """Return the only texts that can have this rendering, or the reason why there are none. It takes linear time."""
+def read_prompt(template: ChatTemplate, rendered: str) -> Prompt | str:
+    """Return the only prompt that can have this rendering, or the reason why there is none. It takes linear time."""
     for short, whole in template.junctions:
         rendered = rendered.replace(short, whole)
     opened = read_system(template, rendered)
     if isinstance(opened, str):
         return opened
-    texts, body = opened
+    system, body = opened
     if not body.endswith(template.generation_prompt):
         return f"it does not end with {template.generation_prompt!r}"
     *past, user = split_at(body.removesuffix(template.generation_prompt), template.after_assistant)
+    history: list[Exchange] = []
     for index, turn in enumerate(past):
         exchange = read_exchange(template, turn)
-        if not exchange:
+        if exchange is None:
             return f"its exchange {index} has no {template.before_assistant!r}"
-        texts += exchange
-    return [*texts, ("user", user)]
+        history.append(exchange)
+    return Prompt(user, system, tuple(history))
 
 
-def read_system(template: ChatTemplate, rendered: str) -> tuple[Texts, str] | str:
+def read_system(template: ChatTemplate, rendered: str) -> tuple[str | None, str] | str:
     """Return the system text, if there is one, and the rest of a rendering; or the reason why it has neither opening."""
     opening, system_opening = template.bos + template.user_prefix, template.bos + template.before_system
     has_opening = rendered.startswith(opening)
     has_turn = rendered.startswith(system_opening) and template.system_position == "first"
     # If both openings fit, take the longer one: it contains the other.
     if not has_turn or (has_opening and len(opening) >= len(system_opening)):
-        return ([], rendered[len(opening) :]) if has_opening else f"it does not begin with {opening!r}"
+        return (None, rendered[len(opening) :]) if has_opening else f"it does not begin with {opening!r}"
     system, *rest = split_at(rendered[len(system_opening) :], template.after_system, 1)
-    return ([("system", system)], rest[0]) if rest else f"no {template.after_system!r} follows its system text"
+    return (system, rest[0]) if rest else f"no {template.after_system!r} follows its system text"
 
 
-def read_exchange(template: ChatTemplate, turn: str) -> Texts:
-    """Return the texts of an exchange: user text, reasoning if any, answer. Return none if the answer is missing."""
+def read_exchange(template: ChatTemplate, turn: str) -> Exchange | None:
+    """Return an exchange, or None if the answer is missing."""
     if template.thinking and template.past_reasoning == "written":
         user, *thought = split_at(turn, template.thinking.before, 1)
         reasoning, *answer = split_at("".join(thought), template.thinking.after, 1)
         if answer and reasoning:
-            return [("user", user), ("reasoning", reasoning), ("assistant", answer[0])]
+            return Exchange(user, answer[0], reasoning)
     user, *answer = split_at(turn, template.before_assistant, 1)
-    return [("user", user), ("assistant", answer[0])] if answer else []
+    return Exchange(user, answer[0]) if answer else None
 
 
 def split_at(text: str, delimiter: str, times: int = -1) -> list[str]:
@@ -469,11 +460,14 @@ def split_at(text: str, delimiter: str, times: int = -1) -> list[str]:
 # Refusing.
 
 
-def find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> InjectedToken | None:
+def find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> Refusal | None:
     """Return the first token that would forge a turn, found by reading the rendering back."""
-    name, writes_reasoning = template.name, template.past_reasoning == "written"
+    name, tokens = template.name, (*template.markup, *template.openings)
+    writes_reasoning = template.past_reasoning == "written"
     said = [each for each in prompt.texts() if writes_reasoning or not each[0].endswith("reasoning")]
-    found = find_token(name, said, (*template.markup, *template.openings))
+    found = find_token(name, said, tokens)
+    if found is None and find_token(name, [("user", text) for text in parts[1::2]], tokens):
+        return Unsupported(name, "system")  # `after_system` puts a token into the user text that the system text begins
     if found is not None or is_read_back(template, prompt, parts):
         return found
     return (
@@ -495,9 +489,7 @@ def find_straddling(template: ChatTemplate, roles: Sequence[str], tokens: Sequen
 
 def is_read_back(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> bool:
     """Return True if the rendering reads back as its texts; a default system text reads back as none."""
-    texts = name_texts(template, prompt, parts)
-    is_default = texts[0] == ("system", template.default_system)
-    return read_texts(template, "".join(parts)) == texts[is_default:]
+    return read_prompt(template, "".join(parts)) == drop_default(template, take_texts(template, prompt, parts))
 
 
 def refuse_blank_system(name: str, prompt: Prompt) -> Unsupported | None:

@@ -149,6 +149,14 @@ def test_canonical_of_llama2_by_hand(prompt: Prompt, canonical: Prompt) -> None:
     assert llama2.canonical(prompt) == canonical
 
 
+def test_a_system_text_before_markup_in_a_user_turn_is_refused() -> None:
+    format = replace(chatml, system_position="first_user")  # `after_system` ends the user turn
+    assert format(Prompt("a", "s")) == Failure(Unsupported("chatml", "system"))
+    assert format(Prompt("a")) == chatml(Prompt("a"))
+    spaced = replace(format, after_system="\n\n")
+    assert spaced(Prompt("a", "s")).map(spaced.parse) == Success(Success(Prompt("s\n\na")))
+
+
 def test_segments_by_hand() -> None:
     told = Prompt(" b ", "s", (Exchange("a", "</s>"),))
     assert llama2.segments(told) == Success(

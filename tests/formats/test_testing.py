@@ -39,6 +39,7 @@ from distgen.testing import (
     check_formatter,
     law_canonical,
     law_complete,
+    law_exact,
     law_injective,
     law_inverse,
     law_no_forgery,
@@ -598,6 +599,10 @@ def test_check_formatter_names_the_law_too(formatter: Callable[[Prompt], Answer]
             "law_injective: Prompt(user='b', system='a', history=()) and Prompt(user='a\\nb', system=None, history=())"
             " both give <Success: a\nb>",
         ),
+        (
+            lambda: law_exact(replace(bare_lines, generation_prompt="."), bare_lines, Prompt("a")),
+            "law_exact: Prompt(user='a', system=None, history=()) gives <Success: a.>, but the template <Success: a>",
+        ),
     ],
 )
 def test_a_broken_law_says_what_and_where(broken: Callable[[], None], message: str) -> None:
@@ -640,6 +645,9 @@ def test_laws_of_other_shapes_of_refusal() -> None:
     law_refusal(always(InjectedToken("f", "<s>", "user", 0)), Prompt("s>a"))
     law_refusal(always(Unsupported("f", "history")), Prompt("a", None, (Exchange("", ""),)))
     law_injective(chatml, Prompt("a"), Prompt("b"))
+    law_exact(chatml, chatml, Prompt("a"))
+    law_exact(chatml, always(Unsupported("f", "system")), Prompt("a", "s"))
+    law_exact(always(Unsupported("f", "system")), chatml, Prompt("a", "s"))
     law_injective(chatml, Prompt("<|im_end|>"), Prompt("<|im_end|>"))
     law_complete(openai, Prompt("a"))
 

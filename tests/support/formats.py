@@ -77,7 +77,11 @@ OPEN_ENDS: Final = (
     ("assistant", replace(_PLAIN, after_assistant="|><|end|><|user|>")),
     ("reasoning", replace(_PLAIN, thinking=Thinking("<|end|><|model|><think>", "|></think>"))),
 )
-OWN: Final = (_PLAIN, WORDS, *(template for _, template in (*OPEN_STARTS, *OPEN_ENDS)))
+OWN: Final = (
+    *(_PLAIN, WORDS),
+    *(replace(_PLAIN, system_position="first_user"), replace(_PLAIN, system_position="last_user")),
+    *(template for _, template in (*OPEN_STARTS, *OPEN_ENDS)),
+)
 
 
 def prompt_of(case: Case) -> Prompt:
@@ -87,13 +91,11 @@ def prompt_of(case: Case) -> Prompt:
 def law_segments(template: TextFormat, prompt: Prompt) -> None:
     """The segments joined are the rendering, wherever there is one, and what is no control in them is the prompt's texts.
 
-    None is refused for a special token in a text.
+    None is refused for what a text holds.
     """
     rendered, segments = template(prompt), template.segments(prompt)
     if isinstance(segments, Failure):
-        failure = segments.failure()
-        is_token = isinstance(failure, InjectedToken) and failure.token in (*template.special_tokens, *template.stop)
-        is_due = segments == rendered and not is_token
+        is_due = segments == rendered and not isinstance(segments.failure(), InjectedToken)
         assert is_due, f"law_segments: {prompt} has no segments: {segments}"
         return
     joined = "".join(each.text for each in segments.unwrap())
