@@ -63,10 +63,9 @@ def _explain(error: Exception, has_begun: bool) -> RequestFailed:
         case aiohttp.ClientHttpProxyError(status=status):
             said = f"the proxy opened no connection to the server, status {status}"
             return RequestFailed("connection", said, code="proxy" if status < 500 else "refused")
-        case aiohttp.ClientSSLError():
-            return RequestFailed("connection", f"{type(error).__name__}: {error}", code="tls")
         case aiohttp.ClientConnectorError():
-            return RequestFailed("connection", f"{type(error).__name__}: {error}", code="refused")
+            code = "tls" if isinstance(error, aiohttp.ClientSSLError) else "refused"
+            return RequestFailed("connection", f"{type(error).__name__}: {error}", code=code)
         case ValueError() | TypeError():  # not quoted: it may hold a header
             said = "a header or the URL cannot be sent; look for line breaks and characters that are not ASCII"
             return RequestFailed("not_sent", said)

@@ -165,8 +165,6 @@ def _read_body(
             return RequestFailed("status", said)
         if not said:
             return RequestFailed("not_json", "the body is empty", code="empty")
-        if said.startswith("data:"):
-            return RequestFailed("not_json", f"the server sent a stream, which was not asked for: {said}")
         return RequestFailed("not_json", f"{error}; it begins: {said}")
     return _read_error_status(status, root) if is_error else _read_choices(root, request_id)
 
@@ -302,14 +300,12 @@ def _read_parts(parts: object) -> tuple[str, str]:
     """Return the text and the reasoning of content parts, each joined."""
     text = thinking = ""
     for part in parts if is_array(parts) else []:
-        if isinstance(part, str):
-            text += part
-        if is_object(part):
-            said, thought = part.get("text"), part.get("thinking")
-            if part.get("type") == "reasoning":
-                said, thought = None, said
-            text += said if isinstance(said, str) else ""
-            thinking += thought if isinstance(thought, str) else _read_parts(thought)[0]
+        fields = part if is_object(part) else {"text": part}
+        said, thought = fields.get("text"), fields.get("thinking")
+        if fields.get("type") == "reasoning":
+            said, thought = None, said
+        text += said if isinstance(said, str) else ""
+        thinking += thought if isinstance(thought, str) else _read_parts(thought)[0]
     return text, thinking
 
 
