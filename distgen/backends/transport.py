@@ -71,9 +71,7 @@ def _explain(error: Exception, has_begun: bool) -> RequestFailed:
             return RequestFailed("not_sent", said)
         case _:  # not quoted: it may hold the answer, which may hold the key
             said = f"the answer broke off or is not HTTP ({type(error).__name__})"
-            is_cut = has_begun or isinstance(
-                error, aiohttp.ClientResponseError
-            )  # bytes came, which may have been paid for
+            is_cut = has_begun or isinstance(error, aiohttp.ClientResponseError)  # there were bytes, perhaps paid for
             return RequestFailed("connection", said, code="cut" if is_cut else "reset")
 
 

@@ -37,9 +37,7 @@ _REQUEST_ID: Final = ("x-request-id", "request-id", "x-amzn-requestid", "apim-re
 # DeepSeek API, "Create chat completion". "network_error": docs.bigmodel.cn, the answer of a chat completion.
 _BROKEN_OFF: Final = frozenset({"error", "abort", "insufficient_system_resource", "network_error"})
 # OpenAI's and llama.cpp's codes, and the messages of vLLM, SGLang and Anthropic, whose codes say no more than "bad request".
-_PROMPT_TOO_LONG: Final = re.compile(
-    "context_length_exceeded|exceed_context_size_error|maximum context length|prompt is too long"
-)
+_PROMPT_TOO_LONG: Final = re.compile("context_length_exceeded|exceed_context_size|maximum context|prompt is too long")
 
 
 def _read_int(digits: str) -> float:
@@ -208,17 +206,17 @@ def _read_error(value: object) -> RequestFailed | None:
         return RequestFailed("error_object", _to_text(value)) if value else None
     if is_object(inner := value.get("error")) and any(inner.values()):
         return _read_error(inner)
-    message = next((value[key] for key in ("message", "detail", "msg", "error") if value.get(key)), "")
+    message = next((value[key] for key in ("message", "detail", "msg", "error") if value.get(key)), value)
     codes = [str(value[key]) for key in ("code", "type") if isinstance(value.get(key), str | int) and value[key]]
     error = RequestFailed("error_object", _to_text(message), code=codes[0] if codes else None)
     return error if any(value.values()) else None
 
 
 def _read_error_status(status: int, root: object) -> RequestFailed:
-    text, error = _to_text(root), _read_error(root) or RequestFailed("status", "")
+    text = _to_text(root)
     reason: RequestReason = "prompt_too_long" if status < 500 and _PROMPT_TOO_LONG.search(text) else "status"
     usage = _read_usage(root.get("usage")) if is_object(root) else None
-    return RequestFailed(reason, error.message or text, code=error.code, usage=usage)
+    return replace(_read_error(root) or RequestFailed(reason, text), reason=reason, usage=usage)
 
 
 # Source: OpenAI API reference, "The chat completion object" and "The completion object".
@@ -280,7 +278,7 @@ def _read_choice(
         refusal=refusal,
         tool_calls=calls,
         served_model=_take_text(extra, "model"),
-        error=(error.message or error.code) if error else broken_off,
+        error=error.message if error else broken_off,
         logprobs=logprobs,
         extra=extra,
     )
