@@ -10,8 +10,7 @@ from typing import Final, final
 
 _START: Final = 16  # places; doubled with each tick until the server rejects a request
 _TICK: Final = 0.1  # seconds
-_CAUTION: Final = 10.0  # times the pause that a rejection costs, until more places are tried
-_LEAST_CAUTION: Final = 1.0  # seconds
+_CAUTION: Final = 10.0  # times the pause that a rejection costs, or a tick, until more places are tried
 
 
 # A server that rejects some of many requests shows its bound: the number of requests that it accepted. Half of this bound
@@ -74,7 +73,7 @@ class Limiter:
             self._accepted = self._under_way
         self._accepted -= 1
         self.limit = max(1, min(self.limit, self._accepted))
-        self._grow_at = loop.time() + max(_LEAST_CAUTION, _CAUTION * pause)
+        self._grow_at = loop.time() + _CAUTION * max(_TICK, pause)
         if self._accepted < 1:  # the server accepted none, so 1 is not its bound
             self._grow_at = 0.0
             pause = max(pause, backoff)

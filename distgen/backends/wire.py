@@ -28,7 +28,6 @@ Answer: TypeAlias = Result[tuple[Completion, ...], RequestFailed]
 """A whole HTTP answer: its completions, at least one, or the reason why there are none."""
 
 _OURS: Final = ("model", "messages", "prompt", "n", "stream")
-_MAX_DIGITS: Final = 4_300  # Python's int raises ValueError for more (sys.set_int_max_str_digits)
 _MAX_MESSAGE: Final = 1_000  # characters; an error page may hold megabytes
 
 # OpenAI and vLLM, Anthropic, AWS, Azure.
@@ -41,7 +40,8 @@ _PROMPT_TOO_LONG: Final = re.compile("context_length_exceeded|exceed_context_siz
 
 
 def _read_int(digits: str) -> float:
-    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)  # which is infinite
+    # An int has at most 4,300 digits (sys.set_int_max_str_digits); the float of more is infinite.
+    return int(digits) if len(digits) <= 4_300 else float(digits)
 
 
 _JSON: Final = json.JSONDecoder(strict=False, parse_int=_read_int)  # not strict: raw control characters in strings
