@@ -19,7 +19,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import chain, count, groupby
+from itertools import chain, count, groupby, repeat
 from typing import Any, Final, TypeGuard
 
 from returns.result import Failure, Result
@@ -27,7 +27,7 @@ from returns.result import Failure, Result
 from distgen.backends.generate import Generate
 from distgen.backends.server import Server, join_row
 from distgen.backends.wire import Answer, parse_json
-from distgen.errors import GenerateError, InvalidArgument, RequestFailed, RequestReason
+from distgen.errors import RequestFailed, RequestReason
 from distgen.executors.call import RowAnswer
 from distgen.llm import LLM, Asked, P, R, RowResult
 from distgen.task import In, Out
@@ -57,13 +57,13 @@ def write(
     generations of its row; without it, each generation has a request of its own. A line that is longer than `max_bytes`
     has a file of its own.
     """
-    server, prepared = _server_of(llm.backend), _number(rows, llm.prepare(inputs, num_generations))
+    server, prepared = _server_of(llm.backend), zip(_number(rows), llm.prepare(inputs, num_generations), strict=False)
     requests, n = (1, num_generations) if takes_n else (num_generations, 1)
 
     def lines() -> Iterator[tuple[int, bytes]]:
         file = lines = size = 0
         for row, asked in prepared:
-            if isinstance(asked, Asked):
+            if isinstance(asked, Asked) and row >= 0:
                 for sample in range(requests):
                     body = server.body(asked.rendered, n, sample)
                     custom_id = f"{row}-{sample}-{_digest(server, asked.rendered)}"
@@ -86,14 +86,14 @@ def read(
 ) -> Iterator[RowResult[Out]]:
     """Yield the rows as `generate` answers them, in the order of the inputs, from the lines of the result files.
 
-    `llm`, `inputs`, `num_generations` and `rows` must be those of `write`; an input without a number fails. The files
-    and their lines may come in any order. A row is a `RequestFailed` that keeps the completions that came, if one of its
+    `llm`, `inputs`, `num_generations` and `rows` must be those of `write`. The files and their lines may come in any
+    order. A row is a `RequestFailed` that keeps the completions that came, if one of its
     requests has no line ("no_line"), a cut line ("cut_line"), several lines ("doubled_line"), or only lines for other
     inputs or parameters ("other_batch"). A line that belongs to no input is ignored.
 
     All lines are read before the first row, into a temporary file. Memory does not grow with their number.
     """
-    server, prepared = _server_of(llm.backend), _number(rows, llm.prepare(inputs, num_generations))
+    server, prepared = _server_of(llm.backend), zip(_number(rows), llm.prepare(inputs, num_generations), strict=False)
 
     def answers() -> Iterator[RowResult[Out]]:
         # SQLite deletes the file when the connection is closed. Another thread may take the later rows.
@@ -101,9 +101,8 @@ def read(
             table.execute("CREATE TABLE lines (row INTEGER, id TEXT, line BLOB)")
             for line in chain.from_iterable(results):
                 if match := _CUSTOM_ID.search(line):
-                    table.execute(
-                        "INSERT INTO lines VALUES (?, ?, ?)", (int(match[2]), match[1].decode(), line.strip())
-                    )
+                    values = int(match[2]), match[1].decode(), line.strip()
+                    table.execute("INSERT INTO lines VALUES (?, ?, ?)", values)
             table.execute("CREATE INDEX rows ON lines (row)")
             for row, asked in prepared:
                 found = [*table.execute("SELECT id, line FROM lines WHERE row = ? ORDER BY length(id), id", (row,))]
@@ -113,14 +112,9 @@ def read(
     return answers()
 
 
-def _number(
-    rows: Iterable[int] | None, prepared: Iterable[Asked[P] | GenerateError]
-) -> Iterator[tuple[int, Asked[P] | GenerateError]]:
-    """Number the rows. A row without a number becomes an error, so that no input is dropped."""
-    numbers = iter(count() if rows is None else rows)
-    for asked in prepared:
-        row = next(numbers, -1)
-        yield row, asked if row >= 0 else InvalidArgument("rows", row, "each input needs a number, 0 or more")
+def _number(rows: Iterable[int] | None) -> Iterator[int]:
+    """Number the inputs. One without a number gets -1, which no result line has, so that it is not dropped."""
+    return chain(count() if rows is None else rows, repeat(-1))
 
 
 def _server_of(backend: Generate[P, R]) -> Server[P]:

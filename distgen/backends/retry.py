@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias, final
@@ -83,15 +84,8 @@ class Retry:
 
 # Sources: OpenAI API, "Error codes"; Moonshot API, "Errors" (exceeded_current_quota_error); Alibaba Model Studio, "Error
 # messages" (Arrearage); New API's and One API's gateways (insufficient_user_quota).
-_QUOTA: Final = frozenset(
-    {
-        "insufficient_quota",
-        "insufficient_user_quota",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "exceeded_current_quota_error",
-        "arrearage",
-    }
+_QUOTA: Final = re.compile(
+    "insufficient_(user_)?quota|billing_(hard_limit_reached|not_active)|exceeded_current_quota_error|arrearage"
 )
 # Statuses, codes of error objects that come with status 200, and failures that transport and wire find. A code that is a
 # number is a status (OpenRouter, "Errors"). Sources: RFC 9110, 15.5 and 15.6; RFC 6585, 4 (429); Anthropic API, "Errors"
@@ -117,7 +111,7 @@ def failure_kind(error: RequestFailed) -> FailureKind:
     'billed'
     """
     code = (error.code or "").lower()
-    if code in _QUOTA:
+    if _QUOTA.fullmatch(code):
         return "final"
     match error.reason:
         case "status":

@@ -28,7 +28,6 @@ Answer: TypeAlias = Result[tuple[Completion, ...], RequestFailed]
 """A whole HTTP answer: its completions, at least one, or the reason why there are none."""
 
 _OURS: Final = ("model", "messages", "prompt", "n", "stream")
-_MAX_DIGITS: Final = 4_300  # Python's int raises ValueError for more (sys.set_int_max_str_digits)
 _MAX_MESSAGE: Final = 1_000  # characters; an error page may hold megabytes
 
 # OpenAI and vLLM, Anthropic, AWS, Azure.
@@ -37,13 +36,12 @@ _REQUEST_ID: Final = ("x-request-id", "request-id", "x-amzn-requestid", "apim-re
 # DeepSeek API, "Create chat completion". "network_error": docs.bigmodel.cn, the answer of a chat completion.
 _BROKEN_OFF: Final = frozenset({"error", "abort", "insufficient_system_resource", "network_error"})
 # OpenAI's and llama.cpp's codes, and the messages of vLLM, SGLang and Anthropic, whose codes say no more than "bad request".
-_PROMPT_TOO_LONG: Final = re.compile(
-    "context_length_exceeded|exceed_context_size_error|maximum context length|prompt is too long"
-)
+_PROMPT_TOO_LONG: Final = re.compile("context_length_exceeded|exceed_context_size|maximum context|prompt is too long")
 
 
 def _read_int(digits: str) -> float:
-    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)  # which is infinite
+    # An int has at most 4,300 digits (sys.set_int_max_str_digits); the float of more is infinite.
+    return int(digits) if len(digits) <= 4_300 else float(digits)
 
 
 _JSON: Final = json.JSONDecoder(strict=False, parse_int=_read_int)  # not strict: raw control characters in strings
@@ -165,8 +163,6 @@ def _read_body(
             return RequestFailed("status", said)
         if not said:
             return RequestFailed("not_json", "the body is empty", code="empty")
-        if said.startswith("data:"):
-            return RequestFailed("not_json", f"the server sent a stream, which was not asked for: {said}")
         return RequestFailed("not_json", f"{error}; it begins: {said}")
     return _read_error_status(status, root) if is_error else _read_choices(root, request_id)
 
@@ -210,17 +206,17 @@ def _read_error(value: object) -> RequestFailed | None:
         return RequestFailed("error_object", _to_text(value)) if value else None
     if is_object(inner := value.get("error")) and any(inner.values()):
         return _read_error(inner)
-    message = next((value[key] for key in ("message", "detail", "msg", "error") if value.get(key)), "")
+    message = next((value[key] for key in ("message", "detail", "msg", "error") if value.get(key)), value)
     codes = [str(value[key]) for key in ("code", "type") if isinstance(value.get(key), str | int) and value[key]]
     error = RequestFailed("error_object", _to_text(message), code=codes[0] if codes else None)
     return error if any(value.values()) else None
 
 
 def _read_error_status(status: int, root: object) -> RequestFailed:
-    text, error = _to_text(root), _read_error(root) or RequestFailed("status", "")
+    text = _to_text(root)
     reason: RequestReason = "prompt_too_long" if status < 500 and _PROMPT_TOO_LONG.search(text) else "status"
     usage = _read_usage(root.get("usage")) if is_object(root) else None
-    return RequestFailed(reason, error.message or text, code=error.code, usage=usage)
+    return replace(_read_error(root) or RequestFailed(reason, text), reason=reason, usage=usage)
 
 
 # Source: OpenAI API reference, "The chat completion object" and "The completion object".
@@ -282,7 +278,7 @@ def _read_choice(
         refusal=refusal,
         tool_calls=calls,
         served_model=_take_text(extra, "model"),
-        error=(error.message or error.code) if error else broken_off,
+        error=error.message if error else broken_off,
         logprobs=logprobs,
         extra=extra,
     )
@@ -302,14 +298,12 @@ def _read_parts(parts: object) -> tuple[str, str]:
     """Return the text and the reasoning of content parts, each joined."""
     text = thinking = ""
     for part in parts if is_array(parts) else []:
-        if isinstance(part, str):
-            text += part
-        if is_object(part):
-            said, thought = part.get("text"), part.get("thinking")
-            if part.get("type") == "reasoning":
-                said, thought = None, said
-            text += said if isinstance(said, str) else ""
-            thinking += thought if isinstance(thought, str) else _read_parts(thought)[0]
+        fields = part if is_object(part) else {"text": part}
+        said, thought = fields.get("text"), fields.get("thinking")
+        if fields.get("type") == "reasoning":
+            said, thought = None, said
+        text += said if isinstance(said, str) else ""
+        thinking += thought if isinstance(thought, str) else _read_parts(thought)[0]
     return text, thinking
 
 

@@ -337,7 +337,6 @@ def test_an_answer_without_completions_has_a_reason(status: int, body: bytes, re
         (400, b'{"error": {}, "other": "bad"}', '{"error": {}, "other": "bad"}', None),
         (400, b'"bad"', "bad", None),
         (200, b'{"choices": null, "said": "log in"}', "'choices' is not an array: {\"choices\": null, \"said\": \"log in\"}", None),
-        (200, b'data: {"choices": []}\n\n', "the server sent a stream, which was not asked for: data: {\"choices\": []}", None),
     ],
 )  # fmt: skip
 def test_the_words_of_a_server_are_shown(status: int, body: bytes, message: str, code: str | None) -> None:
