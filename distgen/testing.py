@@ -108,7 +108,7 @@ def _any_texts() -> st.SearchStrategy[str]:
 
 
 def law_exact(formatter: Formatter[P], template: Formatter[P], prompt: Prompt) -> None:
-    """Where both give a Success, the formatter renders what the model's own chat template does.
+    """The formatter renders what the model's own chat template does, for a prompt that both render.
 
     `template` is `distgen.formats.jinja.jinja(source)`, or any other Formatter.
 

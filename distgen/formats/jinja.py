@@ -234,20 +234,20 @@ def _render_texts(template: JinjaTemplate, texts: _Texts) -> Result[tuple[list[s
     shown = _render_once(template, shape)
     if isinstance(shown, Failure):
         return shown
-    known = {placeholder: each for (_, placeholder), each in zip(shape, texts, strict=True) if placeholder.strip()}
+    left = {str(i): each for i, each in enumerate(texts) if each[1].strip()}
     places, parts, end = list[str](), list[str](), 0
-    pieces = re.split("(\ue000\\d+\ue001)", shown.unwrap())
-    for literal, placeholder in zip(pieces[::2], pieces[1::2], strict=False):
-        if placeholder not in known:  # written before
+    pieces = re.split("\ue000(\\d+)\ue001", shown.unwrap())
+    for literal, index in zip(pieces[::2], pieces[1::2], strict=False):
+        if index not in left:  # written before
             continue
-        where, text = known.pop(placeholder)
+        where, text = left.pop(index)
         start = rendered.find(text.strip(), end + len(literal))
         if start < 0:
             return Failure(Raised("TextChanged", f"the template changes the text of {where}", "format"))
         places.append(where)
         parts += (rendered[end:start], text.strip())
         end = start + len(text.strip())
-    refusal = _find_drop(template, [where for where, _ in known.values()])
+    refusal = _find_drop(template, [where for where, _ in left.values()])
     return Failure(refusal) if refusal is not None else Success((places, [*parts, rendered[end:]]))
 
 

@@ -6,7 +6,6 @@ the format's special tokens is refused, since it would forge a turn. Nothing her
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -251,15 +250,15 @@ class ChatTemplate:
     @cached_property
     def junctions(self) -> tuple[tuple[str, str], ...]:
         """The short and the full form of each two literals that meet at an empty text."""
-        drops = defaultdict[str, tuple[str, str]](lambda: ("", ""))
-        drops.update({role: (before, after) for role, before, after in self.around})
+        ends: dict[str, str] = {role: before for role, before, _ in self.around}
+        starts: dict[str, str] = {role: after for role, _, after in self.around}
         found: list[tuple[str, str]] = []
         for left, one, role in self.literals:
             for same, other, right in self.literals:
-                start, end = one.removeprefix(drops[left][1]), other.removesuffix(drops[right][0])
-                short = start.removesuffix(drops[role][0]) + end.removeprefix(drops[role][1])
-                if role == same and short != start + end:
-                    found.append((short, start + end))
+                before, after = one.removeprefix(starts.get(left, "")), other.removesuffix(ends.get(right, ""))
+                short = before.removesuffix(ends.get(role, "")) + after.removeprefix(starts.get(role, ""))
+                if role == same and short != before + after:
+                    found.append((short, before + after))
         return tuple(found)
 
     @cached_property
