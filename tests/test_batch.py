@@ -504,8 +504,8 @@ def test_reasoning_is_split_and_texts_are_parsed_as_in_generate() -> None:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_files() -> None:
-    """4,000 rows of 20 KB are 80 MB. What SQLite keeps of them is bounded by its own cache, and not counted here."""
-    llm, count = make_llm(), 4_000
+    """2,000 rows of 20 KB are 40 MB. What SQLite keeps of them is bounded by its own cache, and not counted here."""
+    llm, count = make_llm(), 2_000
     body = chat_body("x" * 20_000)
     inputs = range(count)
 

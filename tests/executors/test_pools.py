@@ -164,6 +164,7 @@ class Waiting:
         else:
             self.begun.set()
             self.ended.wait(60)
+            time.sleep(0.3)  # closing waits for it
             self.finished.extend(prompts)
         return echo(prompts, num_generations)
 
