@@ -340,14 +340,15 @@ def interrupt(server: Server, requests: int, number: int = signal.SIGINT, twice:
 
 
 def test_ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on(
-    server: Server, capsys: pytest.CaptureFixture[str]
+    server: Server, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write_rows(*users(8))
     server.script(to={f"u{number}": [Act(then="hang")] for number in range(2, 8)})
     thread = interrupt(server, 4)
     assert run(server, "--concurrency", "2", "--timeout", "1", "--overwrite") == 130
     thread.join()
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
+    assert "distgen: finishing the requests under way; press Ctrl-C again to end at once\n" in said
     assert "interrupted; to go on: distgen run in.jsonl" in said
     assert said.rstrip().endswith("--resume")
     assert "--overwrite" not in said
@@ -378,6 +379,23 @@ def test_a_second_ctrl_c_raises_before_the_requests_are_finished(server: Server)
     assert run(server) == 130
     thread.join()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--format", "llama2"], "<s>[INST] Hi [/INST]\n"),
+        (["--format", "llama2", "--no-bos"], "[INST] Hi [/INST]\n"),
+        (["--no-bos"], '[{"role": "user", "content": "Hi"}]\n'),
+    ],
+    ids=["with", "without", "of messages"],
+)
+def test_the_bos_token_is_left_out_only_where_asked(
+    arguments: Sequence[str], shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows({"user": "Hi"})
+    assert main(["render", "in.jsonl", *arguments]) == 0
+    assert capsys.readouterr().out == shown
 
 
 def test_render_shows_what_would_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
