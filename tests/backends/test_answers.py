@@ -198,6 +198,7 @@ def test_arguments_of_a_tool_call_may_be_an_object() -> None:
     ("usage", "right"),
     [
         ({"prompt_tokens": None, "completion_tokens": 5}, Usage(None, 5)),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, Usage(0, 0)),
         ({"prompt_tokens": 9.0, "completion_tokens": 1.5}, Usage(9)),
         ({"prompt_tokens": True, "completion_tokens": -1}, None),
     ],
