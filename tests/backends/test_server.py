@@ -398,6 +398,8 @@ def test_a_backend_that_does_not_wait_has_no_waits_to_end() -> None:
     backend.end_waits()
     asyncio.run(end_waits_before_any_row())
     assert shown(backend(["a"], 1)[0]) == ["A"]
+    loops = [thread for thread in threading.enumerate() if thread.name == "blocking backends"]
+    assert [thread.daemon for thread in loops] == [True]  # it does not keep the interpreter alive
     backend.end_waits()
 
 
