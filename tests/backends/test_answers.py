@@ -217,6 +217,7 @@ def test_a_count_that_is_none_leaves_the_others(usage: object, right: Usage | No
         ({"choices": [{"text": "a", "error": {"code": 502, "message": "cut"}}, {"text": "b"}]}, ["a", "b"], ["cut", None]),
         ({"choices": [{"message": {"content": "a"}, "finish_reason": "error"}]}, ["a"], ["the service broke the answer off: error"]),
         ({"choices": [{"index": 1, "text": "b"}, {"index": 0, "text": "a"}]}, ["a", "b"], [None, None]),
+        ({"choices": [{"index": 1, "text": "b"}, {"text": "a"}]}, ["a", "b"], [None, None]),
     ],
 )  # fmt: skip
 def test_each_choice_is_read_on_its_own(answer: object, texts: list[str], errors: list[str | None]) -> None:

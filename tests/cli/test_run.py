@@ -709,6 +709,15 @@ def test_a_log_has_a_line_of_progress_every_thirty_seconds(
     assert said[-1] == "rows: 10 answered, 0 failed, in 0:02:10"
 
 
+def test_the_generations_of_a_file_are_not_counted_before_they_are_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows({"generations": [{"text": "a"}, {"text": "b"}]})
+    monkeypatch.setattr("distgen.cli.run._LOG", 0.0)
+    assert run(None, "--each-generation", "--user-field", "text") == 0
+    assert "distgen: 2 rows, " in capsys.readouterr().err
+
+
 def test_an_answer_in_no_time_has_no_latency(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,7 @@ def test_what_a_model_has_no_place_for_is_refused_by_name() -> None:
         ("mistral-v3", Prompt("u", "s", (Exchange("a", "b"),)), Prompt("s\n\nu", None, (Exchange("a", "b"),))),
         ("mistral-v3", Prompt("u", "", ()), Prompt("u")),
         ("gemma3", Prompt(" u ", "s"), Prompt("s\n\nu")),
+        ("gemma3", Prompt("u", ""), Prompt("u", "")),
         ("gemma3", Prompt("", "s"), Prompt("", "s")),  # no user text alone keeps white space at its end
         ("gemma3", Prompt("b\n\nc", " s\n\na"), Prompt("a\n\nb\n\nc", " s")),
         ("gemma3", Prompt("b", " s\n"), Prompt("b", " s\n")),  # the first "\n\n" is not the end of the system text
