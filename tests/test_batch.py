@@ -349,6 +349,14 @@ def test_the_other_samples_of_a_failed_request_are_kept() -> None:
     assert [each.text for each in completions_of(row)] == ["a-0", "a-2"]
 
 
+def test_a_doubled_line_is_the_error_before_any_other() -> None:
+    llm = make_llm()
+    lines = echo_lines(llm, ["a"], 2, takes_n=False)
+    refused = result_line(json.loads(lines[0])["custom_id"], b'{"error": {"message": "no"}}', 400)
+    (row,) = read(llm, ["a"], [[refused, lines[1], lines[1]]], 2)
+    assert shown(row) == "doubled_line"
+
+
 def test_the_samples_of_a_row_are_in_their_order() -> None:
     lines = echo_lines(make_llm(), ["a"], 12, takes_n=False)
     (row,) = read(make_llm(), ["a"], [sorted(lines)], 12)

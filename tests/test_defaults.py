@@ -13,6 +13,7 @@ from distgen.backends import server, transport
 DEFAULTS: list[tuple[Callable[..., object], Mapping[str, object]]] = [
     (LLM, {"model": "", "batch_size": 1}),
     (LLM.submitter, {"num_generations": 1}),
+    (LLM.prepare, {"num_generations": 1}),
     (batch.write, {"num_generations": 1, "takes_n": True, "max_lines": 50_000, "max_bytes": 200_000_000}),
     (batch.read, {"num_generations": 1}),
     (journal.run, {"num_generations": 1}),

@@ -595,6 +595,21 @@ def test_a_callback_that_raises_costs_no_other_row(executor: Executor[Batch]) ->
         assert [texts(future.result(timeout=60)) for future in futures] == [["a"], ["b"], ["c"]]
 
 
+def test_a_future_waits_for_no_slower_one_before_it() -> None:
+    hold = threading.Event()
+
+    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        assert prompts != ["slow"] or hold.wait(30)
+        return echo(prompts, num_generations)
+
+    with LLM(PLAIN, default, backend, Threads(2)).submitter() as submit:
+        slow, fast = submit("slow"), submit("fast")
+        assert texts(fast.result(timeout=30)) == ["fast"]
+        assert not slow.done()
+        hold.set()
+    assert texts(slow.result()) == ["slow"]
+
+
 def test_submitting_after_the_end_is_a_failure() -> None:
     with LLM(PLAIN, default, echo, Threads(1)).submitter() as submit:
         pass

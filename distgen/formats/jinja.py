@@ -167,7 +167,7 @@ _ENVIRONMENT: Final = ImmutableSandboxedEnvironment(
     trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
 )
 _ENVIRONMENT.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
-_compile: Final[Callable[[str], Template]] = lru_cache(maxsize=256)(_ENVIRONMENT.from_string)
+_compile: Final[Callable[[str], Template]] = lru_cache(_ENVIRONMENT.from_string)
 
 
 def _raise_exception(message: str) -> None:
@@ -217,7 +217,7 @@ def _render(template: JinjaTemplate, texts: _Texts) -> Result[str, FormatError]:
         return Failure(replace(raised, message=f"line {lines[-1]}: {reason}" if lines else reason))
 
 
-_render_once: Final[Callable[[JinjaTemplate, _Texts], Result[str, FormatError]]] = lru_cache(maxsize=256)(_render)
+_render_once: Final[Callable[[JinjaTemplate, _Texts], Result[str, FormatError]]] = lru_cache(_render)
 
 
 def _render_texts(template: JinjaTemplate, texts: _Texts) -> Result[tuple[list[str], list[str]], FormatError]:

@@ -269,6 +269,7 @@ def test_a_stream_may_end_several_times_after_the_answer() -> None:
     ("usage", "right"),
     [
         ({"prompt_tokens": None, "completion_tokens": 5}, Usage(None, 5)),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, Usage(0, 0)),
         ({"prompt_tokens": 9.0, "completion_tokens": 1.5}, Usage(9)),
         ({"prompt_tokens": True, "completion_tokens": -1}, None),
         ({"prompt_tokens": 1e300, "completion_tokens": 2**63}, None),
@@ -293,6 +294,7 @@ def test_a_count_that_is_none_leaves_the_others(usage: object, right: Usage | No
         ({"choices": [{"message": {"content": "a"}, "finish_reason": "error"}]}, ["a"], ["finish_reason is 'error'"]),
         ({"choices": [{"index": 1, "text": "b"}, {"index": 0, "text": "a"}]}, ["a", "b"], [None, None]),
         ({"choices": [{"index": 1.0, "text": "b"}, {"index": 0.0, "text": "a"}]}, ["a", "b"], [None, None]),
+        ({"choices": [{"index": 1, "text": "b"}, {"text": "a"}]}, ["a", "b"], [None, None]),
     ],
 )  # fmt: skip
 def test_each_choice_is_read_on_its_own(answer: object, texts: list[str], errors: list[str | None]) -> None:

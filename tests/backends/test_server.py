@@ -423,6 +423,8 @@ def test_a_backend_that_does_not_wait_has_no_waits_to_end() -> None:
     backend.end_waits()
     asyncio.run(end_waits_before_any_row())
     assert shown(backend(["a"], 1)[0]) == ["A"]
+    loops = [thread for thread in threading.enumerate() if thread.name == "blocking backends"]
+    assert [thread.daemon for thread in loops] == [True]  # it does not keep the interpreter alive
     backend.end_waits()
 
 
@@ -652,9 +654,9 @@ def test_a_format_of_the_other_backend_is_a_failure_that_says_what_to_write(serv
 
 def test_a_query_string_is_kept_and_not_shown(server: Server) -> None:
     server.script(Act(response(200, text_body("a"))))
-    backend = completions(f"{server.url}/?api-version=2026&k=abc", model="m")
+    backend = completions(f"{server.url}/?api-version=2026&k=%61bc", model="m")
     assert shown(ask(backend, "x")[0]) == ["a"]
-    assert server.seen()[0].path == "/v1/completions?api-version=2026&k=abc"
+    assert server.seen()[0].path == "/v1/completions?api-version=2026&k=%61bc"  # byte for byte
     assert "api-version" not in repr(backend)
 
 

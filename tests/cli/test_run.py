@@ -341,14 +341,15 @@ def interrupt(server: Server, requests: int, number: int = signal.SIGINT, twice:
 
 
 def test_ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on(
-    server: Server, capsys: pytest.CaptureFixture[str]
+    server: Server, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write_rows(*users(300))  # too many to time out before the signal, however late it is
     server.script(to={f"u{number}": [Act(then="hang")] for number in range(2, 300)})
     thread = interrupt(server, 4)
     assert run(server, "--concurrency", "2", "--timeout", "1", "--overwrite") == 130
     thread.join()
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
+    assert "distgen: finishing the requests under way; press Ctrl-C again to end at once\n" in said
     assert "interrupted; to go on: distgen run in.jsonl" in said
     assert said.rstrip().endswith("--resume")
     assert "--overwrite" not in said
@@ -379,6 +380,23 @@ def test_a_second_ctrl_c_raises_before_the_requests_are_finished(server: Server)
     assert run(server) == 130
     thread.join()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--format", "llama2"], "<s>[INST] Hi [/INST]\n"),
+        (["--format", "llama2", "--no-bos"], "[INST] Hi [/INST]\n"),
+        (["--no-bos"], '[{"role": "user", "content": "Hi"}]\n'),
+    ],
+    ids=["with", "without", "of messages"],
+)
+def test_the_bos_token_is_left_out_only_where_asked(
+    arguments: Sequence[str], shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows({"user": "Hi"})
+    assert main(["render", "in.jsonl", *arguments]) == 0
+    assert capsys.readouterr().out == shown
 
 
 def test_render_shows_what_would_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
@@ -690,6 +708,15 @@ def test_a_log_has_a_line_of_progress_every_thirty_seconds(
         "distgen: 8/10 rows, 0.1 rows/s, 0:00:22 left, 0 failed",
     ]
     assert said[-1] == "rows: 10 answered, 0 failed, in 0:02:10"
+
+
+def test_the_generations_of_a_file_are_not_counted_before_they_are_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows({"generations": [{"text": "a"}, {"text": "b"}]})
+    monkeypatch.setattr("distgen.cli.run._LOG", 0.0)
+    assert run(None, "--each-generation", "--user-field", "text") == 0
+    assert "distgen: 2 rows, " in capsys.readouterr().err
 
 
 def test_an_answer_in_no_time_has_no_latency(

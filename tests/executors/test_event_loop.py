@@ -254,15 +254,20 @@ def test_tasks_that_a_backend_left_are_ended_whatever_they_do_to_the_loop(left: 
     assert count_threads() == 0
 
 
-def test_an_async_generator_that_does_not_close_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_async_generator_that_does_not_close_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distgen.executors.event_loop._GRACE", 0.05)
     kept: list[AsyncIterator[int]] = []
+    ended: list[str] = []
 
     async def generating() -> AsyncIterator[int]:
         try:
             yield 1
         finally:
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                ended.append("cleans up")
 
     async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
         kept.append(generating())
@@ -270,6 +275,7 @@ def test_an_async_generator_that_does_not_close_is_left_behind(monkeypatch: pyte
         return echoed(prompts, num_generations)
 
     assert [texts(row) for row in llm_of(backend, Asyncio(1)).generate(["a"])] == [["a"]]
+    assert ended == ["cleans up"]
 
 
 @pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")

@@ -19,7 +19,7 @@ from returns.result import Failure, Result, Success
 
 from distgen import LLM, Asyncio, Batch, Completion, Pool, Processes, Prompt, Sequential, Task, Threads, fold
 from distgen.backends.echo import echo
-from distgen.errors import Raised
+from distgen.errors import Raised, error_kind
 from distgen.executors import Executor
 from distgen.executors.call import Call
 from distgen.executors.engine import Inbox
@@ -306,6 +306,34 @@ def test_a_future_that_fails_in_the_pool_is_a_typed_answer(error: Exception, mes
 
     (row,) = LLM(PLAIN, default, echo, Pool(partial(Dropping, 1), 2)).generate(["a"])
     assert row.failure() == replace(Raised.of(error), message=message)
+
+
+def test_a_pool_that_breaks_three_times_without_an_answer_is_not_opened_again() -> None:
+    opened: list[FuturesExecutor] = []
+
+    class Breaking(ThreadPoolExecutor):
+        """A double of a pool whose workers die of some prompts."""
+
+        def submit(self, fn: Callable[..., object], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if args[0].prompts == ["dies"]:
+                future: Future[object] = Future()
+                future.set_exception(BrokenExecutor("a double"))
+                return future
+            return super().submit(fn, *args, **kwargs)
+
+    def open_pool() -> FuturesExecutor:
+        opened.append(Breaking(1))
+        return opened[-1]
+
+    def ask(*prompts: str) -> list[str]:
+        rows = LLM(PLAIN, default, echo, Pool(open_pool, 1)).generate(prompts)
+        return [fold(row, lambda found: found[0].completion.text, error_kind) for row in rows]
+
+    died = error_kind(Raised.of(BrokenExecutor()))
+    assert ask(*["dies", "dies", "a"] * 3) == [died, died, "a"] * 3
+    assert len(opened) == 7
+    assert ask("a", "dies", "dies", "dies", "a", "a") == ["a", died, died, died, "RuntimeError", "RuntimeError"]
+    assert len(opened) == 7 + 3
 
 
 def test_a_pool_of_processes_opens_and_closes_without_a_process() -> None:

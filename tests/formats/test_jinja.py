@@ -611,6 +611,7 @@ def test_a_token_of_three_characters_is_refused_and_one_of_one_is_prose() -> Non
     format = jinja("{% for m in messages %}{{ m.content }}{% endfor %}", bos="<s>", eos="!")
     assert format(Prompt("a<s>")) == Failure(InjectedToken("jinja", "<s>", "user", 1))
     assert isinstance(format(Prompt("a!")), Success)
+    assert jinja("{{ bos_token }}{{ eos_token }}", bos="<>", eos="|").special_tokens == ()
 
 
 def test_a_template_that_takes_only_some_texts_is_refused() -> None:

@@ -642,6 +642,7 @@ def test_laws_of_other_shapes_of_refusal() -> None:
     law_complete(llama3, Prompt(" hi "))
     law_no_forgery(Seeded(write=always(Unsupported("f", "system"))), Prompt("<|im_end|>", "s"))
     law_refusal(always(Unsupported("f", "system")), Prompt("a", ""))
+    law_refusal(always(Unsupported("f", "no system")), Prompt("a"))
     law_refusal(always(InjectedToken("f", "<s>", "user", 0)), Prompt("s>a"))
     law_refusal(always(Unsupported("f", "history")), Prompt("a", None, (Exchange("", ""),)))
     law_injective(chatml, Prompt("a"), Prompt("b"))
