@@ -26,6 +26,9 @@ else:
             return getattr(import_module("distgen.formats"), name)
         raise AttributeError(f"module 'distgen' has no attribute {name!r}")
 
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
 
 __version__ = "0.2.0"
 

@@ -19,7 +19,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import chain, count, groupby
+from itertools import chain, count, groupby, repeat
 from typing import Any, Final, TypeGuard
 
 from returns.result import Failure, Result
@@ -52,17 +52,18 @@ def write(
 ) -> Iterator[Iterator[bytes]]:
     """Yield request files, each as an iterator of its lines. Read all lines of a file before you take the next file.
 
-    The backend of `llm` must be a `server.chat` or a `server.completions`. An input without a prompt has no line. `rows` are
-    the numbers of the inputs; None counts them from 0. With `takes_n` a request asks for all generations of its row; without
-    it, each generation has a request of its own. A line that is longer than `max_bytes` has a file of its own.
+    The backend of `llm` must be a `server.chat` or a `server.completions`. `rows` are the numbers of the inputs; None
+    counts them from 0. An input without a prompt or a number has no line. With `takes_n` a request asks for all
+    generations of its row; without it, each generation has a request of its own. A line that is longer than `max_bytes`
+    has a file of its own.
     """
-    server, prepared = _server_of(llm.backend), zip(rows or count(), llm.prepare(inputs, num_generations), strict=False)
+    server, prepared = _server_of(llm.backend), zip(_number(rows), llm.prepare(inputs, num_generations), strict=False)
     requests, n = (1, num_generations) if takes_n else (num_generations, 1)
 
     def lines() -> Iterator[tuple[int, bytes]]:
         file = lines = size = 0
         for row, asked in prepared:
-            if isinstance(asked, Asked):
+            if isinstance(asked, Asked) and row >= 0:
                 for sample in range(requests):
                     body = server.body(asked.rendered, n, sample)
                     custom_id = f"{row}-{sample}-{_digest(server, asked.rendered)}"
@@ -85,14 +86,14 @@ def read(
 ) -> Iterator[RowResult[Out]]:
     """Yield the rows as `generate` answers them, in the order of the inputs, from the lines of the result files.
 
-    `llm`, `inputs`, `num_generations` and `rows` must be those of `write`. The files and their lines may come in any order. A
-    row is a `RequestFailed` that keeps the completions that came, if one of its requests has no line ("no_line"), a cut line
-    ("cut_line"), several lines ("doubled_line"), or only lines for other inputs or parameters ("other_batch"). A line that
-    belongs to no input is ignored.
+    `llm`, `inputs`, `num_generations` and `rows` must be those of `write`. The files and their lines may come in any
+    order. A row is a `RequestFailed` that keeps the completions that came, if one of its
+    requests has no line ("no_line"), a cut line ("cut_line"), several lines ("doubled_line"), or only lines for other
+    inputs or parameters ("other_batch"). A line that belongs to no input is ignored.
 
     All lines are read before the first row, into a temporary file. Memory does not grow with their number.
     """
-    server, prepared = _server_of(llm.backend), zip(rows or count(), llm.prepare(inputs, num_generations), strict=False)
+    server, prepared = _server_of(llm.backend), zip(_number(rows), llm.prepare(inputs, num_generations), strict=False)
 
     def answers() -> Iterator[RowResult[Out]]:
         # SQLite deletes the file when the connection is closed. Another thread may take the later rows.
@@ -100,7 +101,8 @@ def read(
             table.execute("CREATE TABLE lines (row INTEGER, id TEXT, line BLOB)")
             for line in chain.from_iterable(results):
                 if match := _CUSTOM_ID.search(line):
-                    table.execute("INSERT INTO lines VALUES (?, ?, ?)", (int(match[2]), match[1].decode(), line))
+                    values = int(match[2]), match[1].decode(), line.strip()
+                    table.execute("INSERT INTO lines VALUES (?, ?, ?)", values)
             table.execute("CREATE INDEX rows ON lines (row)")
             for row, asked in prepared:
                 found = [*table.execute("SELECT id, line FROM lines WHERE row = ? ORDER BY length(id), id", (row,))]
@@ -108,6 +110,11 @@ def read(
                 yield llm.read_row(asked, answer)
 
     return answers()
+
+
+def _number(rows: Iterable[int] | None) -> Iterator[int]:
+    """Number the inputs. One without a number gets -1, which no result line has, so that it is not dropped."""
+    return chain(count() if rows is None else rows, repeat(-1))
 
 
 def _server_of(backend: Generate[P, R]) -> Server[P]:
@@ -128,7 +135,7 @@ def _digest(server: Server[P], prompt: P) -> str:
 def _read_row(server: Server[P], prompt: P, lines: Sequence[tuple[str, bytes]], expected: int) -> RowAnswer:
     """Return the answer to a row from its result lines; the first error is the error of the row."""
     own = [(custom_id, line) for custom_id, line in lines if custom_id.endswith(_digest(server, prompt))]
-    answers = [_read_line(server, line) for _, line in dict.fromkeys(own)]
+    answers = [_read_line(server, *line) for line in dict.fromkeys(own)]
     came = tuple(completion for answer in answers for completion in answer.value_or(()))
     errors = [answer for answer in answers if isinstance(answer, Failure)]
     if len(own) > len(dict(own)):  # an id has two lines
@@ -143,14 +150,19 @@ def _read_row(server: Server[P], prompt: P, lines: Sequence[tuple[str, bytes]], 
 # Sources: OpenAI API reference, "The request output object":
 #   line     = {"id": string, "custom_id": string, "response": response | null, "error": {"code", "message"} | null}
 #   response = {"status_code": integer, "request_id": string, "body": object}
+# Also read: a body in the place of the response, or a response without a status.
 # vLLM, vllm/entrypoints/openai/run_batch.py: a request that failed has a response without a body, and as its error a text
 # or the whole body of an HTTP error.
-def _read_line(server: Server[P], line: bytes) -> Answer:
+def _read_line(server: Server[P], custom_id: str, line: bytes) -> Answer:
     """Read a line with the reader of the backend."""
     try:
         fields: Any = parse_json(line)
+        if fields["custom_id"] != custom_id:
+            raise ValueError(f"it holds the id of another request, {custom_id}")
         error = fields.get("error")
-        response: dict[str, Any] = fields.get("response") or {"status_code": 200, "body": {"error": error}}
-        return server.read(response["status_code"], {}, json.dumps(response.get("body") or error).encode())
+        response: dict[str, Any] = fields.get("response") or {"body": {"error": error}}
+        headers = {"x-request-id": str(response["request_id"])} if response.get("request_id") else {}
+        body = json.dumps(response.get("body") or error or response).encode()
+        return server.read(int(response.get("status_code") or 200), headers, body)
     except Exception as damage:
         return Failure(RequestFailed("cut_line", f"the result line is cut or damaged: {damage}"))

@@ -1,7 +1,7 @@
 """Failures as plain data: frozen classes in closed unions.
 
-Each error records which part failed. `explain` returns one sentence and, when distgen knows one, a fix. Nothing here
-raises. No error holds an exception, a traceback or a frame, so that errors can be compared and pickled.
+Each error records which part failed. `explain` returns one sentence and, when distgen knows one, a fix. No error holds an
+exception, a traceback or a frame, so that errors can be compared and pickled.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class Unsupported:
 class NotParsed:
     """`parse` was given what this format cannot have rendered.
 
-    `index` is the place of the mistake: a character of a text, or a message of a list. It is None if there is no one place.
+    `index` is the message of a list that is wrong, from 0. It is None for a text, and for a list that is wrong as a whole.
     """
 
     format: str
@@ -228,6 +228,7 @@ _FIXES: Final[Mapping[str, str]] = {
     "redirect": "if you trust that address, change base_url to it, without the path of the request",
     "too_long": "ask for fewer tokens",
     "not_json": "check base_url",
+    "prompt_too_long": "shorten the prompt, or ask for fewer tokens",
     "no_line": "put this row into the next batch",
     "cut_line": "download the file again",
     "doubled_line": "give each result file once",
@@ -259,8 +260,8 @@ def explain(error: GenerateError | ParseFailed | NoText) -> str:
         case Unsupported(name, what):
             return f"{name} {_UNSUPPORTED[what]}."
         case NotParsed(name, reason, index):
-            where = "" if index is None else f" at {index}"
-            return f"this is not written in {name}{where}: {_sentence(reason)}"
+            where = "" if index is None else f", at message {index}"
+            return f"this is not a prompt in {name}{where}: {_sentence(reason)}"
         case UnknownFormat(name, nearest):
             hint = f"; did you mean {' or '.join(map(repr, nearest))}?" if nearest else "."
             return f"no format is named {name!r}{hint} FORMATS lists them all."

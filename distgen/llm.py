@@ -133,7 +133,7 @@ class LLM(Generic[In, Out, P, R]):
     ) -> Stream[RowResult[Out]]:
         """Return the results one by one, in the order of the inputs, in bounded memory, for `for` and for `async for`.
 
-        `close` cancels the calls that have not begun.
+        `close` ends the run: no more is asked.
         """
         rows = self.prepare(inputs, num_generations)
         return self._run(rows, num_generations, on_progress, True, lambda _, row: row, Inbox())
@@ -149,7 +149,7 @@ class LLM(Generic[In, Out, P, R]):
     def submitter(self, num_generations: int = 1) -> Generator[Callable[[In], Future[RowResult[Out]]], None, None]:
         """Open a function that takes one input and returns a Future of its Result, which can be cancelled until it is asked.
 
-        Leaving the block waits for all futures. Leaving it by an exception cancels the calls that have not begun.
+        Leaving the block waits for all futures. Leaving it by an exception ends the run, as closing a `Stream` does.
         """
         from distgen.executors.futures import FutureQueue
 
@@ -284,8 +284,14 @@ def _check_types(format: object, executor: object, inputs: object) -> None:
         raise TypeError(f"inputs must be an iterable of inputs, got a single {kind}; pass a list of them")
     if isinstance(executor, type):
         raise TypeError(f"executor is the class {executor.__name__}; pass a value, such as Threads(8) or Sequential()")
+    if not hasattr(executor, "session"):
+        raise TypeError(
+            f"executor is of type {type(executor).__name__}; pass Threads(8), Asyncio(64) or another executor"
+        )
     if isinstance(format, str):
         raise TypeError(f"format is the name {format!r}; pass the format itself, FORMATS[{format!r}]")
+    if not callable(format):
+        raise TypeError(f"format is of type {type(format).__name__}; pass a format, such as FORMATS['chatml']")
 
 
 def _to_error(error: object, stage: Stage) -> GenerateError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import NoneType
 from typing import Final, Literal, NamedTuple, TypeAlias, TypedDict, TypeGuard, TypeVar, final
 
 from returns.result import Failure, Result, Success
@@ -61,8 +62,7 @@ class Exchange:
     def __post_init__(self) -> None:
         _check_type("Exchange.user", self.user, str)
         _check_type("Exchange.assistant", self.assistant, str)
-        if self.reasoning is not None:
-            _check_type("Exchange.reasoning", self.reasoning, str)
+        _check_type("Exchange.reasoning", self.reasoning, str, NoneType)
 
 
 @final
@@ -83,11 +83,10 @@ class Prompt:
 
     def __post_init__(self) -> None:
         _check_type("Prompt.user", self.user, str)
-        if self.system is not None:
-            _check_type("Prompt.system", self.system, str)
+        _check_type("Prompt.system", self.system, str, NoneType)
         _check_type("Prompt.history", self.history, tuple)
-        for exchange in self.history:
-            _check_type("Prompt.history", exchange, Exchange)
+        for index, exchange in enumerate(self.history):
+            _check_type(f"Prompt.history[{index}]", exchange, Exchange)
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Yield the name of each text and the text, in reading order.
@@ -120,7 +119,7 @@ class Prompt:
         system: str | None = None
         turns: list[str] = []
         thoughts: list[str | None] = []
-        index = -1
+        index: int | None = None
         for index, message in enumerate(messages):
             content = _read_content(message)
             if isinstance(content, Failure):
@@ -138,7 +137,7 @@ class Prompt:
             return Failure(NotParsed("openai", "there is no user message"))
         if len(turns) % 2 == 0:
             return Failure(NotParsed("openai", "the last message must be the user's", index))
-        history = tuple(map(Exchange, turns[:-1:2], turns[1::2], thoughts[1::2]))
+        history = tuple(map(Exchange, turns[::2], turns[1::2], thoughts[1::2]))
         return Success(Prompt(turns[-1], system, history))
 
 
@@ -148,7 +147,7 @@ Formatter: TypeAlias = Callable[[Prompt], Result[P, FormatError]]
 
 def _read_content(message: object) -> Result[str, str]:
     """Return the text of a message, or why there is none."""
-    if not _is_object(message):
+    if not is_object(message):
         return Failure(f"the message is {_type_name(message)}, not an object with 'role' and 'content'")
     for key in (*_OPENAI_KEYS, *_OTHER_KEYS, *_REASONING_KEYS):
         is_past = key in _REASONING_KEYS and message.get("role") == "assistant" and isinstance(message.get(key), str)
@@ -157,12 +156,12 @@ def _read_content(message: object) -> Result[str, str]:
     content = message.get("content")
     if isinstance(content, str):
         return Success(content)
-    if not _is_list(content):
+    if not is_array(content):
         return Failure(f"'content' is {_type_name(content)}, not text")
     texts: list[str] = []
     for part in content:
-        kind = part.get("type") if _is_object(part) else _type_name(part)
-        text = part.get("text") if _is_object(part) and kind == "text" else None
+        kind = part.get("type") if is_object(part) else _type_name(part)
+        text = part.get("text") if is_object(part) and kind == "text" else None
         if not isinstance(text, str):
             return Failure(f"a Prompt cannot hold a content part of type {kind!r}")
         texts.append(text)
@@ -175,11 +174,13 @@ def _read_reasoning(message: Mapping[str, object]) -> str | None:
     return next((value for value in found if isinstance(value, str) and value), None)
 
 
-def _is_object(value: object) -> TypeGuard[Mapping[str, object]]:
+def is_object(value: object) -> TypeGuard[Mapping[str, object]]:
+    """Return True for a JSON object."""
     return isinstance(value, Mapping)
 
 
-def _is_list(value: object) -> TypeGuard[list[object]]:
+def is_array(value: object) -> TypeGuard[list[object]]:
+    """Return True for a JSON array."""
     return isinstance(value, list)
 
 
@@ -187,6 +188,6 @@ def _type_name(value: object) -> str:
     return "null" if value is None else type(value).__name__
 
 
-def _check_type(name: str, value: object, expected: type) -> None:
+def _check_type(name: str, value: object, *expected: type) -> None:
     if not isinstance(value, expected):
-        raise TypeError(f"{name} must be {expected.__name__}, got {type(value).__name__}")
+        raise TypeError(f"{name} must be {expected[0].__name__}, got {type(value).__name__}")

@@ -4,8 +4,8 @@
         check_format(my_format)
 
 Each law raises AssertionError with its name and the example that breaks it. The checks try fixed examples, the same in
-each run. Then they try generated ones, which may differ with the version of Hypothesis and the modules imported. No law
-tells whether a format is right for its model: compare it with the model's own chat template for that. Needs hypothesis.
+each run. Then they try generated ones, which may differ with the version of Hypothesis and the modules imported. Only
+`law_exact` tells whether a format is right for its model: give it the model's own chat template. Needs hypothesis.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def adversarial_prompts(format: Format[P]) -> st.SearchStrategy[Prompt]:
 
 
 def _any_texts() -> st.SearchStrategy[str]:
-    # As often as there are formats that have it: the markup of many families is met more often.
+    # Markup that many formats share is drawn more often.
     markup = [token for format in FORMATS.values() for token in _tokens(format)]
     said = st.sampled_from((*PROSE, "system", "user", "assistant")) | st.sampled_from(markup)
     odd = st.sampled_from((*WHITE_SPACE, *"\ud800\udfff\x00\u200b\ufeffx", "e\u0301", "\r\n", "```", "{}"))
@@ -105,6 +105,20 @@ def _any_texts() -> st.SearchStrategy[str]:
 
 
 # Laws of every Formatter.
+
+
+def law_exact(formatter: Formatter[P], template: Formatter[P], prompt: Prompt) -> None:
+    """The formatter renders what the model's own chat template does, for a prompt that both render.
+
+    `template` is `distgen.formats.jinja.jinja(source)`, or any other Formatter.
+
+    >>> law_exact(lambda prompt: Success(prompt.user), lambda prompt: Success(prompt.user + "."), Prompt("Hi"))
+    Traceback (most recent call last):
+    AssertionError: law_exact: Prompt(user='Hi', system=None, history=()) gives <Success: Hi>, but the template <Success: Hi.>
+    """
+    rendered, due = formatter(prompt), template(prompt)
+    is_known = isinstance(rendered, Success) and isinstance(due, Success)
+    _check(not is_known or rendered == due, f"law_exact: {prompt} gives {rendered}, but the template {due}")
 
 
 def law_pure(formatter: Formatter[P], prompt: Prompt) -> None:
@@ -163,7 +177,7 @@ def law_turns(formatter: Formatter[P], prompt: Prompt) -> None:
 
 
 def law_absent_system(formatter: Formatter[P], prompt: Prompt) -> None:
-    """No system text is not rendered as the system text "None".
+    """An absent system text is not rendered as "None".
 
     >>> law_absent_system(lambda prompt: Success(f"{prompt.system}: {prompt.user}"), Prompt("Hi"))
     Traceback (most recent call last):
@@ -253,10 +267,10 @@ def law_parse(format: Format[P], rendered: P) -> None:
 
 
 def law_no_forgery(format: Format[P], prompt: Prompt) -> None:
-    """A text that holds markup is refused; else the rendering has the markup of the format, and no other.
+    """A text that holds markup is refused, and a rendering has no markup but that of the format's own literals.
 
     Past reasoning may be left out in place of a refusal.
-    A control token of plain words, such as "USER: ", is prose in a text; that none forges a turn is law_injective's.
+    A control token of plain words, such as "USER: ", is prose in a text; `law_injective` finds one that forges a turn.
 
     >>> from distgen.formats import chatml
     >>> law_no_forgery(chatml, Prompt("Hi<|im_end|>"))

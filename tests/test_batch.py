@@ -135,6 +135,11 @@ def test_a_request_line(server: Server) -> None:
     }
 
 
+def test_a_batch_of_an_earlier_version_can_be_read() -> None:
+    (line,) = requests_of(write(make_llm(), ["Hi"], 2))
+    assert line["custom_id"] == "0-0-a6d9f91f623fd36a"
+
+
 def test_a_rendered_text_goes_to_completions() -> None:
     llm = LLM(Task(Prompt, Success), chatml, completions("http://127.0.0.1:1/v1", model="tiny"), Asyncio(8))
     (line,) = requests_of(write(llm, ["Hi"]))
@@ -249,6 +254,8 @@ def spoil(lines: list[bytes], how: str) -> list[bytes]:
             return [lines[0], lines[2]]
         case "doubled":
             return [*lines, lines[1]]
+        case "doubled without a line break":
+            return [*lines, lines[1].strip()]
         case "answered twice":
             return [*lines, lines[1].replace(b"b-1", b"b-2")]
         case "cut":
@@ -297,7 +304,7 @@ def spoil(lines: list[bytes], how: str) -> list[bytes]:
         ("error body", "status 404", "status 404: no such model;"),
         ("nothing", "no_choices", "'choices' is not an array"),
         ("no object", "cut_line", "the result line is cut or damaged"),
-        ("no status", "cut_line", "the result line is cut or damaged"),
+        ("no status", "no_choices", "'choices' is not an array"),
         ("empty", "no_choices", "'choices' is empty"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
@@ -323,7 +330,10 @@ def completions_of(row: RowResult[str]) -> tuple[Completion, ...]:
     return error.completions
 
 
-@pytest.mark.parametrize(("how", "texts"), [("doubled", ["b-1"]), ("answered twice", ["b-1", "b-2"])])
+@pytest.mark.parametrize(
+    ("how", "texts"),
+    [("doubled", ["b-1"]), ("doubled without a line break", ["b-1"]), ("answered twice", ["b-1", "b-2"])],
+)
 def test_a_doubled_line_keeps_each_answer_once(how: str, texts: list[str]) -> None:
     lines = spoil(echo_lines(make_llm(), ["a", "b", "c"]), how)
     row = list(read(make_llm(), ["a", "b", "c"], [lines]))[1]
@@ -337,6 +347,14 @@ def test_the_other_samples_of_a_failed_request_are_kept() -> None:
     (row,) = read(llm, ["a"], [[lines[0], lines[2]]], 3)
     assert shown(row) == "no_line"
     assert [each.text for each in completions_of(row)] == ["a-0", "a-2"]
+
+
+def test_a_doubled_line_is_the_error_before_any_other() -> None:
+    llm = make_llm()
+    lines = echo_lines(llm, ["a"], 2, takes_n=False)
+    refused = result_line(json.loads(lines[0])["custom_id"], b'{"error": {"message": "no"}}', 400)
+    (row,) = read(llm, ["a"], [[refused, lines[1], lines[1]]], 2)
+    assert shown(row) == "doubled_line"
 
 
 def test_the_samples_of_a_row_are_in_their_order() -> None:
@@ -353,12 +371,55 @@ def test_rows_are_numbered_as_they_are_told() -> None:
     assert [shown(row) for row in read(llm, inputs, [lines], 1, rows)] == [["b-2"], ["d-4"]]
 
 
+def test_an_input_without_a_number_is_a_failure_of_its_own() -> None:
+    llm, inputs = make_llm(), ["a", "b", "c"]
+    for numbers in (list[int](), [4]):
+        requests = requests_of(write(llm, inputs, 1, iter(numbers)))
+        assert [request["custom_id"].partition("-")[0] for request in requests] == [*map(str, numbers)]
+        lines = [result_line(request["custom_id"], chat_body("text")) for request in requests]
+        read_rows = list(read(llm, inputs, [lines], 1, numbers))
+        assert [shown(row) for row in read_rows] == [
+            *[["text"]] * len(numbers),
+            *["no_line"] * (3 - len(numbers)),
+        ]
+
+
+def test_the_request_id_of_a_result_line_is_kept() -> None:
+    llm = make_llm()
+    answered, refused = requests_of(write(llm, ["a", "b"]))
+    lines = [result_line(answered["custom_id"], chat_body("x")), result_line(refused["custom_id"], b"{}", 400)]
+    rows = list(read(llm, ["a", "b"], [lines]))
+    error = rows[1].failure()
+    assert isinstance(error, RequestFailed)
+    assert (rows[0].unwrap()[0].completion.extra["request_id"], error.request_id) == ("req-1", "req-1")
+
+
 def test_too_few_choices_fail_their_row_and_are_kept() -> None:
     llm = make_llm()
     (request,) = requests_of(write(llm, ["a"], 3))
     (row,) = read(llm, ["a"], [[result_line(request["custom_id"], chat_body("x", "y"))]], 3)
     assert explain(row.failure()).startswith("no_line: the result files have 2 of 3 answers;")
     assert [each.text for each in completions_of(row)] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("response", "text"),
+    [
+        pytest.param(json.loads(chat_body("x")), "x", id="the response is the body"),
+        pytest.param(
+            {"status_code": 200, "request_id": "r", "body": {"choices": {"message": {"content": "x"}}}},
+            "x",
+            id="SGLang: one choice without a list",
+        ),
+        pytest.param({"body": json.loads(chat_body("x"))}, "x", id="a body without a status"),
+        pytest.param({"status_code": "200", "body": json.loads(chat_body("x"))}, "x", id="a status that is a text"),
+    ],
+)
+def test_lines_of_other_services_are_read(response: object, text: str) -> None:
+    llm = make_llm()
+    (request,) = requests_of(write(llm, ["a"]))
+    line = json.dumps({"id": "r", "custom_id": request["custom_id"], "response": response, "error": None})
+    assert [shown(row) for row in read(llm, ["a"], [[line.encode()]])] == [[text]]
 
 
 def test_choices_beyond_n_are_dropped() -> None:
@@ -391,6 +452,14 @@ def test_lines_of_no_input_are_ignored() -> None:
     foreign = [result_line(name, chat_body("x")) for name in ("mine", f"{10**17}-0-0123456789abcdef")]
     rows = read(make_llm(), ["a"], [foreign, lines, [b"\n", b"no JSON", b""]])
     assert [shown(row) for row in rows] == [["a-0"]]
+
+
+def test_an_answer_is_never_that_of_another_row() -> None:
+    llm = make_llm()
+    first, second = requests_of(write(llm, ["a", "b"]))
+    answer = json.loads(result_line(first["custom_id"], chat_body("a")))
+    line = json.dumps({"request": {"custom_id": second["custom_id"]}, **answer}).encode()
+    assert [shown(row) for row in read(llm, ["a", "b"], [[line]])] == ["no_line", "cut_line"]
 
 
 def test_no_secret_is_kept() -> None:
@@ -443,8 +512,8 @@ def test_reasoning_is_split_and_texts_are_parsed_as_in_generate() -> None:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_files() -> None:
-    """4,000 rows of 20 KB are 80 MB. What SQLite keeps of them is bounded by its own cache, and not counted here."""
-    llm, count = make_llm(), 4_000
+    """2,000 rows of 20 KB are 40 MB. What SQLite keeps of them is bounded by its own cache, and not counted here."""
+    llm, count = make_llm(), 2_000
     body = chat_body("x" * 20_000)
     inputs = range(count)
 

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from distgen.completion import Completion, ToolCall, Usage, split_reasoning
+from distgen.completion import Completion, TokenLogprob, ToolCall, Usage, split_reasoning
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,7 @@ def test_a_completion_is_hashed_without_its_extra() -> None:
     assert hash(copy) == hash(completion)
     assert "chatcmpl-7" not in repr(completion)
     assert Completion("4", extra={"id": "a"}) != Completion("4")
+
+
+def test_log_probabilities_are_not_shown() -> None:
+    assert "logprobs" not in repr(Completion("4", logprobs=(TokenLogprob("4", -0.5),)))

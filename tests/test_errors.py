@@ -48,7 +48,11 @@ ERRORS: list[tuple[AnyError, list[str], str]] = [
     (Unsupported("codellama-70b", "training"), ["codellama-70b", "generation prompt"], "unsupported"),
     (Unsupported("alpaca", "history"), ["alpaca", "without history"], "unsupported"),
     (NotParsed("llama3", "it does not begin with its BOS"), ["llama3", "BOS"], "not_parsed"),
-    (NotParsed("openai", "role is 'user' where 'assistant' must follow", 2), ["at 2", "'assistant'"], "not_parsed"),
+    (
+        NotParsed("openai", "role is 'user' where 'assistant' must follow", 2),
+        ["message 2", "'assistant'"],
+        "not_parsed",
+    ),
     (UnknownFormat("lama", ("llama2", "llama3")), ["'lama'", "'llama2' or 'llama3'", "FORMATS"], "unknown_format"),
     (UnknownFormat("?", ()), ["'?'", "FORMATS"], "unknown_format"),
     (Raised("TimeoutError", "no answer in 30 s", "format"), ["the format", "no answer in 30 s"], "TimeoutError"),
@@ -56,7 +60,8 @@ ERRORS: list[tuple[AnyError, list[str], str]] = [
     (Raised("TimeoutError", "no answer in 30 s", "backend"), ["the backend", "no answer in 30 s"], "TimeoutError"),
     (Raised("ValueError", "no bar", "progress"), ["the progress callback", "no bar"], "ValueError"),
     (Raised("TimedOut", "No answer; wait."), ["TimedOut: No answer; wait."], "TimedOut"),
-    (WrongCount("generations", 3, 1), ["1 generations", "3 were asked"], "wrong_count"),
+    (WrongCount("generations", 3, 1), ["1 generations", "3 were asked", "num_generations completions"], "wrong_count"),
+    (WrongCount("rows", 2, 1), ["1 rows", "2 were asked", "one row a prompt"], "wrong_count"),
     (
         InvalidArgument("num_generations", 0, "it must be at least 1"),
         ["num_generations=0", "at least 1"],
@@ -184,3 +189,8 @@ def test_any_text_of_any_exception_is_kept(text: str, made: type[BaseException])
 def test_fold_takes_the_one_way_that_is_open() -> None:
     assert fold(Success(3), lambda n: n + 1, len) == 4
     assert fold(Failure("abc"), lambda n: n + 1, len) == 3
+
+
+def test_a_message_of_two_thousand_characters_is_whole() -> None:
+    assert Raised.of("x" * 2_000).message == "x" * 2_000
+    assert Raised.of("x" * 2_001).message == f"{'x' * 2_000} ... (1 more characters)"

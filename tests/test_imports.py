@@ -86,3 +86,5 @@ def test_a_star_import_gives_the_public_names_alone() -> None:
     exec("from distgen import *", names)
     assert names.keys() - {"__builtins__"} == set(distgen.__all__)
     assert len(distgen.__all__) <= 25
+    shown = subprocess.check_output([sys.executable, "-c", "import distgen; print(*dir(distgen))"], text=True).split()
+    assert set(distgen.__all__) <= set(shown)

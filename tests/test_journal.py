@@ -291,6 +291,8 @@ def test_a_new_run_leaves_answered_rows_and_foreign_files_alone(path: Path) -> N
     assert reason_of(record(foreign, "a", "resume")) == "unknown_settings"
     assert foreign.read_text() == "mine\n"
     assert not foreign.with_name("notes.txt.distgen.json").exists()
+    foreign.write_text("x")
+    assert reason_of(record(foreign, "a", "new")) == "exists"
 
 
 @pytest.mark.parametrize("mode", ["new", "resume", "overwrite"])
@@ -298,6 +300,13 @@ def test_a_file_without_an_answered_row_does_not_block_the_next_try(path: Path, 
     record(path, "ab", llm=answering(lambda _: ""), settings={"model": "wrong"})
     assert asked_in(record(path, "xy", mode, settings={"model": "right"})) == ["x", "y"]
     assert [word for _, word, _ in rows_of(path)] == ["x", "y"]
+
+
+@pytest.mark.parametrize(("mode", "rows"), [("new", "x"), ("overwrite", "x"), ("resume", "xb")])
+def test_a_file_without_an_answered_row_begins_anew_unless_it_is_resumed(path: Path, mode: Mode, rows: str) -> None:
+    record(path, "ab", llm=answering(lambda _: ""))
+    assert asked_in(record(path, "x", mode)) == ["x"]
+    assert [word for _, word, _ in rows_of(path)] == [*rows]
 
 
 def test_overwriting_deletes_the_rows(path: Path) -> None:

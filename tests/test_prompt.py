@@ -127,7 +127,7 @@ NOT_TEXT: list[tuple[Callable[..., object], tuple[object, ...], str]] = [
     (Prompt, (None,), "Prompt.user must be str, got NoneType"),
     (Prompt, ("hi", 7), "Prompt.system must be str, got int"),
     (Prompt, ("hi", None, []), "Prompt.history must be tuple, got list"),
-    (Prompt, ("hi", None, (("q", "a"),)), "Prompt.history must be Exchange, got tuple"),
+    (Prompt, ("hi", None, (("q", "a"),)), "Prompt.history[0] must be Exchange, got tuple"),
     (Exchange, (b"q", "a"), "Exchange.user must be str, got bytes"),
     (Exchange, ("q", None), "Exchange.assistant must be str, got NoneType"),
     (Exchange, ("q", "a", 1), "Exchange.reasoning must be str, got int"),

@@ -25,8 +25,8 @@ def blocking(backend: Generate[P, Awaitable[Batch]]) -> Blocking[P]:
 
     All backends of a process share one event loop, in a thread that stays until the process ends. An interrupted call
     is cancelled. When a run on threads is closed, its rows that wait become RequestFailed("stopped") at once, and its
-    requests under way are finished. Waiting rows of another run with the same backend end too. Workers in other processes
-    are not told: give `Retry` a `patience` that you can wait for.
+    requests under way are finished. Waiting rows of another run with the same backend end too. Retries in other processes
+    are not interrupted; lower `patience` to bound the wait.
 
     >>> async def shout(prompts, num_generations):
     ...     return [[Completion(prompt.upper())] for prompt in prompts]

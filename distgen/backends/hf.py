@@ -160,8 +160,8 @@ class LocalModel:
         if not tokens:
             return Failure(RequestFailed("not_sent", "the prompt is empty; a model needs a token to continue"))
         if len(tokens) + self.params.get("max_tokens", 1) > self._context:
-            message = f"its {len(tokens):,} tokens and the answer's exceed the model's {self._context:,}; shorten it"
-            return Failure(RequestFailed("prompt_too_long", message))
+            said = f"the prompt ({len(tokens):,} tokens) and its answer do not fit the model's context of"
+            return Failure(RequestFailed("prompt_too_long", f"{said} {self._context:,}"))
         return Success(tokens)
 
     @cached_property
@@ -257,6 +257,8 @@ def _check_params(params: Params) -> None:
     try:
         transformers = import_module("transformers")  # which checks the values
     except ModuleNotFoundError as missing:  # pragma: no cover  (by tests/test_imports.py)
-        raise ImportError("local models need transformers: pip install torch transformers") from missing
+        raise ImportError(
+            "distgen.backends.hf needs torch and transformers: pip install torch transformers"
+        ) from missing
     transformers.TemperatureLogitsWarper(float(params.get("temperature") or 1))
     transformers.TopPLogitsWarper(float(params.get("top_p", 1)))

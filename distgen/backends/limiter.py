@@ -10,13 +10,12 @@ from typing import Final, final
 
 _START: Final = 16  # places; doubled with each tick until the server rejects a request
 _TICK: Final = 0.1  # seconds
-_CAUTION: Final = 10.0  # times the pause that a rejection costs, until more places are tried
-_LEAST_CAUTION: Final = 1.0  # seconds
+_CAUTION: Final = 10.0  # times the pause that a rejection costs, or a tick, until more places are tried
 
 
 # A server that rejects some of many requests shows its bound: the number of requests that it accepted. Half of this bound
-# would leave a small server idle. A bound from a bad minute must not stay, so more places are tried later, in steps that
-# double. A failed try may cost a pause, so after a long pause the next try comes later.
+# would leave a small server idle. A bound from a bad minute must not stay, so more places are tried later, one with each
+# answer. A failed try may cost a pause, so after a long pause the next try comes later.
 @final
 class Limiter:
     """Gives out places for requests, first come, first served; belongs to one event loop."""
@@ -28,8 +27,6 @@ class Limiter:
         self._under_way = 0
         self._period = 1  # ends with the first rejection of a request that was sent in it
         self._accepted = 0  # requests that were under way at the end of the last period, without those rejected since
-        self._answers = 0  # since the limit changed
-        self._step = 1
         self._grow_at = 0.0
         self._paused_until = 0.0
         self._order = count()
@@ -42,13 +39,12 @@ class Limiter:
             return 0
         loop = asyncio.get_running_loop()
         due = loop.time() + delay
-        if delay:
-            loop.call_at(due, self._hand_out, due)
-        elif self._is_open(due) and not (self._waiting and self._waiting[0][0] <= due):
-            self._under_way += 1
-            return self._period
         place: asyncio.Future[int] = loop.create_future()
         heappush(self._waiting, (due, next(self._order), place))
+        if delay:
+            loop.call_at(due, self._hand_out, due)
+        else:
+            self._hand_out(due)
         try:
             return await place
         except asyncio.CancelledError:
@@ -62,13 +58,9 @@ class Limiter:
         self._hand_out()
 
     def answered(self) -> None:
-        """Count an answer; when there was one for each place, try more places."""
-        self._answers += 1
-        is_due = asyncio.get_running_loop().time() >= self._grow_at
-        if self.limit < self._most and self._answers >= self.limit and is_due:
-            self.limit = min(self._most, self.limit + self._step)
-            self._step *= 2
-            self._answers = 0
+        """Try one more place; call it for each answer, before `leave`."""
+        if asyncio.get_running_loop().time() >= self._grow_at:
+            self.limit = min(self._most, self.limit + 1)
 
     def reject(self, period: int, pause: float, backoff: float) -> None:
         """Allow as many requests as the server accepted; call it before `leave`.
@@ -81,8 +73,7 @@ class Limiter:
             self._accepted = self._under_way
         self._accepted -= 1
         self.limit = max(1, min(self.limit, self._accepted))
-        self._step, self._answers = 1, 0
-        self._grow_at = loop.time() + max(_LEAST_CAUTION, _CAUTION * pause)
+        self._grow_at = loop.time() + _CAUTION * max(_TICK, pause)
         if self._accepted < 1:  # the server accepted none, so 1 is not its bound
             self._grow_at = 0.0
             pause = max(pause, backoff)
@@ -109,12 +100,9 @@ class Limiter:
         elif self._stop or is_opening:
             asyncio.get_running_loop().call_later(_TICK, self._tick)
 
-    def _is_open(self, now: float) -> bool:
-        return self._under_way < self.limit and now >= self._paused_until
-
     def _hand_out(self, due: float = 0.0) -> None:
         now = max(due, asyncio.get_running_loop().time())  # a loop may call a little too early
-        while self._waiting and self._waiting[0][0] <= now and self._is_open(now):
+        while self._waiting and max(self._waiting[0][0], self._paused_until) <= now and self._under_way < self.limit:
             place = heappop(self._waiting)[2]
             if not place.done():  # else it was cancelled
                 self._under_way += 1

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 
 _PIECE: Final = 8  # characters of a secret that are not shown; a shorter value, such as "EMPTY", is no secret
 _CREDENTIAL_NAMES: Final = ("auth", "key", "token", "secret", "cookie", "password")
+_ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|([/\"\\]))")  # of JSON
+# JSON may escape an ordinary character too, as "\u002b" for "+" and "\/" for "/", and an address any, as "%2b".
+_MAY_ESCAPE: Final = re.compile(rb"\\[u/]|%[2-7][0-9a-fA-F]")
 
 
 class Secrets(NamedTuple):
@@ -26,7 +31,8 @@ def find_secrets(api_key: str, headers: Mapping[str, str]) -> Secrets:
     """
     named = [value for name, value in headers.items() if any(hint in name.lower() for hint in _CREDENTIAL_NAMES)]
     words = [word for value in (api_key, *named) for word in value.split() if len(word) >= _PIECE]
-    return Secrets("\n".join((api_key, *headers.values())), tuple(words))
+    escaped = [word.replace("\\", r"\\").replace('"', r"\"") for word in words]  # in the arguments of a tool call
+    return Secrets("\n".join((api_key, *headers.values())), tuple(dict.fromkeys(words + escaped)))
 
 
 def may_hold(body: bytes, secrets: Secrets) -> bool:
@@ -35,8 +41,7 @@ def may_hold(body: bytes, secrets: Secrets) -> bool:
     >>> [may_hold(body, Secrets("sk-12345678")) for body in (b'"It is 1234."', b'"No such key: 12345678"')]
     [False, True]
     """
-    # JSON may also escape an ordinary character: "\u002b" for "+", "\/" for "/".
-    return any(part in body for part in _parts(secrets.lines)) or b"\\u" in body or b"\\/" in body
+    return any(part in body for part in _parts(secrets.lines)) or _MAY_ESCAPE.search(body) is not None
 
 
 @lru_cache
@@ -47,11 +52,19 @@ def _parts(lines: str) -> list[bytes]:
 
 
 def redact(text: str, secrets: Secrets) -> str:
-    """Replace each piece of a secret of 8 or more characters; a server may quote a secret in part.
+    """Replace each piece of a secret of 8 or more characters; a server may quote a secret in part, or escape it.
 
-    >>> redact("no such key: sk-12345... (Bearer sk-12345678)", Secrets("sk-12345678"))
-    'no such key: ***... (Bearer ***)'
+    >>> redact("no such key: sk-12345... (Bearer sk-12345678, sk%2D12345678)", Secrets("sk-12345678"))
+    'no such key: ***... (Bearer ***, ***)'
+    >>> redact("of 100%25", Secrets("sk-12345678"))
+    'of 100%25'
     """
+    plain = unquote(_ESCAPE.sub(lambda found: found[2] or chr(int(found[1], 16)), text))
+    shown = _replace_pieces(plain, secrets)
+    return _replace_pieces(text, secrets) if shown == plain else shown
+
+
+def _replace_pieces(text: str, secrets: Secrets) -> str:
     shown, end = "", 0
     for start in range(len(text) - _PIECE + 1):
         if text[start : start + _PIECE] in secrets.lines:

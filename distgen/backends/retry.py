@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias, final
 
 from distgen.errors import RequestFailed
 
-Fault: TypeAlias = Literal["rate_limit", "overload", "refused", "transient", "billed", "final"]
+FailureKind: TypeAlias = Literal["rate_limit", "overload", "refused", "transient", "billed", "final"]
 """The kinds of failed requests that retries tell apart.
 
 "refused": no connection was made. "billed": the service may have answered and charged for it, so it is asked again only
@@ -22,9 +23,9 @@ _REFUSED_WAIT: Final = 2.0
 
 
 class Outcome(NamedTuple):
-    """A failed request: its `fault`, the seconds that the server asks to wait (`hint`), and its time on the row's clock (`at`)."""
+    """A failed request: its `kind`, the seconds that the server asks to wait (`hint`), and its time on the row's clock (`at`)."""
 
-    fault: Fault
+    kind: FailureKind
     hint: float | None = None
     at: float = 0.0
 
@@ -34,9 +35,9 @@ class Outcome(NamedTuple):
 class Retry:
     """Limits of retries: attempts of a request, and seconds that a row waits.
 
-    At most `attempts` requests that the server failed to answer. A rate limit does not count as one: a row waits for
-    it up to `patience` seconds in all, and up to `longest_wait` seconds at once. Nor does a refused connection, which is
-    tried again for 15 seconds. With `attempts=1` every request is made once.
+    A request is made at most `attempts` times. Rate limits and refused connections do not count: a row waits for rate
+    limits up to `patience` seconds in all, and up to `longest_wait` seconds at once; a refused connection is tried again
+    for 15 seconds. With `attempts=1` every request is made once.
     """
 
     attempts: int = 6
@@ -59,15 +60,15 @@ class Retry:
         7.3
         >>> Retry().decide([], Outcome("final"), now=0, jitter=0)
         """
-        fault = outcome.fault
-        if fault == "final" or self.attempts == 1:
+        kind = outcome.kind
+        if kind == "final" or self.attempts == 1:
             return None
-        same = [past for past in history if past.fault == fault]
+        same = [past for past in history if past.kind == kind]
         waited = now - same[0].at if same else 0.0
         backoff = min(_FIRST_WAIT * 2 ** min(len(same), 30), _LONGEST_BACKOFF, self.longest_wait) * (1 - jitter / 2)
         hint = min((outcome.hint or 0.0) * (1 + jitter / 10), self.longest_wait)
         wait = max(hint, backoff)
-        match fault:
+        match kind:
             case "rate_limit":
                 left = self.patience - waited
                 return min(wait, left) if left > 0 and hint <= left else None
@@ -77,28 +78,21 @@ class Retry:
             case "billed" if same:
                 return None
             case _:
-                counted = sum(past.fault not in ("rate_limit", "refused") for past in history) + 1
+                counted = sum(past.kind not in ("rate_limit", "refused") for past in history) + 1
                 return wait if counted < self.attempts else None
 
 
 # Sources: OpenAI API, "Error codes"; Moonshot API, "Errors" (exceeded_current_quota_error); Alibaba Model Studio, "Error
 # messages" (Arrearage); New API's and One API's gateways (insufficient_user_quota).
-_QUOTA: Final = frozenset(
-    {
-        "insufficient_quota",
-        "insufficient_user_quota",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "exceeded_current_quota_error",
-        "arrearage",
-    }
+_QUOTA: Final = re.compile(
+    "insufficient_(user_)?quota|billing_(hard_limit_reached|not_active)|exceeded_current_quota_error|arrearage"
 )
 # Statuses, codes of error objects that come with status 200, and failures that transport and wire find. A code that is a
 # number is a status (OpenRouter, "Errors"). Sources: RFC 9110, 15.5 and 15.6; RFC 6585, 4 (429); Anthropic API, "Errors"
 # (529, rate_limit_error, overloaded_error, api_error); Cloudflare, "5xx errors" (524: the origin took the request and did
 # not answer in time, as 504); OpenAI API, "Error codes" (rate_limit_exceeded, server_error); Moonshot API, "Errors"
 # (rate_limit_reached_error, engine_overloaded_error).
-_FAULTS: Final[dict[str, Fault]] = {
+_KINDS: Final[dict[str, FailureKind]] = {
     **dict.fromkeys(("429", "rate_limit_exceeded", "rate_limit_error", "rate_limit_reached_error"), "rate_limit"),
     **dict.fromkeys(("503", "529", "overloaded_error", "engine_overloaded_error"), "overload"),
     **dict.fromkeys(("408", "409", "425", "server_error", "api_error", "connection reset"), "transient"),
@@ -108,16 +102,16 @@ _FAULTS: Final[dict[str, Fault]] = {
 }
 
 
-def fault_of(error: RequestFailed) -> Fault:
+def failure_kind(error: RequestFailed) -> FailureKind:
     """Return the kind of a failed request, as `Retry` tells them apart.
 
-    >>> fault_of(RequestFailed("status", "slow down", status=429)), fault_of(RequestFailed("status", "no", status=401))
+    >>> failure_kind(RequestFailed("status", "slow down", status=429)), failure_kind(RequestFailed("status", "no", status=401))
     ('rate_limit', 'final')
-    >>> fault_of(RequestFailed("error_object", "upstream died", status=200, code="502"))
+    >>> failure_kind(RequestFailed("error_object", "upstream died", status=200, code="502"))
     'billed'
     """
     code = (error.code or "").lower()
-    if code in _QUOTA:
+    if _QUOTA.fullmatch(code):
         return "final"
     match error.reason:
         case "status":
@@ -126,4 +120,4 @@ def fault_of(error: RequestFailed) -> Fault:
             key = code
         case reason:
             key = f"{reason} {code}"
-    return _FAULTS.get(key, "transient" if len(key) == 3 and key.startswith("5") else "final")
+    return _KINDS.get(key, "transient" if len(key) == 3 and key.startswith("5") else "final")

@@ -4,7 +4,7 @@
     LLM(task, chatml, blocking(completions("http://127.0.0.1:8000/v1", model="tiny")), Threads(64))
 
 Answers are not streamed. A gateway that cuts a connection after 60 to 120 s without a byte cuts long answers too: ask for
-fewer tokens, or call the server without the gateway. A service that sends its reasoning only as a stream sends none here.
+fewer tokens, or call the server without the gateway. Reasoning that a service only streams is not received.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from distgen.backends.generate import Batch, Row
 from distgen.backends.limiter import Limiter
 from distgen.backends.params import Params
 from distgen.backends.redact import find_secrets
-from distgen.backends.retry import Outcome, Retry, fault_of
+from distgen.backends.retry import Outcome, Retry, failure_kind
 from distgen.backends.transport import Session, open_session, send
 from distgen.backends.wire import Answer, json_params, read_answer
 from distgen.completion import Completion, Usage
@@ -105,6 +105,8 @@ class Server(Generic[P]):
 
     def __getstate__(self) -> dict[str, object]:
         """Pickle without the states: another process has its own event loops."""
+        if isinstance(self.stop, threading.Event):
+            raise TypeError("'stop' works in one process only: leave it out, or run on Threads or Asyncio")
         return {**self.__dict__, "_states": {}}
 
     def body(self, prompt: P, n: int, offset: int = 0) -> dict[str, object]:
@@ -172,17 +174,16 @@ class Server(Generic[P]):
                 answer = await self._send(state.session, body)
                 if isinstance(answer, Success):
                     limiter.answered()
-                    if failed.usage is None:
-                        return answer
                     first, *others = answer.unwrap()
                     return Success((replace(first, usage=_add(failed.usage, first.usage)), *others))
                 failed = replace(answer.failure(), usage=_add(failed.usage, answer.failure().usage))
                 waited += wait
-                outcome = Outcome(fault_of(failed), failed.retry_after, waited)
+                outcome = Outcome(failure_kind(failed), failed.retry_after, waited)
                 wait = self.retry.decide(history, outcome, waited, random.random())
                 history.append(outcome)
-                if outcome.fault in ("rate_limit", "overload"):
-                    hint = outcome.hint if outcome.fault == "rate_limit" else None
+                # A rejection of a run that was ended holds no other run back.
+                if outcome.kind in ("rate_limit", "overload") and run == limiter.run:
+                    hint = outcome.hint if outcome.kind == "rate_limit" else None
                     limiter.reject(period, min(hint or 0.0, self.retry.longest_wait), wait or 0.0)
             finally:
                 limiter.leave()
@@ -192,7 +193,7 @@ class Server(Generic[P]):
 
     async def _send(self, session: Session, body: bytes) -> Answer:
         try:
-            own = self.headers() if callable(self.headers) else self.headers
+            own = dict(self.headers()) if callable(self.headers) else self.headers
         except Exception as error:
             return Failure(RequestFailed("not_sent", f"the headers function raised {type(error).__name__}"))
         reply = await send(session, f"{self.url}{self.query}", own, body)

@@ -18,7 +18,6 @@ from distgen.errors import RequestFailed
 MAX_ANSWER: Final = 64 * 2**20
 """The most bytes of an answer after decompression; a longer one is not read to its end."""
 
-_LARGE: Final = 2**20  # bytes; aiohttp warns of a larger body, which blocks its loop, unless it is a file
 _KEEP_ALIVE: Final = 4.0  # seconds; uvicorn, under vLLM and others, closes an idle connection after 5
 
 Session: TypeAlias = aiohttp.ClientSession
@@ -42,7 +41,8 @@ def open_session(timeout: float, api_key: str, proxy: str | None) -> Session:
 async def send(session: Session, url: str, headers: Mapping[str, str], body: bytes) -> Reply | RequestFailed:
     """Post a body. Redirects are not followed. `headers` replace those of the session with the same names."""
     has_begun = False
-    data = body if len(body) <= _LARGE else io.BytesIO(body)
+    # aiohttp warns of a body of more than 1 MiB, which blocks its loop, unless it is a file.
+    data = body if len(body) <= 2**20 else io.BytesIO(body)
     try:
         async with session.post(URL(url, encoded=True), data=data, headers=headers, allow_redirects=False) as answer:
             has_begun = True
@@ -63,16 +63,16 @@ def _explain(error: Exception, has_begun: bool) -> RequestFailed:
         case aiohttp.ClientHttpProxyError(status=status):
             said = f"the proxy opened no connection to the server, status {status}"
             return RequestFailed("connection", said, code="proxy" if status < 500 else "refused")
-        case aiohttp.ClientSSLError():
-            return RequestFailed("connection", f"{type(error).__name__}: {error}", code="tls")
         case aiohttp.ClientConnectorError():
-            return RequestFailed("connection", f"{type(error).__name__}: {error}", code="refused")
+            code = "tls" if isinstance(error, aiohttp.ClientSSLError) else "refused"
+            return RequestFailed("connection", f"{type(error).__name__}: {error}", code=code)
         case ValueError() | TypeError():  # not quoted: it may hold a header
             said = "a header or the URL cannot be sent; look for line breaks and characters that are not ASCII"
             return RequestFailed("not_sent", said)
         case _:  # not quoted: it may hold the answer, which may hold the key
             said = f"the answer broke off or is not HTTP ({type(error).__name__})"
-            return RequestFailed("connection", said, code="cut" if has_begun else "reset")
+            is_cut = has_begun or isinstance(error, aiohttp.ClientResponseError)  # there were bytes, perhaps paid for
+            return RequestFailed("connection", said, code="cut" if is_cut else "reset")
 
 
 class _Request(aiohttp.ClientRequest):  # aiohttp's own hook: `request_class`

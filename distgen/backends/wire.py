@@ -1,6 +1,6 @@
 """The OpenAI-compatible protocol as pure functions: they write parameters, and read answers as completions or a RequestFailed.
 
-Nothing here opens a socket. `read_answer` raises for no bytes of a server.
+Nothing here opens a socket. `read_answer` never raises, whatever bytes a server sends.
 """
 
 from __future__ import annotations
@@ -28,18 +28,23 @@ Answer: TypeAlias = Result[tuple[Completion, ...], RequestFailed]
 """A whole HTTP answer: its completions, at least one, or the reason why there are none."""
 
 _OURS: Final = ("model", "messages", "prompt", "n", "stream")
-_JSON: Final = json.JSONDecoder(strict=False)  # raw control characters in strings
 _MAX_MESSAGE: Final = 1_000  # characters; an error page may hold megabytes
-_ESCAPE: Final = re.compile(r"\\u00([2-7][0-9a-fA-F])")  # of a visible character of ASCII, as JSON has it
 
 # OpenAI and vLLM, Anthropic, AWS, Azure.
 _REQUEST_ID: Final = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
 # "error": OpenRouter, "Errors"; vLLM, vllm/v1/engine/__init__.py, which has "abort" too. "insufficient_system_resource":
 # DeepSeek API, "Create chat completion". "network_error": docs.bigmodel.cn, the answer of a chat completion.
 _BROKEN_OFF: Final = frozenset({"error", "abort", "insufficient_system_resource", "network_error"})
-# Codes of OpenAI and of llama.cpp's server. The code of vLLM and SGLang is only "BadRequestError" or 400: see the message.
-_PROMPT_TOO_LONG: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-_PROMPT_TOO_LONG_MESSAGE: Final = "maximum context length"
+# OpenAI's and llama.cpp's codes, and the messages of vLLM, SGLang and Anthropic, whose codes say no more than "bad request".
+_PROMPT_TOO_LONG: Final = re.compile("context_length_exceeded|exceed_context_size|maximum context|prompt is too long")
+
+
+def _read_int(digits: str) -> float:
+    # An int has at most 4,300 digits (sys.set_int_max_str_digits); the float of more is infinite.
+    return int(digits) if len(digits) <= 4_300 else float(digits)
+
+
+_JSON: Final = json.JSONDecoder(strict=False, parse_int=_read_int)  # not strict: raw control characters in strings
 
 
 def json_params(params: Params | None, extra_body: Mapping[str, object] | None = None) -> dict[str, object]:
@@ -50,7 +55,7 @@ def json_params(params: Params | None, extra_body: Mapping[str, object] | None =
     >>> json_params({"temprature": 0.7})
     Traceback (most recent call last):
         ...
-    ValueError: params has no 'temprature': did you mean 'temperature'? Other parameters go into extra_body.
+    ValueError: params has no 'temprature': put it into extra_body, or did you mean 'temperature'?
     """
     copy: dict[str, object] = {}
     for name, value in {**(params or {}), **(extra_body or {})}.items():
@@ -58,8 +63,8 @@ def json_params(params: Params | None, extra_body: Mapping[str, object] | None =
             raise ValueError(f"{name!r} is set by the backend itself; leave it out (see num_generations and model).")
         if params and name in params and name not in Params.__annotations__:
             near = get_close_matches(name, Params.__annotations__, 1)
-            hint = f": did you mean {near[0]!r}?" if near else "."
-            raise ValueError(f"params has no {name!r}{hint} Other parameters go into extra_body.")
+            hint = f", or did you mean {near[0]!r}?" if near else "."
+            raise ValueError(f"params has no {name!r}: put it into extra_body{hint}")
         try:
             copy[name] = json.loads(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError, RecursionError) as error:
@@ -105,9 +110,22 @@ def _redact(completion: Completion, secrets: Secrets) -> Completion:
         tuple(ToolCall(*call) for call in calls),
         served_model and redact(served_model, secrets),
         error and redact(error, secrets),
-        completion.logprobs,
+        completion.logprobs and _redact_tokens(completion.logprobs, secrets),
         extra if is_object(extra) else {},
     )
+
+
+def _redact_tokens(logprobs: tuple[TokenLogprob, ...], secrets: Secrets) -> tuple[TokenLogprob, ...]:
+    """Cover the letters of the secrets: one may stand in several tokens. Such a token has no others beside it."""
+    text = "".join(entry.token for entry in logprobs)
+    for word in secrets.words:
+        text = text.replace(word, "*" * len(word))
+    covered, at = list[TokenLogprob](), 0
+    for token, logprob, others in logprobs:
+        shown = text[at : at + len(token)]
+        at += len(token)
+        covered.append(TokenLogprob(shown, logprob, _redact_tokens(others, secrets) if shown == token else ()))
+    return tuple(covered)
 
 
 def _redact_json(value: object, secrets: Secrets) -> object:
@@ -124,10 +142,9 @@ def _redact_json(value: object, secrets: Secrets) -> object:
 def _shorten(text: str, secrets: Secrets) -> str:
     """Return a message of one line, redacted and then cut, so that no half of a secret is left at its end.
 
-    A body that is not JSON may hold a secret as JSON escapes it, or in UTF-16.
+    A body that is not JSON may be in UTF-16.
     """
-    plain = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text[: 4 * _MAX_MESSAGE])
-    shown = redact(" ".join(plain.replace("\\/", "/").replace("\0", "").split()), secrets)
+    shown = redact(" ".join(text[: 4 * _MAX_MESSAGE].replace("\0", "").split()), secrets)
     rest = len(text) - _MAX_MESSAGE
     return shown if len(shown) <= _MAX_MESSAGE else f"{shown[:_MAX_MESSAGE]} ... ({rest} more characters)"
 
@@ -158,7 +175,7 @@ def parse_json(body: bytes) -> object:
     """
     text = body.removeprefix(codecs.BOM_UTF8).decode(errors="replace").strip()
     value, end = _JSON.raw_decode(text)
-    if text[end:].strip() not in ("", "data: [DONE]"):
+    if text[end:].replace("data: [DONE]", "").strip():
         raise ValueError(f"more follows the JSON value, at character {end}")
     return value
 
@@ -174,26 +191,32 @@ def is_array(value: object) -> TypeGuard[list[object]]:
     return isinstance(value, list)
 
 
+def _to_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 # Seen in servers, beside OpenAI's {"error": {"message": string, "type": string, "code": string | null}}:
 #   {"error": string}    {"object": "error", "message": string, "code": integer}    {"detail": string | array}
+#   [{"error": {...}}] (Gemini)
 def _read_error(value: object) -> RequestFailed | None:
-    """Read an error object, or a text in its place; return None if it is empty."""
-    if isinstance(value, str) and value:
-        return RequestFailed("error_object", value)
-    if not is_object(value) or not any(value.values()):
-        return None
-    message = next((value[key] for key in ("message", "detail", "msg", "error") if value.get(key)), "")
+    """Read an error, or an object or an array that holds one; return None if it is empty."""
+    if is_array(value):
+        return _read_error(value[0]) if value else None
+    if not is_object(value):
+        return RequestFailed("error_object", _to_text(value)) if value else None
+    if is_object(inner := value.get("error")) and any(inner.values()):
+        return _read_error(inner)
+    message = next((value[key] for key in ("message", "detail", "msg", "error") if value.get(key)), value)
     codes = [str(value[key]) for key in ("code", "type") if isinstance(value.get(key), str | int) and value[key]]
-    return RequestFailed("error_object", str(message), code=codes[0] if codes else None)
+    error = RequestFailed("error_object", _to_text(message), code=codes[0] if codes else None)
+    return error if any(value.values()) else None
 
 
 def _read_error_status(status: int, root: object) -> RequestFailed:
-    fields = root if is_object(root) else {}
-    error = _read_error(fields.get("error")) or _read_error(root) or RequestFailed("status", "")
-    is_long = status < 500 and (error.code in _PROMPT_TOO_LONG or _PROMPT_TOO_LONG_MESSAGE in error.message)
-    reason: RequestReason = "prompt_too_long" if is_long else "status"
-    usage = _read_usage(fields.get("usage"))
-    return RequestFailed(reason, error.message or json.dumps(root, ensure_ascii=False), code=error.code, usage=usage)
+    text = _to_text(root)
+    reason: RequestReason = "prompt_too_long" if status < 500 and _PROMPT_TOO_LONG.search(text) else "status"
+    usage = _read_usage(root.get("usage")) if is_object(root) else None
+    return replace(_read_error(root) or RequestFailed(reason, text), reason=reason, usage=usage)
 
 
 # Source: OpenAI API reference, "The chat completion object" and "The completion object".
@@ -203,12 +226,14 @@ def _read_error_status(status: int, root: object) -> RequestFailed:
 # Also seen in servers: finish_reason null or absent, index absent, equal or out of order, an empty error object.
 def _read_choices(root: object, request_id: str | None) -> tuple[Completion, ...] | RequestFailed:
     if not is_object(root):
-        return RequestFailed("no_choices", "the answer is not a JSON object")
+        return RequestFailed("no_choices", f"the answer is not a JSON object: {_to_text(root)}")
     shared = {**root, "choices": None, "error": None, "usage": None, "request_id": request_id or root.get("request_id")}
     choices, error, usage = root.get("choices"), _read_error(root.get("error")), _read_usage(root.get("usage"))
+    if is_object(choices):  # SGLang, python/sglang/srt/openai_api/adapter.py, process_batch
+        choices = [choices]
     if not is_array(choices) or not choices:
         kind = "empty" if choices == [] else "not an array"
-        return replace(error or RequestFailed("no_choices", f"'choices' is {kind}"), usage=usage)
+        return replace(error or RequestFailed("no_choices", f"'choices' is {kind}: {_to_text(root)}"), usage=usage)
     first, *others = sorted(choices, key=_index)
     completions = [_read_choice(first, {**shared, "usage": root.get("usage")}, error, usage)]
     completions += [_read_choice(choice, shared, error) for choice in others]
@@ -219,9 +244,9 @@ def _read_choices(root: object, request_id: str | None) -> tuple[Completion, ...
     return tuple(completions)
 
 
-def _index(choice: object) -> int:
+def _index(choice: object) -> float:
     index = choice.get("index") if is_object(choice) else 0
-    return index if isinstance(index, int) else 0
+    return index if isinstance(index, int | float) else 0
 
 
 def _read_choice(
@@ -237,9 +262,11 @@ def _read_choice(
     text = text or _take_text(rest, "content") or _take_text(rest, "text") or ""
     # "reasoning": vLLM since 0.16, OpenRouter. "reasoning_content": DeepSeek, vLLM before.
     reasoning = thinking or _take_text(rest, "reasoning") or _take_text(rest, "reasoning_content")
-    calls, logprobs = _read_tool_calls(rest.get("tool_calls")), read_logprobs(rest.get("logprobs"))
+    # "function_call": the form before "tool_calls".
+    calls = _read_tool_calls(rest.get("tool_calls") or [{"function": rest.get("function_call")}])
+    logprobs = read_logprobs(rest.get("logprobs"))
     error = _read_error(rest.get("error")) or error
-    broken_off = f"the service broke the answer off: {finish_reason}" if finish_reason in _BROKEN_OFF else None
+    broken_off = f"finish_reason is {finish_reason!r}" if finish_reason in _BROKEN_OFF else None
     is_read = ("index", "role", "error", "tool_calls" if calls else "", "logprobs" if logprobs else "")
     rest = {name: value for name, value in rest.items() if name not in is_read}
     extra = {name: value for name, value in {**shared, **rest}.items() if value is not None}
@@ -251,7 +278,7 @@ def _read_choice(
         refusal=refusal,
         tool_calls=calls,
         served_model=_take_text(extra, "model"),
-        error=(error.message or error.code) if error else broken_off,
+        error=error.message if error else broken_off,
         logprobs=logprobs,
         extra=extra,
     )
@@ -271,10 +298,12 @@ def _read_parts(parts: object) -> tuple[str, str]:
     """Return the text and the reasoning of content parts, each joined."""
     text = thinking = ""
     for part in parts if is_array(parts) else []:
-        if is_object(part):
-            said, thought = part.get("text"), part.get("thinking")
-            text += said if isinstance(said, str) else ""
-            thinking += thought if isinstance(thought, str) else _read_parts(thought)[0]
+        fields = part if is_object(part) else {"text": part}
+        said, thought = fields.get("text"), fields.get("thinking")
+        if fields.get("type") == "reasoning":
+            said, thought = None, said
+        text += said if isinstance(said, str) else ""
+        thinking += thought if isinstance(thought, str) else _read_parts(thought)[0]
     return text, thinking
 
 
@@ -286,10 +315,8 @@ def _read_tool_calls(value: object) -> tuple[ToolCall, ...]:
         function = (call.get("function") or call.get("custom")) if is_object(call) else None
         if not is_object(call) or not is_object(function) or not isinstance(name := function.get("name"), str):
             return ()
-        arguments = function.get("arguments", function.get("input", ""))
-        if not isinstance(arguments, str):  # Ollama sends an object
-            arguments = json.dumps(arguments, ensure_ascii=False)
-        calls.append(ToolCall(str(call.get("id") or ""), name, arguments))
+        arguments = function.get("arguments", function.get("input"))  # Ollama sends an object
+        calls.append(ToolCall(str(call.get("id") or ""), name, "" if arguments is None else _to_text(arguments)))
     return tuple(calls)
 
 
@@ -344,7 +371,7 @@ def _read_usage(value: object) -> Usage | None:
 def _count(value: object) -> int | None:
     if isinstance(value, float) and value.is_integer():  # some servers send 9.0
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
 
 
 # Sources: RFC 9110, 10.2.3 (Retry-After: seconds or a date; servers send fractions too); OpenAI API, "Rate limits"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from threading import Thread, get_ident
-from typing import Generic, Protocol, TypeAlias, TypeVar, final
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar, final
 
 from distgen.errors import Raised, explain
 from distgen.executors.call import Call, CallResult, warn
@@ -20,6 +20,8 @@ _Row = TypeVar("_Row")
 _R = TypeVar("_R")
 _R_contra = TypeVar("_R_contra", contravariant=True)
 _P = TypeVar("_P")
+
+_LONGEST_WAIT: Final = 1.0  # seconds until a signal is heard
 
 Delivery: TypeAlias = tuple[int, CallResult | KeyboardInterrupt]
 """The index of a call and its result. A KeyboardInterrupt in a backend is raised again in the consumer."""
@@ -54,7 +56,7 @@ class Executor(Protocol[_R_contra]):
         """Open a pool for one run. Each call is delivered once, from any thread.
 
         Calls are submitted by one thread at a time. Leaving the session cancels calls that have not begun, waits for calls
-        that run, and ends all its threads and processes. Do not write a session that waits as a generator: the garbage
+        that run or cancels them, and ends all its threads and processes. Do not write a session that waits as a generator: the garbage
         collector may run its `finally` on one of the threads it joins.
         """
         ...
@@ -92,8 +94,12 @@ class Inbox:
         return [self._queue.get() for _ in range(self._queue.qsize())]
 
     def wait(self) -> None:
-        """Block until there is a result, a None, or the end."""
-        self._queue.put(self._queue.get())
+        """Block until there is a result, a None, or the end, but not for long: the caller looks again."""
+        from queue import Empty
+
+        # Ctrl-C just before Python waits for a lock does not end that wait; on Windows, it never does.
+        with suppress(Empty):
+            self._queue.put(self._queue.get(timeout=_LONGEST_WAIT))
 
     async def wait_async(self) -> None:
         """Wait as `wait` does, without blocking the running event loop."""
@@ -118,8 +124,9 @@ class Inbox:
 class Stream(Generic[_T]):
     """Values as they get ready: an iterator for `for` and, inside async code, for `async for`.
 
-    Closing it, dropping it, and an exception that ends it cancel calls that have not begun and wait for calls that run. It may
-    be closed from another thread or task: a blocked consumer then sees the end, and one that takes a value ends after it.
+    Closing it, dropping it, and an exception that ends it cancel calls that have not begun and wait for calls that run;
+    `Asyncio` cancels those too. It may be closed from another thread or task: a blocked consumer then sees the end, and
+    one that takes a value ends after it.
 
     >>> list(Stream(Inbox(), (value for value in "ab")))
     ['a', 'b']
@@ -143,7 +150,7 @@ class Stream(Generic[_T]):
         return step
 
     def close(self) -> None:
-        """Cancel calls that have not begun and wait for calls that run; no more values are yielded."""
+        """End the run, as the class says; no more values are yielded."""
         self._inbox.reader = get_ident()
         nothing: Sequence[_T] = ()
         steps, self._steps = self._steps, (value for value in nothing)

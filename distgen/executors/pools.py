@@ -69,7 +69,11 @@ class PoolSession:
             self._deliver((index, call.failed(_explain(error))))
             return
         self._pending[future] = call.backend
-        future.add_done_callback(partial(self._done, index, call, self._pool))
+        try:
+            future.add_done_callback(partial(self._done, index, call, self._pool))
+        except KeyboardInterrupt:  # leaving would wait for this call without end
+            self._pending.pop(future, None)
+            raise
 
     def _start(self, call: Call[_P, Batch]) -> Future[CallResult]:
         while True:
@@ -88,9 +92,6 @@ class PoolSession:
             self._pool = self._stack.enter_context(self._open_pool())
 
     def _done(self, index: int, call: Call[Any, Batch], pool: FuturesExecutor, future: Future[CallResult]) -> None:
-        self._pending.pop(future, None)
-        if self._is_leaving and future.cancelled():  # the call never began, so it has no result
-            return
         result: CallResult | KeyboardInterrupt
         try:
             result = future.result()
@@ -101,7 +102,9 @@ class PoolSession:
             if isinstance(error, BrokenExecutor):
                 self._broken = pool
             result = call.failed(_explain(error))
-        self._deliver((index, result))
+        if not (self._is_leaving and future.cancelled()):  # else the call never began, so it has no result
+            self._deliver((index, result))
+        self._pending.pop(future, None)  # only now: leaving waits for what is pending, and then no result is read
 
 
 def _run_call(call: Call[Any, Batch], _id: int) -> CallResult:

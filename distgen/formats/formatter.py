@@ -33,7 +33,7 @@ class Format(Protocol[P]):
         ...
 
     def canonical(self, prompt: Prompt, /) -> Prompt:
-        """Return the one prompt that stands for all prompts with the same rendering; a refused prompt is returned as it is."""
+        """Return the prompt that `parse` would return for its rendering; a refused prompt is returned as it is."""
         ...
 
 

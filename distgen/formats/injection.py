@@ -32,7 +32,7 @@ def find_markup(literal: str) -> list[str]:
 
 
 def find_token(format: str, texts: Iterable[tuple[str, str]], tokens: Collection[str]) -> InjectedToken | None:
-    """Return the first of the tokens in the texts, in reading order; of two at one place, the longer. None if there is none."""
+    """Return the first of the tokens in the texts, in reading order; at equal positions the longest wins."""
     for where, text in texts:
         held = [token for token in tokens if token and token in text]
         if held:
@@ -58,13 +58,13 @@ def find_parts(tokens: Iterable[str], befores: Sequence[str], afters: Sequence[s
 
 
 def choose_guards(parts: Iterable[str]) -> tuple[str, ...]:
-    """Return few characters, rare in prose; each part holds at least one of them. "" is for an empty part.
+    """Return the character of each part that is rarest in prose; "" is for an empty part.
 
     >>> choose_guards(["<s>", "</s>", "USER: "])
-    ('<', ':')
+    (':', '<')
     """
-    guards: list[str] = []
-    for part in sorted(parts):
-        if not any(guard in part for guard in guards):
-            guards.append(min(part, key=lambda char: (char.isspace(), char.isalnum(), char not in _MARKUP), default=""))
-    return tuple(guards)
+
+    def commonness(char: str) -> tuple[bool, bool, bool]:
+        return char.isspace(), char.isalnum(), char not in _MARKUP
+
+    return tuple(sorted({min(part, key=commonness, default="") for part in parts}))

@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import lru_cache, partial
 from pathlib import Path
-from traceback import walk_tb
-from typing import Final, TypeAlias, TypeGuard, final
+from typing import Final, TypeAlias, final
 
 from returns.result import Failure, Result, Success
 
@@ -25,7 +24,7 @@ from distgen.errors import Feature, FormatError, Raised, Unsupported
 from distgen.formats.formatter import split_completion
 from distgen.formats.injection import find_markup, find_token, is_markup
 from distgen.formats.training import Train, TrainingText, end_of_answer, mark_parts
-from distgen.prompt import Exchange, Prompt
+from distgen.prompt import Exchange, Prompt, is_array, is_object
 
 try:
     from jinja2 import Template, TemplateError, nodes
@@ -33,7 +32,7 @@ try:
     from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 except ImportError as _missing:
-    raise ImportError("chat templates need jinja2: pip install jinja2") from _missing
+    raise ImportError("distgen.formats.jinja needs jinja2: pip install jinja2") from _missing
 
 _Texts: TypeAlias = tuple[tuple[str, str], ...]  # of a prompt, each with its place
 
@@ -85,8 +84,7 @@ class JinjaTemplate:
         injected = find_token(self.name, texts, self.special_tokens)
         if injected is not None:
             return Failure(injected)
-        found = _render_texts(self, texts)
-        return found if isinstance(found, Failure) else Success("".join(found.unwrap()[1]))
+        return _render_texts(self, texts).map(lambda found: "".join(found[1]))
 
     def training_text(
         self,
@@ -169,7 +167,7 @@ _ENVIRONMENT: Final = ImmutableSandboxedEnvironment(
     trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
 )
 _ENVIRONMENT.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
-_compile: Final[Callable[[str], Template]] = lru_cache(maxsize=256)(_ENVIRONMENT.from_string)
+_compile: Final[Callable[[str], Template]] = lru_cache(_ENVIRONMENT.from_string)
 
 
 def _raise_exception(message: str) -> None:
@@ -215,12 +213,11 @@ def _render(template: JinjaTemplate, texts: _Texts) -> Result[str, FormatError]:
         raised = Raised.of(error, "format")
         reason = raised.message.partition("\n  line ")[0]  # jinja2 appends the source line to a syntax error
         # jinja2 adds the template's lines to the traceback; a template that does not compile has the file "<unknown>".
-        steps = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
-        lines = [line for file, line in steps if file in ("<template>", "<unknown>")]
+        lines = re.findall(r"<(?:template|unknown)>:(\d+)", raised.trace)
         return Failure(replace(raised, message=f"line {lines[-1]}: {reason}" if lines else reason))
 
 
-_render_once: Final[Callable[[JinjaTemplate, _Texts], Result[str, FormatError]]] = lru_cache(maxsize=256)(_render)
+_render_once: Final[Callable[[JinjaTemplate, _Texts], Result[str, FormatError]]] = lru_cache(_render)
 
 
 def _render_texts(template: JinjaTemplate, texts: _Texts) -> Result[tuple[list[str], list[str]], FormatError]:
@@ -237,27 +234,25 @@ def _render_texts(template: JinjaTemplate, texts: _Texts) -> Result[tuple[list[s
     shown = _render_once(template, shape)
     if isinstance(shown, Failure):
         return shown
-    known = {placeholder: each for (_, placeholder), each in zip(shape, texts, strict=True) if placeholder.strip()}
+    left = {str(i): each for i, each in enumerate(texts) if each[1].strip()}
     places, parts, end = list[str](), list[str](), 0
-    pieces = re.split("(\ue000\\d+\ue001)", shown.unwrap())
-    for literal, placeholder in zip(pieces[::2], pieces[1::2], strict=False):
-        if placeholder not in known:  # written before
+    pieces = re.split("\ue000(\\d+)\ue001", shown.unwrap())
+    for literal, index in zip(pieces[::2], pieces[1::2], strict=False):
+        if index not in left:  # written before
             continue
-        where, text = known.pop(placeholder)
+        where, text = left.pop(index)
         start = rendered.find(text.strip(), end + len(literal))
-        if start < 0:  # some templates write other literals beside a text that holds a command of theirs
-            start = rendered.find(text.strip(), end)
         if start < 0:
             return Failure(Raised("TextChanged", f"the template changes the text of {where}", "format"))
         places.append(where)
         parts += (rendered[end:start], text.strip())
         end = start + len(text.strip())
-    refusal = _find_drop(template, [where for where, _ in known.values()])
+    refusal = _find_drop(template, [where for where, _ in left.values()])
     return Failure(refusal) if refusal is not None else Success((places, [*parts, rendered[end:]]))
 
 
 def _find_drop(template: JinjaTemplate, dropped: Sequence[str]) -> Unsupported | Raised | None:
-    """Return the error for texts that the template drops; None if they are past reasoning that it drops on purpose."""
+    """Return the error for texts that the template drops; None for past reasoning, which many templates drop."""
     for where in dropped:
         if where == "user":
             return Raised("TextChanged", "the template drops the text of user", "format")
@@ -288,24 +283,21 @@ def _find_markup(template: JinjaTemplate) -> Iterator[str]:
 # save_pretrained), and 4.57 for extra_special_tokens and added_tokens_decoder.
 
 _TOKENS: Final = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-_OTHERS: Final = (
-    *("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"),
-    *("added_tokens_decoder", "added_tokens"),
-)
+_NAMED: Final = ("extra_special_tokens", "model_specific_special_tokens")
+_OTHERS: Final = (*_NAMED, "additional_special_tokens", "added_tokens_decoder", "added_tokens")
 
 
 def from_tokenizer_config(
     config: Mapping[str, object] | str | os.PathLike[str],
     *,
-    chat_template: str = "default",
     name: str = "jinja",
     variables: Mapping[str, object] = _NO_VARIABLES,
     today: date | None = None,
 ) -> Result[JinjaTemplate, FormatError]:
-    """Read a tokenizer config: a dict, a tokenizer_config.json, a chat_template.jinja, or the folder of a model.
+    """Read a tokenizer config: a dict, or the folder of a model, or its tokenizer_config.json or chat_template.jinja.
 
     In a folder, chat_template.jinja comes before the template of the config, and special tokens are also read from
-    tokenizer.json and special_tokens_map.json. `chat_template` picks one of several named templates. The named tokens are
+    tokenizer.json and special_tokens_map.json. Of several named templates, the default one is read. The named tokens are
     variables of the template; special tokens that are markup are refused in texts. A file or value that is missing or
     unreadable is a `Raised` that names it.
 
@@ -315,8 +307,8 @@ def from_tokenizer_config(
     "the tokenizer config has no 'chat_template': pass the template's source to jinja()"
     """
     try:
-        read = config if isinstance(config, Mapping) else _read_files(Path(config), chat_template)
-        source, (named, others) = _read_source(read, chat_template), _read_tokens(read)
+        read = config if isinstance(config, Mapping) else _read_folder(Path(config))
+        source, named, others = _read_source(read), _read_named(read), list(_read_others(read))
     except Exception as error:
         return Failure(Raised.of(error, "format"))
     special = tuple(filter(_is_special, (*named.values(), *others)))
@@ -324,17 +316,16 @@ def from_tokenizer_config(
     return Success(jinja(source, bos=bos, eos=eos, name=name, special_tokens=special, variables=given, today=today))
 
 
-def _read_files(path: Path, chat_template: str) -> dict[str, object]:
-    """Return the config of a folder, or of the file and those beside it, as one object."""
-    folder = path if path.is_dir() else path.parent
-    file = folder / "tokenizer_config.json" if path.is_dir() or path.suffix == ".jinja" else path
-    named = "chat_template" if chat_template == "default" else f"additional_chat_templates/{chat_template}"
-    source = path if path.suffix == ".jinja" else folder / f"{named}.jinja"
-    if not file.is_file() and not source.is_file():
-        raise FileNotFoundError(f"{file} is no file: pass a model's folder, or its tokenizer_config.json")
-    added = _read_json(folder / "tokenizer.json").get("added_tokens")
-    config = {**_read_json(folder / "special_tokens_map.json"), **_read_json(file), "added_tokens": added}
-    return {**config, "chat_template": source.read_text("utf-8-sig")} if source.is_file() else config
+def _read_folder(path: Path) -> dict[str, object]:
+    """Return the files of a model's folder, or of the folder of one of them, as one config."""
+    folder = path.parent if path.name in ("tokenizer_config.json", "chat_template.jinja") else path
+    config = {**_read_json(folder / "special_tokens_map.json"), **_read_json(folder / "tokenizer_config.json")}
+    source = folder / "chat_template.jinja"
+    if source.is_file():
+        config["chat_template"] = source.read_text("utf-8-sig")
+    if not config:
+        raise FileNotFoundError(f"{folder} has no tokenizer_config.json: pass a model's folder")
+    return {**config, "added_tokens": _read_json(folder / "tokenizer.json").get("added_tokens")}
 
 
 def _read_json(file: Path) -> Mapping[str, object]:
@@ -343,52 +334,37 @@ def _read_json(file: Path) -> Mapping[str, object]:
     return value
 
 
-def _read_source(config: Mapping[str, object], chat_template: str) -> str:
+def _read_source(config: Mapping[str, object]) -> str:
     found = config.get("chat_template")
-    if _is_list(found):  # several, each {"name": ..., "template": ...}
-        named = {str(each.get("name")): each.get("template") for each in found if _is_object(each)}
-        if chat_template not in named:
-            raise ValueError(f"the tokenizer config has the templates {', '.join(named)}: pass one as chat_template=")
-        found = named[chat_template]
+    if is_array(found):  # several, each {"name": ..., "template": ...}
+        found = {each.get("name"): each.get("template") for each in found if is_object(each)}.get("default")
     if found is None:
         raise ValueError("the tokenizer config has no 'chat_template': pass the template's source to jinja()")
     return _read_text(found, "chat_template")
 
 
-def _read_tokens(config: Mapping[str, object]) -> tuple[dict[str, str], list[str]]:
-    """Return the special tokens that are variables of a template, by name, and the other special tokens."""
-    named = {name: _read_text(config[name], name) for name in _TOKENS if config.get(name) is not None}
-    others: list[str] = []
+def _read_named(config: Mapping[str, object]) -> dict[str, str]:
+    """Return the special tokens that are variables of a template, by name."""
+    named = {name: config[name] for name in _TOKENS if config.get(name) is not None}
+    for field_name in _NAMED:
+        found = config.get(field_name)
+        named |= found if is_object(found) else {}
+    return {name: _read_text(token, name) for name, token in named.items()}
+
+
+def _read_others(config: Mapping[str, object]) -> Iterator[str]:
+    """Yield the special tokens of the fields that are lists or objects."""
     for field_name in _OTHERS:
-        for key, token in _read_items(config, field_name):
-            if _is_object(token) and token.get("special") is False:
-                continue
-            others.append(_read_text(token, field_name))
-            if isinstance(key, str) and key.isidentifier():
-                named[key] = others[-1]
-    return named, others
-
-
-def _read_items(config: Mapping[str, object], name: str) -> Iterable[tuple[object, object]]:
-    """Return the items of a field that is a list or an object; none if there is no such field."""
-    found = config.get(name)
-    if _is_list(found):
-        return enumerate(found)
-    if found is not None and not _is_object(found):
-        raise TypeError(f"{name!r} of the tokenizer config must be a list, got {type(found).__name__}")
-    return found.items() if found is not None else ()
+        found = config.get(field_name) or []
+        if not is_array(found) and not is_object(found):
+            raise TypeError(f"{field_name!r} of the tokenizer config must be a list, got {type(found).__name__}")
+        for token in found.values() if is_object(found) else found:
+            if not is_object(token) or token.get("special") is not False:
+                yield _read_text(token, field_name)
 
 
 def _read_text(value: object, name: str) -> str:
-    content = value.get("content") if _is_object(value) else value
+    content = value.get("content") if is_object(value) else value
     if not isinstance(content, str):
         raise TypeError(f"{name!r} of the tokenizer config must be text, got {type(content).__name__}")
     return content
-
-
-def _is_object(value: object) -> TypeGuard[Mapping[object, object]]:
-    return isinstance(value, Mapping)
-
-
-def _is_list(value: object) -> TypeGuard[list[object] | tuple[object, ...]]:
-    return isinstance(value, list | tuple)

@@ -6,7 +6,6 @@ the format's special tokens is refused, since it would forge a turn. Nothing her
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,17 +22,8 @@ from distgen.prompt import Exchange, Prompt, Segment
 Strip: TypeAlias = Callable[[str], str]
 """A function that strips the ends of a text: `str.strip`, `str.lstrip` ...; `str` strips nothing."""
 
-SystemPosition: TypeAlias = Literal["first", "first_user", "last_user", "refused"]
-"""The place of the system text; see `ChatTemplate.system_position`."""
-
-Refuse: TypeAlias = Callable[[str, Prompt], Unsupported | InjectedToken | None]
-"""A function of a format's name and a prompt that returns why the prompt is refused, or None."""
-
-Texts: TypeAlias = list[tuple[str, str]]
-"""The texts of a rendering, each with its role."""
-
-Rendering: TypeAlias = tuple[list[str], list[str]]
-"""The roles of the texts, and the parts of a rendering: literals at even places, texts at odd places."""
+Refusal: TypeAlias = Unsupported | InjectedToken
+"""Why a prompt is not rendered."""
 
 
 def strip_leading_newlines(text: str) -> str:
@@ -109,17 +99,19 @@ class ChatTemplate:
     """Strips each answer."""
     strip_first_user: Strip | None = None
     """Strips the first user text after a system text, in place of `strip_user` (Llama 2)."""
-    system_position: SystemPosition = "first"
+    system_position: Literal["first", "first_user", "last_user", "refused"] = "first"
     """The place of the system text. "first": a turn of its own, before all others. "first_user", "last_user": the beginning of
-    that user text. "refused": nowhere, since the model has no system role or drops it."""
+    that user text; it is refused if `after_system` holds markup. "refused": nowhere, since the model has no system role or
+    drops it."""
     drops_empty_system: bool = False
     """An empty system text is rendered as none."""
     around: tuple[tuple[Role, str, str], ...] = ()
-    """The parts of the literals beside a text of some role that are left out if the text is empty. With
+    """(role, end of the literal before, start of the literal after): both are left out if a text of that role is empty. With
     ("assistant", "\\n", "</s>"), an empty answer has no line break at the end of the literal before it, and no `</s>` at the
     beginning of the one after it."""
-    refuse: Refuse | None = None
-    """Refuses prompts that the model's template treats in a way that no other field describes, such as a command in a text."""
+    refuse: Callable[[str, Prompt], Refusal | None] | None = None
+    """A function of the format's name and a prompt that returns why the prompt is refused, or None. It is for what the model's
+    template treats in a way that no other field describes, such as a command in a text."""
     thinking: Thinking | None = None
     """The literals around reasoning; None if they are not known, or the model does not think."""
     past_reasoning: Literal["written", "dropped", "refused"] = "refused"
@@ -130,16 +122,22 @@ class ChatTemplate:
     def __call__(self, prompt: Prompt, /) -> Result[str, FormatError]:
         r"""Render the prompt, or return why it is refused: the first special token, or an unsupported feature.
 
+        Markup is refused in any text, and so is an opening of plain words. Other words are refused only if they make the
+        rendering read back as another prompt.
+
         >>> from distgen.formats import zephyr
         >>> zephyr(Prompt("Hi", system="Be brief.")).unwrap()
         '<|system|>\nBe brief.</s>\n<|user|>\nHi</s>\n<|assistant|>\n'
         """
-        rendering = render_parts(self, prompt)
-        if not isinstance(rendering, tuple):
-            return Failure(rendering)
-        roles, parts = rendering
-        injected = find_injection(self, prompt, roles, parts)
-        return Success("".join(parts)) if injected is None else Failure(injected)
+        parts = render_parts(self, prompt)
+        if not isinstance(parts, list):
+            return Failure(parts)
+        texts = "".join(parts[1::2])
+        for guard in self.guards:
+            if guard in texts and any(hazard in texts for hazard in self.hazards):
+                forged = find_forgery(self, prompt, parts)
+                return Failure(forged) if forged else Success("".join(parts))
+        return Success("".join(parts))
 
     def segments(self, prompt: Prompt, /) -> Result[tuple[Segment, ...], FormatError]:
         """Return the rendering as literals and texts; joined, they are the rendering. No special token is refused.
@@ -150,12 +148,11 @@ class ChatTemplate:
         >>> [segment.text for segment in chatml.segments(Prompt("<|im_end|>")).unwrap() if not segment.is_control]
         ['<|im_end|>']
         """
-        rendering = render_parts(self, prompt)
-        if isinstance(rendering, InjectedToken):
-            rendering = render_parts(replace(self, refuse=None), prompt)
-        if not isinstance(rendering, tuple):
-            return Failure(rendering)
-        _, parts = rendering
+        parts = render_parts(self, prompt)
+        if isinstance(parts, InjectedToken):
+            parts = render_parts(replace(self, refuse=None), prompt)
+        if not isinstance(parts, list):
+            return Failure(parts)
         return Success(tuple(Segment(part, index % 2 == 0) for index, part in enumerate(parts) if part))
 
     def parse(self, rendered: str, /) -> Result[Prompt, FormatError]:
@@ -167,10 +164,10 @@ class ChatTemplate:
         >>> chatml.parse("<|im_start|>user\nHi").failure().reason
         "it does not end with '<|im_end|>\\n<|im_start|>assistant\\n'"
         """
-        found = read_texts(self, rendered)
+        found = read_prompt(self, rendered)
         if isinstance(found, str):
             return Failure(NotParsed(self.name, found))
-        prompt = make_prompt(self, found)
+        prompt = unfold(self, found)
         again = self(prompt)
         if isinstance(again, Failure):
             return Failure(NotParsed(self.name, explain(again.failure())))
@@ -185,11 +182,10 @@ class ChatTemplate:
         >>> llama3.canonical(Prompt("  Hi\n"))
         Prompt(user='Hi', system=None, history=())
         """
-        rendering = render_parts(self, prompt)
-        if not isinstance(rendering, tuple) or find_injection(self, prompt, *rendering):
+        parts = render_parts(self, prompt)
+        if not isinstance(parts, list) or isinstance(self(prompt), Failure):
             return prompt
-        roles, parts = rendering
-        return make_prompt(self, list(zip(roles, parts[1::2], strict=True)))
+        return unfold(self, drop_default(self, take_texts(self, prompt, parts)))
 
     def training_text(
         self,
@@ -212,18 +208,18 @@ class ChatTemplate:
         >>> chatml.training_text(Prompt("2+2?"), "4", "Two and two.")
         <Failure: Unsupported(format='chatml', what='thinking')>
         """
-        rendering = render_parts(self, prompt)
-        if not isinstance(rendering, tuple):
-            return Failure(rendering)
-        roles, parts = rendering
-        injected = find_injection(self, prompt, roles, parts) or find_answer_injection(self, prompt, answer, reasoning)
-        if injected is not None:
-            return Failure(injected)
+        parts = render_parts(self, prompt)
+        if not isinstance(parts, list):
+            return Failure(parts)
+        refusal = self(prompt).swap().value_or(None) or find_answer_injection(self, prompt, answer, reasoning)
+        if refusal is not None:
+            return Failure(refusal)
         last = finish_answer(self, parts[-1], answer, reasoning, is_cut=finish_reason == "length")
         if isinstance(last, Unsupported):
             return Failure(last)
-        roles += ("reasoning", "assistant") if len(last) > 3 else ("assistant",)
-        return Success(mark_parts(roles, [*parts[:-1], *last], parts[-1], self.stop, train))
+        places = [place for place, _ in take_texts(self, prompt, parts).texts()]
+        places += ("reasoning", "assistant") if len(last) > 3 else ("assistant",)
+        return Success(mark_parts(places, [*parts[:-1], *last], parts[-1], self.stop, train))
 
     def split(self, text: str, /) -> tuple[str | None, str]:
         """Split a completion into (reasoning, answer) if the generation prompt opens `<think>`; else all of it is the answer."""
@@ -253,16 +249,16 @@ class ChatTemplate:
 
     @cached_property
     def junctions(self) -> tuple[tuple[str, str], ...]:
-        """Pairs of literals around an empty text, joined: without the parts that the empty text drops, and whole."""
-        drops = defaultdict[str, tuple[str, str]](lambda: ("", ""))
-        drops.update({role: (before, after) for role, before, after in self.around})
+        """The short and the full form of each two literals that meet at an empty text."""
+        ends: dict[str, str] = {role: before for role, before, _ in self.around}
+        starts: dict[str, str] = {role: after for role, _, after in self.around}
         found: list[tuple[str, str]] = []
         for left, one, role in self.literals:
             for same, other, right in self.literals:
-                start, end = one.removeprefix(drops[left][1]), other.removesuffix(drops[right][0])
-                short = start.removesuffix(drops[role][0]) + end.removeprefix(drops[role][1])
-                if role == same and short != start + end:
-                    found.append((short, start + end))
+                before, after = one.removeprefix(starts.get(left, "")), other.removesuffix(ends.get(right, ""))
+                short = before.removesuffix(ends.get(role, "")) + after.removeprefix(starts.get(role, ""))
+                if role == same and short != before + after:
+                    found.append((short, before + after))
         return tuple(found)
 
     @cached_property
@@ -287,8 +283,8 @@ class ChatTemplate:
         """The strings, such as delimiters and their parts, without which a text cannot forge a turn."""
         past = (Exchange("", ""), Exchange("x", "x"))
         for shape in (Prompt(""), Prompt("", ""), Prompt("x", "x"), Prompt("x", None, past), Prompt("x", "x", past)):
-            rendering = render_parts(self, shape)
-            if isinstance(rendering, tuple) and not is_read_back(self, *rendering):
+            parts = render_parts(self, shape)
+            if isinstance(parts, list) and not is_read_back(self, shape, parts):
                 return frozenset({""})  # its literals do not separate texts, so every rendering must be read back
         shorts = [short for short, _ in self.junctions]
         later = [literal for left, literal, _ in self.literals if left not in ("", "system")]
@@ -301,15 +297,15 @@ class ChatTemplate:
 
     @cached_property
     def guards(self) -> tuple[str, ...]:
-        """Few characters, rare in prose; each hazard holds at least one of them."""
+        """The characters, rare in prose, without which a text holds no hazard."""
         return choose_guards(self.hazards)
 
 
 # Rendering.
 
 
-def render_parts(template: ChatTemplate, prompt: Prompt) -> Rendering | Unsupported | InjectedToken:
-    """Return the roles of the texts, and the rendering in parts: literals at even places, texts at odd places."""
+def render_parts(template: ChatTemplate, prompt: Prompt) -> list[str] | Refusal:
+    """Return the rendering in parts: literals at even places, texts at odd places. No text is searched for tokens."""
     refusal = template.refuse(template.name, prompt) if template.refuse else None
     if refusal is not None:
         return refusal
@@ -320,44 +316,45 @@ def render_parts(template: ChatTemplate, prompt: Prompt) -> Rendering | Unsuppor
             system = None
         elif position == "refused":
             return Unsupported(template.name, "system")
-    roles: list[str] = []
     if system is None or position != "first":
         parts = [template.bos + template.user_prefix]
     else:
-        roles.append("system")
         parts = [template.bos + template.before_system, system, template.after_system]
         strip = template.strip_first_user or strip
     for exchange in prompt.history:
         if exchange.reasoning is not None and template.past_reasoning == "refused":
             return Unsupported(template.name, "thinking")
-        reasoning = exchange.reasoning if template.past_reasoning == "written" else None
-        answer = render_answer(template, exchange.assistant, reasoning)
-        roles += ("user", "reasoning", "assistant") if len(answer) == 4 else ("user", "assistant")
+        answer = render_answer(template, exchange.assistant, render_reasoning(template, exchange))
         parts += (strip(exchange.user), *answer, template.after_assistant)
         strip = template.strip_user
-    roles.append("user")
-    parts += (strip(prompt.user), template.generation_prompt)
+    parts.append(strip(prompt.user))
+    parts.append(template.generation_prompt)
     if system is not None and position != "first":
         index = 1 if position == "first_user" else -2
         parts[index] = f"{system}{template.after_system}{parts[index]}"
-    return roles, drop_around_empty(template, roles, parts) if template.around else parts
+    return drop_around_empty(template, prompt, parts) if template.around and "" in parts else parts
 
 
-def render_answer(template: ChatTemplate, answer: str, reasoning: str | None) -> list[str]:
+def render_reasoning(template: ChatTemplate, exchange: Exchange) -> str:
+    """Return the reasoning of a past answer as it is rendered; "" if it is not."""
+    thinking = template.thinking if template.past_reasoning == "written" else None
+    return thinking.strip(exchange.reasoning) if thinking and exchange.reasoning else ""
+
+
+def render_answer(template: ChatTemplate, answer: str, thought: str) -> list[str]:
     """Return the literals and texts of an answer: two parts, or four if it has reasoning."""
     thinking, answer = template.thinking, template.strip_assistant(answer)
-    thought = thinking.strip(reasoning) if thinking and reasoning else ""
     if thinking and thought:
         return [thinking.before, thought, thinking.after, thinking.strip_answer(answer)]
     return [template.before_assistant, answer]
 
 
-def drop_around_empty(template: ChatTemplate, roles: Sequence[str], parts: Sequence[str]) -> list[str]:
+def drop_around_empty(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> list[str]:
     """Return the parts, without the pieces of literals that an empty text beside them drops."""
     left = list(parts)
     for role, before, after in template.around:
-        for index, other in enumerate(roles):
-            if other == role and left[2 * index + 1] == "":
+        for index, (place, text) in enumerate(take_texts(template, prompt, parts).texts()):
+            if place.endswith(role) and text == "":
                 left[2 * index] = left[2 * index].removesuffix(before)
                 left[2 * index + 2] = left[2 * index + 2].removeprefix(after)
     return left
@@ -366,28 +363,35 @@ def drop_around_empty(template: ChatTemplate, roles: Sequence[str], parts: Seque
 # Reading back.
 
 
-def make_prompt(template: ChatTemplate, texts: Texts) -> Prompt:
-    """Return the canonical prompt with these texts."""
-    system, user, thought, history = None, "", None, list[Exchange]()
-    if template.system_position in ("first_user", "last_user"):
-        index = 0 if template.system_position == "first_user" else -1
-        system, user = unfold(template, texts[index][1])
-        texts = [*texts]
-        texts[index] = ("user", user)
-    for role, text in texts:
-        if role == "system":
-            system = None if text == template.default_system else text
-        elif role == "user":
-            user = text
-        elif role == "reasoning":
-            thought = text
-        else:
-            history.append(Exchange(user, text, thought))
-            thought = None
-    return Prompt(user, system, tuple(history))
+def take_texts(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> Prompt:
+    """Return the prompt with the texts of its rendering, and no others."""
+    *texts, user = parts[1::2]
+    history: list[Exchange] = []
+    for exchange in reversed(prompt.history):
+        answer = texts.pop()
+        reasoning = texts.pop() if render_reasoning(template, exchange) else None
+        history.append(Exchange(texts.pop(), answer, reasoning))
+    return Prompt(user, texts.pop() if texts else None, tuple(reversed(history)))
 
 
-def unfold(template: ChatTemplate, text: str) -> tuple[str | None, str]:
+def drop_default(template: ChatTemplate, prompt: Prompt) -> Prompt:
+    """Return the prompt without the default system text."""
+    return replace(prompt, system=None) if prompt.system == template.default_system else prompt
+
+
+def unfold(template: ChatTemplate, prompt: Prompt) -> Prompt:
+    """Return the prompt with the system text taken out of the user text that begins with it."""
+    if template.system_position not in ("first_user", "last_user"):
+        return prompt
+    if template.system_position == "last_user" or not prompt.history:
+        system, user = split_system(template, prompt.user)
+        return Prompt(user, system, prompt.history)
+    first, *others = prompt.history
+    system, user = split_system(template, first.user)
+    return Prompt(prompt.user, system, (replace(first, user=user), *others))
+
+
+def split_system(template: ChatTemplate, text: str) -> tuple[str | None, str]:
     """Return the canonical system and user text of a user turn that may hold both.
 
     All of it is user text, unless stripping would change it. Then it is cut at the first place where stripping does not change
@@ -404,46 +408,47 @@ def unfold(template: ChatTemplate, text: str) -> tuple[str | None, str]:
     return (text[:cut], text[cut + len(end) :]) if cut >= 0 else (None, text)
 
 
-def read_texts(template: ChatTemplate, rendered: str) -> Texts | str:
-    """Return the only texts that can have this rendering, or the reason why there are none. It takes linear time."""
+def read_prompt(template: ChatTemplate, rendered: str) -> Prompt | str:
+    """Return the only prompt that can have this rendering, or the reason why there is none. It takes linear time."""
     for short, whole in template.junctions:
         rendered = rendered.replace(short, whole)
     opened = read_system(template, rendered)
     if isinstance(opened, str):
         return opened
-    texts, body = opened
+    system, body = opened
     if not body.endswith(template.generation_prompt):
         return f"it does not end with {template.generation_prompt!r}"
     *past, user = split_at(body.removesuffix(template.generation_prompt), template.after_assistant)
+    history: list[Exchange] = []
     for index, turn in enumerate(past):
         exchange = read_exchange(template, turn)
-        if not exchange:
+        if exchange is None:
             return f"its exchange {index} has no {template.before_assistant!r}"
-        texts += exchange
-    return [*texts, ("user", user)]
+        history.append(exchange)
+    return Prompt(user, system, tuple(history))
 
 
-def read_system(template: ChatTemplate, rendered: str) -> tuple[Texts, str] | str:
+def read_system(template: ChatTemplate, rendered: str) -> tuple[str | None, str] | str:
     """Return the system text, if there is one, and the rest of a rendering; or the reason why it has neither opening."""
     opening, system_opening = template.bos + template.user_prefix, template.bos + template.before_system
     has_opening = rendered.startswith(opening)
     has_turn = rendered.startswith(system_opening) and template.system_position == "first"
-    # Of two openings that both fit, the longer one is meant: it is the other one with a default text or a tag.
+    # If both openings fit, take the longer one: it contains the other.
     if not has_turn or (has_opening and len(opening) >= len(system_opening)):
-        return ([], rendered[len(opening) :]) if has_opening else f"it does not begin with {opening!r}"
+        return (None, rendered[len(opening) :]) if has_opening else f"it does not begin with {opening!r}"
     system, *rest = split_at(rendered[len(system_opening) :], template.after_system, 1)
-    return ([("system", system)], rest[0]) if rest else f"no {template.after_system!r} follows its system text"
+    return (system, rest[0]) if rest else f"no {template.after_system!r} follows its system text"
 
 
-def read_exchange(template: ChatTemplate, turn: str) -> Texts:
-    """Return the texts of an exchange: user text, reasoning if any, answer. Return none if the answer is missing."""
+def read_exchange(template: ChatTemplate, turn: str) -> Exchange | None:
+    """Return an exchange, or None if the answer is missing."""
     if template.thinking and template.past_reasoning == "written":
         user, *thought = split_at(turn, template.thinking.before, 1)
         reasoning, *answer = split_at("".join(thought), template.thinking.after, 1)
         if answer and reasoning:
-            return [("user", user), ("reasoning", reasoning), ("assistant", answer[0])]
+            return Exchange(user, answer[0], reasoning)
     user, *answer = split_at(turn, template.before_assistant, 1)
-    return [("user", user), ("assistant", answer[0])] if answer else []
+    return Exchange(user, answer[0]) if answer else None
 
 
 def split_at(text: str, delimiter: str, times: int = -1) -> list[str]:
@@ -454,29 +459,15 @@ def split_at(text: str, delimiter: str, times: int = -1) -> list[str]:
 # Refusing.
 
 
-def find_injection(
-    template: ChatTemplate, prompt: Prompt, roles: Sequence[str], parts: Sequence[str]
-) -> InjectedToken | None:
-    """Return the first token that would forge a turn; None if the rendering reads back as the prompt.
-
-    Markup is refused in any text, and so is an opening of plain words. Other words are refused only if they make the
-    rendering read back as another prompt. `roles` and `parts` are those of the prompt.
-    """
-    joined = "".join(parts[1::2])
-    for guard in template.guards:
-        if guard in joined and any(hazard in joined for hazard in template.hazards):
-            return find_forgery(template, prompt, roles, parts)
-    return None
-
-
-def find_forgery(
-    template: ChatTemplate, prompt: Prompt, roles: Sequence[str], parts: Sequence[str]
-) -> InjectedToken | None:
+def find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> Refusal | None:
     """Return the first token that would forge a turn, found by reading the rendering back."""
-    name, writes_reasoning = template.name, template.past_reasoning == "written"
+    name, tokens = template.name, (*template.markup, *template.openings)
+    writes_reasoning = template.past_reasoning == "written"
     said = [each for each in prompt.texts() if writes_reasoning or not each[0].endswith("reasoning")]
-    found = find_token(name, said, (*template.markup, *template.openings))
-    if found is not None or is_read_back(template, roles, parts):
+    found = find_token(name, said, tokens)
+    if found is None and find_token(name, [("user", text) for text in parts[1::2]], tokens):
+        return Unsupported(name, "system")  # `after_system` puts a token into the user text that the system text begins
+    if found is not None or is_read_back(template, prompt, parts):
         return found
     return (
         find_token(name, said, (*template.special_tokens, *template.stop))
@@ -495,11 +486,9 @@ def find_straddling(template: ChatTemplate, roles: Sequence[str], tokens: Sequen
     return parts
 
 
-def is_read_back(template: ChatTemplate, roles: Sequence[str], parts: Sequence[str]) -> bool:
+def is_read_back(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -> bool:
     """Return True if the rendering reads back as its texts; a default system text reads back as none."""
-    texts = list(zip(roles, parts[1::2], strict=True))
-    is_default = texts[0] == ("system", template.default_system)
-    return read_texts(template, "".join(parts)) == texts[is_default:]
+    return read_prompt(template, "".join(parts)) == drop_default(template, take_texts(template, prompt, parts))
 
 
 def refuse_blank_system(name: str, prompt: Prompt) -> Unsupported | None:
@@ -519,7 +508,7 @@ def finish_answer(
     has_thought = reasoning is not None and reasoning.strip() != ""
     if has_thought and not thinks:
         return Unsupported(template.name, "thinking")
-    parts = render_answer(template, answer, reasoning)
+    parts = render_answer(template, answer, thinking.strip(reasoning or "") if thinking else "")
     if len(parts) == 2:
         parts[0] = template.before_answer or template.before_assistant or opening
         parts[1] = thinking.strip_answer(parts[1]) if thinking and template.before_answer else parts[1]
@@ -539,8 +528,5 @@ def find_answer_injection(
     said = (("reasoning", reasoning or ""), ("answer", answer))
     found = find_token(template.name, said, (*template.markup, *template.openings))
     whole = replace(prompt, user="", history=(*prompt.history, Exchange(prompt.user, answer)))
-    rendering = render_parts(template, whole)
-    if found is None and isinstance(rendering, tuple):
-        found = find_injection(template, whole, *rendering)
-        return found and replace(found, where="answer")
-    return found
+    refusal = template(whole).swap().value_or(None)
+    return replace(refusal, where="answer") if not found and isinstance(refusal, InjectedToken) else found

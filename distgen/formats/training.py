@@ -46,8 +46,8 @@ def mark_parts(
 ) -> TrainingText:
     """Return a finished conversation with the characters to train.
 
-    `parts` are literals at even places and texts at odd places. `places` are the names or roles of the texts; the last is the
-    last answer. After the generation prompt `opened`, the model writes everything up to a stop string. A past answer that does
+    `parts` are literals at even places and texts at odd places. `places` name the texts in order, ending
+    with the last answer. After the generation prompt `opened`, the model writes everything up to a stop string. A past answer that does
     not follow `opened` is trained alone.
     """
     spans: list[Span] = []

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 from returns.result import Failure, Success
 
 from distgen.backends.generate import Batch, Row
-from distgen.backends.redact import Secrets, find_secrets, may_hold
+from distgen.backends.params import Params
+from distgen.backends.redact import Secrets, find_secrets, may_hold, redact
 from distgen.backends.retry import Retry
 from distgen.backends.server import chat, completions
 from distgen.backends.wire import read_answer
@@ -33,6 +36,7 @@ class Case(TypedDict):
 
 CASES: list[Case] = [json.loads(line) for line in (Path(__file__).parent / "answers.jsonl").read_text().splitlines()]
 U = Usage(9, 12)
+EMPTY = """'choices' is empty: {"model": "m", "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 12}}"""
 # By the name of the case: the fields of each completion, or of the failure, and the number of requests.
 RIGHT: Mapping[str, tuple[object, int]] = {
     "reasoning_content beside a text": ([Completion("4", reasoning="2 and 2", finish_reason="stop", usage=U)], 1),
@@ -60,7 +64,7 @@ RIGHT: Mapping[str, tuple[object, int]] = {
     "JSON, then data: [DONE]": ([Completion("4", "stop", U)], 1),
     "a lone surrogate": ([Completion("half \ud83d", "stop", U)], 1),
     "a raw line break inside a JSON string": ([Completion("a\nb", "stop", U)], 1),
-    "usage without choices": (RequestFailed("no_choices", "'choices' is empty", 200, usage=U), 1),
+    "usage without choices": (RequestFailed("no_choices", EMPTY, 200, usage=U), 1),
     "rate limit, OpenAI's headers": (
         RequestFailed("status", "Rate limit reached. Please try again in 7.3s.", 429, "rate_limit_exceeded", 7.3),
         1,
@@ -116,6 +120,12 @@ def read(answer: object, headers: Mapping[str, str] | None = None) -> Sequence[C
     return read_answer(200, headers or {}, json.dumps(answer).encode()).unwrap()
 
 
+def test_a_number_of_too_many_digits_costs_no_text() -> None:
+    body = b'{"choices": [{"text": "a"}], "created": -%s, "id": 7}' % (b"9" * 5_000)
+    (completion,) = read_answer(200, {}, body).unwrap()
+    assert (completion.text, completion.extra) == ("a", {"created": -math.inf, "id": 7})
+
+
 def test_tool_calls_that_cannot_be_read_are_kept_as_they_came() -> None:
     call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
     strange, plain = read({"choices": [{"message": {"tool_calls": each}} for each in ("add", [call])]})
@@ -167,6 +177,49 @@ def test_no_secret_is_shown_in_a_body_that_is_not_json(status: int, body: bytes)
     assert message.partition("no such key: ")[2] == "***"
 
 
+QUOTED = 'keyId="ab/cd",sig="ef\\gh",v="1"'
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        pytest.param(307, {"Location": f"/at?key={quote(QUOTED, safe='')}"}, b"", id="in an address"),
+        pytest.param(307, {"Location": f"/at?key={''.join(f'%{ord(c):02x}' for c in QUOTED)}"}, b"", id="all of it"),
+        pytest.param(400, {}, json.dumps({"key": QUOTED}).encode(), id="in JSON"),
+        pytest.param(400, {}, json.dumps({"key": QUOTED}).encode() + b"}", id="in damaged JSON"),
+        pytest.param(400, {}, json.dumps({"error": f"no {QUOTED} in {quote(QUOTED)}"}).encode(), id="twice"),
+    ],
+)
+def test_no_piece_of_a_header_with_quotes_is_shown(status: int, headers: Mapping[str, str], body: bytes) -> None:
+    message = read_answer(status, headers, body, find_secrets("", {"Authorization": QUOTED})).failure().message
+    assert "***" in message
+    assert not [piece for piece in ("ab", "cd", "sig", "ef", "gh", "%") if piece in message]
+
+
+def test_a_message_without_a_secret_is_shown_as_it_came() -> None:
+    said = 'C:\\\\new "100%25" \\u0041'
+    secrets = find_secrets(SECRET, {})
+    assert read_answer(400, {}, json.dumps({"error": said}).encode(), secrets).failure().message == said
+    assert read_answer(307, {"Location": "/a%20b"}, b"", secrets).failure().message == "status 307 points to /a%20b"
+
+
+def test_a_secret_is_taken_out_of_log_probabilities() -> None:
+    tokens = ["It is ", *SECRET, ".", SECRET]
+    content = [
+        {"token": token, "logprob": -0.5, "top_logprobs": [{"token": top, "logprob": -0.5} for top in (token, "x")]}
+        for token in tokens
+    ]
+    call = {"id": "1", "function": {"name": "f", "arguments": json.dumps({"said": QUOTED})}}
+    choice = {"message": {"content": "".join(tokens), "tool_calls": [call]}, "logprobs": {"content": content}}
+    secrets = find_secrets(SECRET, {"Authorization": QUOTED})
+    (completion,) = read_answer(200, {}, json.dumps({"choices": [choice]}).encode(), secrets).unwrap()
+    logprobs = completion.logprobs or ()
+    assert "".join(entry.token for entry in logprobs) == f"It is {'*' * len(SECRET)}.{'*' * len(SECRET)}"
+    assert [entry.logprob for entry in logprobs] == [-0.5] * len(tokens)
+    assert {top.token for entry in logprobs for top in entry.top_logprobs} == {"It is ", ".", "x"}
+    assert completion.tool_calls[0].arguments == '{"said": "***"}'
+
+
 def test_no_secret_that_is_not_ascii_is_shown() -> None:
     secret = "пароль-секрет"
     secrets = find_secrets("", {"X-Key": secret})
@@ -188,17 +241,39 @@ def test_reasoning_in_two_places_is_kept_twice() -> None:
 
 
 def test_arguments_of_a_tool_call_may_be_an_object() -> None:
-    calls = [{"function": {"name": "add", "arguments": {"a": 2}}}, {"function": {"name": "now"}}]
-    (completion,) = read({"choices": [{"message": {"tool_calls": calls}}]})
-    assert completion.tool_calls == (ToolCall("", "add", '{"a": 2}'), ToolCall("", "now", ""))
+    functions = [{"name": "add", "arguments": {"a": 2}}, {"name": "now"}, {"name": "now", "arguments": None}]
+    (completion,) = read({"choices": [{"message": {"tool_calls": [{"function": each} for each in functions]}}]})
+    assert completion.tool_calls == (ToolCall("", "add", '{"a": 2}'), ToolCall("", "now", ""), ToolCall("", "now", ""))
+
+
+def test_a_function_call_is_a_tool_call() -> None:
+    message = {"content": None, "function_call": {"name": "add", "arguments": "{}"}}
+    (completion,) = read({"choices": [{"message": message}]})
+    assert completion.tool_calls == (ToolCall("", "add", "{}"),)
+
+
+def test_parts_of_a_content_may_be_texts_or_reasoning() -> None:
+    parts = ["a", {"type": "reasoning", "text": "2 and 2"}, {"type": "output_text", "text": "b"}, None, 5]
+    (completion,) = read({"choices": [{"message": {"content": parts}}]})
+    assert (completion.text, completion.reasoning, completion.extra) == ("ab", "2 and 2", {"content": parts})
+
+
+def test_a_stream_may_end_several_times_after_the_answer() -> None:
+    assert (
+        read_answer(200, {}, b'{"choices": [{"text": "a"}]}\n\ndata: [DONE]\n\ndata: [DONE]\n\n').unwrap()[0].text
+        == "a"
+    )
 
 
 @pytest.mark.parametrize(
     ("usage", "right"),
     [
         ({"prompt_tokens": None, "completion_tokens": 5}, Usage(None, 5)),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, Usage(0, 0)),
         ({"prompt_tokens": 9.0, "completion_tokens": 1.5}, Usage(9)),
         ({"prompt_tokens": True, "completion_tokens": -1}, None),
+        ({"prompt_tokens": 1e300, "completion_tokens": 2**63}, None),
+        ({"prompt_tokens": 2**63 - 1, "completion_tokens": math.inf}, Usage(2**63 - 1)),
     ],
 )
 def test_a_count_that_is_none_leaves_the_others(usage: object, right: Usage | None) -> None:
@@ -212,9 +287,14 @@ def test_a_count_that_is_none_leaves_the_others(usage: object, right: Usage | No
         ({"error": {}, "choices": [{"text": "a"}]}, ["a"], [None]),
         ({"error": {"message": "", "code": None}, "choices": [{"text": "a"}]}, ["a"], [None]),
         ({"error": "died", "choices": [{"text": "a"}]}, ["a"], ["died"]),
+        ({"error": ["died"], "choices": [{"text": "a"}]}, ["a"], ["died"]),
+        ({"error": True, "choices": [{"text": "a"}]}, ["a"], ["true"]),
+        ({"error": {"message": ["one", "two"]}, "choices": [{"text": "a"}]}, ["a"], ['["one", "two"]']),
         ({"choices": [{"text": "a", "error": {"code": 502, "message": "cut"}}, {"text": "b"}]}, ["a", "b"], ["cut", None]),
-        ({"choices": [{"message": {"content": "a"}, "finish_reason": "error"}]}, ["a"], ["the service broke the answer off: error"]),
+        ({"choices": [{"message": {"content": "a"}, "finish_reason": "error"}]}, ["a"], ["finish_reason is 'error'"]),
         ({"choices": [{"index": 1, "text": "b"}, {"index": 0, "text": "a"}]}, ["a", "b"], [None, None]),
+        ({"choices": [{"index": 1.0, "text": "b"}, {"index": 0.0, "text": "a"}]}, ["a", "b"], [None, None]),
+        ({"choices": [{"index": 1, "text": "b"}, {"text": "a"}]}, ["a", "b"], [None, None]),
     ],
 )  # fmt: skip
 def test_each_choice_is_read_on_its_own(answer: object, texts: list[str], errors: list[str | None]) -> None:
@@ -242,10 +322,28 @@ def test_each_choice_is_read_on_its_own(answer: object, texts: list[str], errors
         (400, b'{"error": {"message": "long", "code": "context_length_exceeded"}}', "prompt_too_long"),
         (500, b'{"error": {"message": "long", "code": "context_length_exceeded"}}', "status"),
         (400, b'{"message": "This model\'s maximum context length is 8", "code": 400}', "prompt_too_long"),
+        (400, b'{"error": {"code": 400, "message": "long", "type": "exceed_context_size_error"}}', "prompt_too_long"),
+        (400, b'{"error": {"message": "prompt is too long: 9 tokens > 8 maximum", "type": "x"}}', "prompt_too_long"),
     ],
 )
 def test_an_answer_without_completions_has_a_reason(status: int, body: bytes, reason: str) -> None:
     assert read_answer(status, {}, body).failure().reason == reason
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message", "code"),
+    [
+        (400, b'[{"error": {"code": 400, "message": "API key not valid"}}]', "API key not valid", "400"),
+        (422, b'{"detail": [{"loc": ["body", "n"], "msg": "bad"}]}', '[{"loc": ["body", "n"], "msg": "bad"}]', None),
+        (400, b'{"error": {}, "message": "bad"}', "bad", None),
+        (400, b'{"error": {}, "other": "bad"}', '{"error": {}, "other": "bad"}', None),
+        (400, b'"bad"', "bad", None),
+        (200, b'{"choices": null, "said": "log in"}', "'choices' is not an array: {\"choices\": null, \"said\": \"log in\"}", None),
+    ],
+)  # fmt: skip
+def test_the_words_of_a_server_are_shown(status: int, body: bytes, message: str, code: str | None) -> None:
+    error = read_answer(status, {}, body).failure()
+    assert (error.message, error.code) == (message, code)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +353,17 @@ def test_an_answer_without_completions_has_a_reason(status: int, body: bytes, re
 )
 def test_a_redirect_names_where_to(headers: Mapping[str, str], said: str) -> None:
     assert read_answer(307, headers, b"").failure().message == f"status 307 {said}"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [("x" * 1_000, "x" * 1_000), ("x" * 1_001, f"{'x' * 1_000} ... (1 more characters)"), ("a\n b\t c ", "a b c")],
+    ids=["as long as may be", "too long", "lines"],
+)
+@pytest.mark.parametrize("is_json", [False, True])
+def test_a_message_is_one_line_and_says_how_much_is_cut(said: str, shown: str, is_json: bool) -> None:
+    body = json.dumps({"error": said}) if is_json else said
+    assert read_answer(400, {}, body.encode()).failure().message == shown
 
 
 JSON = st.recursive(
@@ -323,3 +432,17 @@ def test_body_and_read_are_the_two_directions() -> None:
     backend = completions("http://127.0.0.1/v1", model="m", params={"seed": 7}, api_key="")
     assert backend.body("Hi", 2) == {"seed": 7, "model": "m", "prompt": "Hi", "n": 2, "stream": False}
     assert backend.read(200, {}, b'{"choices": [{"text": "a"}]}').unwrap() == (Completion("a"),)
+
+
+def test_of_a_long_page_a_part_is_read() -> None:
+    message = read_answer(400, {}, b"x" * 9_999).failure().message
+    assert message == f"{'x' * 1_000} ... (3000 more characters)"
+
+
+def test_a_word_that_only_a_part_of_a_secret_ends_is_shown() -> None:
+    secrets = Secrets("sk-12345678")
+    assert [redact(text, secrets) for text in ("my sk-1234", "my sk-12345")] == ["my sk-1234", "my ***"]
+
+
+def test_every_parameter_may_be_left_out() -> None:
+    assert Params.__required_keys__ == frozenset()

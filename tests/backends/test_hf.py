@@ -183,7 +183,7 @@ def test_a_prompt_that_cannot_be_asked_fails_alone(alphabet: Pair) -> None:
     assert [error_kind(failure(row)) for row in refused] == [
         *("not_sent", "prompt_too_long", "UnicodeEncodeError", "UnicodeEncodeError")
     ]
-    message = "its 64 tokens and the answer's exceed the model's 64; shorten it"
+    message = "the prompt (64 tokens) and its answer do not fit the model's context of 64"
     assert failure(refused[1]) == RequestFailed("prompt_too_long", message)
     assert last == [Completion("bc", "length", Usage(tiny.CONTEXT - 2, 2))]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from distgen.backends.retry import Fault, Outcome, Retry, fault_of
+from distgen.backends.retry import FailureKind, Outcome, Retry, failure_kind
 from distgen.backends.wire import retry_hint
 from distgen.errors import RequestFailed
 
@@ -28,7 +28,8 @@ DECISIONS: dict[str, tuple[Retry, Sequence[Outcome], Outcome, float, float | Non
     "no wait that patience does not cover": (Retry(), [RATE], Outcome("rate_limit", 60), 60, None),
     "patience is used up": (Retry(), [RATE] * 9, RATE, 90, None),
     "refused": (Retry(attempts=2), [Outcome("refused")] * 5, Outcome("refused"), 10, 2),
-    "refused for 15 s": (Retry(), [Outcome("refused")] * 5, Outcome("refused"), 14, None),
+    "refused for 15 s": (Retry(), [Outcome("refused")] * 5, Outcome("refused"), 13, 2),
+    "refused for longer": (Retry(), [Outcome("refused")] * 5, Outcome("refused"), 13.1, None),
     "billed once": (Retry(), [Outcome("transient")], Outcome("billed"), 0.5, 0.5),
     "billed twice": (Retry(), [Outcome("billed")], Outcome("billed"), 0.5, None),
     "neither patience nor a wait": (Retry(patience=0, longest_wait=0), [], Outcome("transient"), 0, 0),
@@ -55,7 +56,7 @@ def test_a_policy_is_checked(retry: dict[str, int]) -> None:
         Retry(**retry)
 
 
-FAULTS: list[tuple[RequestFailed, Fault]] = [
+KINDS: list[tuple[RequestFailed, FailureKind]] = [
     *((RequestFailed("status", "", status), "final") for status in (400, 401, 402, 403, 404, 410, 413, 418, 422, 501)),
     *((RequestFailed("status", "", status), "transient") for status in (408, 409, 425, 500, 520)),
     *((RequestFailed("status", "", status), "billed") for status in (502, 504, 524)),
@@ -70,9 +71,9 @@ FAULTS: list[tuple[RequestFailed, Fault]] = [
 ]
 
 
-@pytest.mark.parametrize(("error", "fault"), FAULTS, ids=[f"{e.reason} {e.status} {e.code}" for e, _ in FAULTS])
-def test_the_faults(error: RequestFailed, fault: Fault) -> None:
-    assert fault_of(error) == fault
+@pytest.mark.parametrize(("error", "kind"), KINDS, ids=[f"{e.reason} {e.status} {e.code}" for e, _ in KINDS])
+def test_the_kinds(error: RequestFailed, kind: FailureKind) -> None:
+    assert failure_kind(error) == kind
 
 
 HINTS: dict[str, tuple[dict[str, str], str, float | None]] = {
@@ -96,6 +97,7 @@ HINTS: dict[str, tuple[dict[str, str], str, float | None]] = {
     "days, hours and minutes": ({"x-ratelimit-reset-tokens": "1d2h3m"}, "", 86_400 + 2 * 3_600 + 3 * 60),
     "milliseconds of a limit": ({"x-ratelimit-reset-tokens": "20ms"}, "", 0.02),
     "Unix time": ({"x-ratelimit-reset": "1000000130"}, "", 1000000030),
+    "the first Unix time": ({"x-ratelimit-reset": "1000000000"}, "", 999999900),
     "a limit of nonsense": ({"x-ratelimit-reset": "soon"}, "", None),
     "a message": ({}, "Please retry in 34.5s.", 34.5),
     "none": ({}, "busy", None),

@@ -57,6 +57,7 @@ TESTS: Final[dict[str, list[str]]] = {
     "distgen/journal.py": ["tests/cli"],
     "distgen/batch.py": ["tests/test_batch.py"],
 }
+ALWAYS: Final = ("tests/test_imports.py", "tests/test_defaults.py")
 STATIC: Final = ("slots", "covariant", "contravariant")  # keywords that change no result, or that type checkers read
 _PAIRS: Final[tuple[tuple[type[ast.AST], type[ast.AST]], ...]] = (
     (ast.Lt, ast.LtE),
@@ -97,7 +98,7 @@ def tests_of(path: str) -> list[str]:
         return []
     module = Path(path)
     own = Path("tests", *module.parts[1:-1], f"test_{module.stem}.py").as_posix()
-    return [test for test in dict.fromkeys([own, path, *found[0], "tests/test_imports.py"]) if (ROOT / test).exists()]
+    return [test for test in dict.fromkeys([own, path, *found[0], *ALWAYS]) if (ROOT / test).exists()]
 
 
 def mutants_of(path: str) -> Iterator[Mutant]:
@@ -105,7 +106,7 @@ def mutants_of(path: str) -> Iterator[Mutant]:
     source = (ROOT / path).read_text("utf-8")
     before = ast.parse(source)
     lines = statement_lines(before)
-    static = [each.value for each in ast.walk(before) if isinstance(each, ast.keyword) and each.arg in STATIC]
+    static = static_nodes(before)
     for index, node in enumerate(ast.walk(before)):
         if node in static or not is_mutable(node):
             continue
@@ -114,6 +115,17 @@ def mutants_of(path: str) -> Iterator[Mutant]:
         mutate(changed)
         line: int = getattr(node, "lineno", 0)
         yield Mutant(path, lines.get(line, range(0)), line, ast.unparse(tree))
+
+
+def static_nodes(tree: ast.Module) -> set[ast.AST]:
+    """Return the nodes whose mutants no test can kill here: those of static keywords, and those that run on Windows alone."""
+    found = set[ast.AST]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg in STATIC:
+            found.add(node.value)
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "sys.platform == 'win32'":
+            found.update(each for statement in node.body for each in ast.walk(statement))
+    return found
 
 
 def statement_lines(tree: ast.Module) -> dict[int, range]:

@@ -17,7 +17,7 @@ def test_the_help_states_the_defaults(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     assert main([*command, "--help"]) == 0
-    stated = re.findall(r"--([a-z-]+) [A-Z]\S*\s.*\[([\w.]+)[],]", capsys.readouterr().out)
+    stated = re.findall(r"--([a-z-]+) [A-Z]\S*\s.*\[([\w.]+)[],;]", capsys.readouterr().out)
     assert stated
     for name, text in stated:
         default = getattr(Options(), name.replace("-", "_"))

@@ -9,7 +9,7 @@ from returns.result import Failure, Result, Success
 
 from distgen.backends.wire import is_array, is_object
 from distgen.cli.options import Options
-from distgen.cli.rows import decode, encode, parse_records
+from distgen.cli.rows import completions_of, decode, encode, parse_records
 from distgen.completion import Completion, Usage
 from distgen.errors import FormatError, Raised, RequestFailed
 from distgen.prompt import Exchange, Prompt
@@ -169,3 +169,9 @@ def test_an_answer_with_an_error_answers_no_row() -> None:
     failed = RequestFailed("status", "no", status=400, completions=(Completion("a part", error="cut"),))
     row = encode(Options(num_generations=1), record, Failure(failed))
     assert (row["error"], row["error_message"]) == ("status 400", "status 400: no.")
+
+
+def test_completions_that_did_not_come_are_made_only_for_a_number_of_generations() -> None:
+    failed = Failure(RequestFailed("timeout", "no whole answer in 60 s"))
+    assert completions_of(failed) == []
+    assert completions_of(failed, 2) == [Completion("", error="timeout")] * 2

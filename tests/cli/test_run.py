@@ -17,11 +17,13 @@ import threading
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeAlias
+from typing import Any, TextIO, TypeAlias
 
 import pytest
 from returns.result import Failure, Success
@@ -31,7 +33,7 @@ from distgen import LLM, Asyncio, Prompt, Task
 from distgen.backends.generate import Batch
 from distgen.cli import main
 from distgen.cli.options import read_options
-from distgen.cli.rows import Record
+from distgen.cli.rows import Record, open_output
 from distgen.cli.run import Counts, progress_line, summary, time_requests
 from distgen.cli.run import run as run_options
 from distgen.completion import Completion, Usage
@@ -355,18 +357,21 @@ def interrupt(server: Server, requests: int, number: int = signal.SIGINT, twice:
 
 
 def test_ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on(
-    server: Server, capsys: pytest.CaptureFixture[str]
+    server: Server, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    write_rows(*users(400))
+    write_rows(*users(400))  # too many to time out before the signal, however late it is
     server.script(to={f"u{number}": [Act(then="hang")] for number in range(2, 400)})
     thread = interrupt(server, 4)
     assert run(server, "--concurrency", "2", "--timeout", "1", "--overwrite") == 130
     thread.join()
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
+    assert "distgen: finishing the requests under way; press Ctrl-C to end at once\n" in said
     assert "distgen: interrupted; to go on: distgen run in.jsonl" in said
     assert said.rstrip().endswith("--resume")
     assert "--overwrite" not in said
-    assert {row["user"]: row["error"] for row in written()}.items() >= {"u0": "", "u1": "", "u2": "timeout"}.items()
+    errors = {row["user"]: row["error"] for row in written()}
+    assert errors["u2"] == "timeout"
+    assert {"u0", "u1"} <= {*errors}
     assert len(written()) < 400
 
 
@@ -470,6 +475,23 @@ def test_ctrl_c_after_a_signal_raises_before_the_requests_are_finished(server: S
     assert run(server) == 130
     thread.join()
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--format", "llama2"], "<s>[INST] Hi [/INST]\n"),
+        (["--format", "llama2", "--no-bos"], "[INST] Hi [/INST]\n"),
+        (["--no-bos"], '[{"role": "user", "content": "Hi"}]\n'),
+    ],
+    ids=["with", "without", "of messages"],
+)
+def test_the_bos_token_is_left_out_only_where_asked(
+    arguments: Sequence[str], shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows({"user": "Hi"})
+    assert main(["render", "in.jsonl", *arguments]) == 0
+    assert capsys.readouterr().out == shown
 
 
 def test_render_shows_what_would_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
@@ -798,6 +820,62 @@ def test_progress_is_not_drawn_between_rows_on_the_same_terminal(output: str, is
     assert ("\r\x1b[K" in said) == is_drawn
 
 
+def test_a_log_has_a_line_of_progress_every_thirty_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(*users(10))
+    seconds = count(0, 10)
+    monkeypatch.setattr("distgen.cli.run.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    assert run(None) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if "rows/s" in line] == [
+        "distgen: 2/10 rows, 0.1 rows/s, 0:02:00 left, 0 failed",
+        "distgen: 5/10 rows, 0.1 rows/s, 0:01:00 left, 0 failed",
+        "distgen: 8/10 rows, 0.1 rows/s, 0:00:22 left, 0 failed",
+    ]
+    assert said[-1] == "rows: 10 answered, 0 failed, in 0:02:10"
+
+
+def test_the_generations_of_a_file_are_not_counted_before_they_are_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows({"generations": [{"text": "a"}, {"text": "b"}]})
+    monkeypatch.setattr("distgen.cli.run._LOG", 0.0)
+    assert run(None, "--each-generation", "--user-field", "text") == 0
+    assert "distgen: 2 rows, " in capsys.readouterr().err
+
+
+def test_an_answer_in_no_time_has_no_latency(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(*users(3))
+    monkeypatch.setattr("distgen.cli.run.time", SimpleNamespace(monotonic=lambda: 1000.0))
+    assert run(server) == 0
+    assert "latency: p50 0.00 s, p90 0.00 s (retries included)" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(30)
+def test_each_row_and_the_progress_are_shown_before_the_next_row_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo("in.jsonl")
+    answers, output = os.pipe()
+    main_side, side = pty.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("distgen.cli.run._REDRAW", 0.0)
+    with open(side, "w") as terminal, open(answers, "rb") as read, ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        status = pool.submit(run, None, output=f"/dev/fd/{output}")
+        with open("in.jsonl", "wb", buffering=0) as rows:
+            for number in range(1, 4):
+                rows.write(b'{"user": "Hi"}\n')
+                assert json.loads(read.readline())["row"] == number
+                drawn = b""
+                while f"{number} rows, ".encode() not in drawn:
+                    drawn += os.read(main_side, 65536)
+        assert status.result() == 0
+    os.close(output)
+    os.close(main_side)
+
+
 def test_a_log_has_lines_of_progress(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -847,10 +925,18 @@ def test_a_command_that_is_not_whole_is_one_sentence(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err.endswith("required: COMMAND; see `distgen batch --help`.\n")
 
 
-def test_a_closed_reader_ends_a_run_in_this_process() -> None:
-    write_rows(*[{"user": "u" * 1_000}] * 200)  # more than a pipe holds
+def test_a_closed_reader_ends_a_run_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rows(*users(3))
     os.mkfifo("pipe")
-    with subprocess.Popen(["sh", "-c", "exec 3<pipe; exec 3<&-"]):
+
+    @contextlib.contextmanager
+    def open_and_wait(name: str) -> Generator[TextIO]:
+        with open_output(name) as output:
+            reader.wait()
+            yield output
+
+    monkeypatch.setattr("distgen.cli.rows.open_output", open_and_wait)
+    with subprocess.Popen(["sh", "-c", "exec 3<pipe; exec 3<&-"]) as reader:
         assert run(None, output="pipe") == 1
 
 

@@ -48,5 +48,6 @@ def main(student: TextFormat, questions: Iterable[str]) -> list[str]:
 
 if __name__ == "__main__":
     format = FORMATS[sys.argv[1]]
-    if not isinstance(format, ChatMessages):
-        print("\n".join(main(format, ["Name a river.", "Name a lake."])))
+    if isinstance(format, ChatMessages):
+        sys.exit(f"{format.name} has no training text: name a text format, such as qwen3")
+    print("\n".join(main(format, ["Name a river.", "Name a lake."])))

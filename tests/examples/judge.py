@@ -51,7 +51,7 @@ def ask(draft: Draft) -> Prompt:
 
 
 def main(base_url: str, model: str, questions: Iterable[str]) -> Generator[Draft, None, None]:
-    """Yield the good ones of two answers a question."""
+    """Ask each question twice, and yield the answers that pass."""
     writer = LLM(Task(Prompt, Success), openai, chat(base_url, model=model), Asyncio(64))
     judge = LLM(Task(ask, safe(int)), openai, chat(base_url, model=model, params={"temperature": 0}), Asyncio(64))
     return keep(judge, write(writer, questions, num_generations=2), least=4)

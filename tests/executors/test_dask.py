@@ -74,7 +74,7 @@ def test_an_interrupt_leaves_no_call_on_the_cluster(client: Any, verb: str) -> N
         for row in getattr(llm, verb)((str(n) for n in count()), on_progress=progress):
             seen.append(row)
     assert until(lambda: client.run_on_scheduler(unfinished) == 0)
-    assert verb == "generate" or len(seen) >= 20
+    assert verb == "generate" or len(seen) >= 19
     assert [texts(row) for row in llm.generate(["1", "2"])] == [["1"], ["2"]]
 
 
@@ -85,4 +85,4 @@ def test_an_executor_that_is_open_stays_open(client: Any) -> None:
         stream = llm.stream(str(n) for n in range(1000))
         assert texts(next(stream)) == ["0"]
         stream.close()
-        assert pool.submit(int, "7").result(timeout=30) == 7
+        assert pool.submit(int, "7").result(timeout=60) == 7

@@ -224,6 +224,13 @@ def test_a_loop_that_is_closed_is_no_longer_woken() -> None:
     waiting.close()
 
 
+def test_a_wait_for_nothing_ends_so_that_a_signal_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distgen.executors.engine._LONGEST_WAIT", 0.01)
+    inbox = Inbox()
+    inbox.wait()
+    assert inbox.drain() == []
+
+
 def test_what_came_before_is_not_waited_for() -> None:
     inbox = Inbox()
     inbox.put((0, ()))

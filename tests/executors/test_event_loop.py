@@ -7,7 +7,7 @@ import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from itertools import chain, count
 
@@ -16,7 +16,7 @@ from returns.result import Failure
 
 from distgen import LLM, Asyncio, Batch, Completion, Processes, Sequential, Threads, each, fold
 from distgen.errors import Raised
-from distgen.executors import Executor
+from distgen.executors import Executor, Pool
 from distgen.formats import default
 from tests.support.parts import PLAIN, Awaited, Row, count_threads, error_of, texts, until
 
@@ -51,12 +51,15 @@ def llm_of(backend: AsyncBackend, executor: Asyncio, batch_size: int = 1) -> LLM
 
 
 def test_as_many_calls_as_the_limit_run_at_once_and_no_more() -> None:
-    running, most = 0, 0
+    running, most, seven_run = 0, 0, asyncio.Event()
 
     async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
         nonlocal running, most
         running += 1
         most = max(most, running)
+        if most == 7:
+            seven_run.set()
+        await seven_run.wait()
         await asyncio.sleep(0.005)
         running -= 1
         return echoed(prompts, num_generations)
@@ -73,6 +76,8 @@ def test_closing_leaves_a_backend_behind_that_refuses_to_end(monkeypatch: pytest
     assert texts(next(stream)) == ["a"]
     stream.close()
     assert count_threads() == 0
+    del stream
+    gc.collect()  # here, and not during another test
 
 
 def test_a_deadline_of_the_backend_fails_its_row() -> None:
@@ -104,8 +109,22 @@ def test_closing_ends_calls_that_hang_and_asks_nothing_again(ended: type[BaseExc
     assert count_threads() == 0
 
 
+def test_no_thread_of_a_run_keeps_the_interpreter_alive() -> None:
+    found: dict[str, bool] = {}
+
+    async def note_threads(prompts: Sequence[str], num_generations: int) -> Batch:
+        found.update({thread.name: thread.daemon for thread in threading.enumerate()})
+        return [[Completion(prompt)] for prompt in prompts]
+
+    with llm_of(note_threads, Asyncio(1)).submitter() as submit:
+        assert texts(submit("a").result()) == ["a"]
+    assert (found["distgen-loop"], found["distgen-futures"]) == (True, True)
+
+
 def test_the_next_call_is_ready_when_one_ends() -> None:
-    assert (Asyncio(3).in_flight, Threads(3).in_flight, Processes(3).in_flight) == (6, 6, 6)
+    executors = (Sequential(), Asyncio(3), Threads(3), Processes(3), Pool(ThreadPoolExecutor, 3))
+    assert [executor.in_flight for executor in executors] == [1, 6, 6, 6, 3]
+    assert [executor.buffer for executor in executors] == [0, 4096, 4096, 4096, 4096]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +218,7 @@ def test_a_backend_that_cancels_tasks_that_have_no_row_yet_fails_none() -> None:
 
     async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
         if "holds" in prompts:
-            submitted.wait(10)  # keeps the loop from the others until all are there
+            submitted.wait(60)  # keeps the loop from the others until all are there
         if "cancels" in prompts:
             for task in asyncio.all_tasks() - {asyncio.current_task()}:
                 task.cancel()
@@ -235,15 +254,20 @@ def test_tasks_that_a_backend_left_are_ended_whatever_they_do_to_the_loop(left: 
     assert count_threads() == 0
 
 
-def test_an_async_generator_that_does_not_close_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_async_generator_that_does_not_close_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distgen.executors.event_loop._GRACE", 0.05)
     kept: list[AsyncIterator[int]] = []
+    ended: list[str] = []
 
     async def generating() -> AsyncIterator[int]:
         try:
             yield 1
         finally:
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                ended.append("cleans up")
 
     async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
         kept.append(generating())
@@ -251,6 +275,7 @@ def test_an_async_generator_that_does_not_close_is_left_behind(monkeypatch: pyte
         return echoed(prompts, num_generations)
 
     assert [texts(row) for row in llm_of(backend, Asyncio(1)).generate(["a"])] == [["a"]]
+    assert ended == ["cleans up"]
 
 
 @pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
@@ -368,9 +393,11 @@ def test_leaving_async_for_early_leaves_nothing_behind(executor: Executor[Batch]
 
 def test_cancelling_the_task_of_an_async_for_ends_the_calls() -> None:
     seen: list[str] = []
+    begun: list[str] = []
     ended: list[str] = []
 
     async def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        begun.extend(prompts)
         try:
             return await hanging(prompts, num_generations)
         except asyncio.CancelledError:
@@ -383,7 +410,7 @@ def test_cancelling_the_task_of_an_async_for_ends_the_calls() -> None:
 
     async def cancelled() -> None:
         reader = asyncio.create_task(read())
-        while len(seen) < 2:
+        while len(seen) < 2 or len(begun) < 4:
             await asyncio.sleep(0.01)
         reader.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -407,18 +434,19 @@ def test_a_stream_that_is_closed_in_one_thread_is_at_its_end_for_another() -> No
 
 
 def test_a_stream_that_is_closed_while_another_thread_pulls_inputs_asks_nothing_more() -> None:
-    pulled, go_on, release = threading.Event(), threading.Event(), threading.Event()
+    begun, pulled, go_on, release = (threading.Event() for _ in range(4))
     asked: list[str] = []
 
     def backend(prompts: Sequence[str], num_generations: int) -> Batch:
         asked.extend(prompts)
-        release.wait(10)
+        begun.set()
+        release.wait(60)
         return echoed(prompts, num_generations)
 
     def inputs() -> Iterator[str]:
         yield "a"
         pulled.set()
-        go_on.wait(10)
+        go_on.wait(60)
         yield "b"
         yield "c"
 
@@ -426,7 +454,8 @@ def test_a_stream_that_is_closed_while_another_thread_pulls_inputs_asks_nothing_
     seen: list[object] = []
     reader = threading.Thread(target=lambda: seen.extend(stream), daemon=True)
     reader.start()
-    assert pulled.wait(10)
+    assert begun.wait(60)
+    assert pulled.wait(60)
     stream.close()
     go_on.set()
     reader.join(timeout=30)
@@ -465,7 +494,7 @@ def test_tasks_that_share_a_stream_get_each_row_once() -> None:
         async def reading() -> list[str]:
             return [text async for row in stream for text in texts(row)]
 
-        return await asyncio.wait_for(asyncio.gather(*[reading() for _ in range(3)]), 30)
+        return await asyncio.wait_for(asyncio.gather(*[reading() for _ in range(3)]), 60)
 
     assert sorted(chain(*asyncio.run(read())), key=int) == inputs
 
@@ -517,7 +546,7 @@ def test_a_submitter_takes_async_backends() -> None:
     futures: list[Future[Row]] = []
     with pytest.raises(ZeroDivisionError), llm_of(hanging, Asyncio(2)).submitter() as submit:
         futures += [submit(text) for text in ("a", "slow", "b")]
-        assert [texts(futures[index].result(timeout=9)) for index in (0, 2)] == [["a"], ["b"]]
+        assert [texts(futures[index].result(timeout=60)) for index in (0, 2)] == [["a"], ["b"]]
         raise ZeroDivisionError
     assert isinstance(error_of(futures[1].result(timeout=0)), Raised)
     assert count_threads() == 0
@@ -534,7 +563,7 @@ def test_a_call_begins_beside_one_that_takes_long() -> None:
     with llm_of(backend, Asyncio(2)).submitter() as submit:
         slow = submit("slow")
         time.sleep(0.1)
-        assert texts(submit("a").result(timeout=30)) == ["a"]
+        assert texts(submit("a").result(timeout=60)) == ["a"]
         assert not slow.done()
         release.set()
     assert texts(slow.result(timeout=0)) == ["slow"]
@@ -558,8 +587,8 @@ def test_a_call_that_is_cancelled_before_it_begins_is_not_asked() -> None:
         return echoed(prompts, num_generations)
 
     with llm_of(backend, Asyncio(1)).submitter() as submit:
-        first, second, third = map(submit, "abc")
-        assert second.cancel()
+        futures = [submit(text) for text in "abcd"]  # the executor takes two of them
+        assert futures.pop(2).cancel()
         hold.set()
-        assert [texts(future.result(timeout=5)) for future in (first, third)] == [["a"], ["c"]]
-    assert asked == ["a", "c"]
+        assert [texts(future.result(timeout=60)) for future in futures] == [["a"], ["b"], ["d"]]
+    assert asked == ["a", "b", "d"]

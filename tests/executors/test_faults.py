@@ -93,7 +93,7 @@ def test_a_worker_killed_from_outside_fails_the_rows_in_the_pool_alone(breakable
             pids.append(int(pid))
             if len(pids) == 10:
                 os.kill(pids[-1], signal.SIGKILL)
-    assert 1 <= len(failed) <= 4  # the calls in flight
+    assert len(failed) <= 4  # the calls in flight, of which there may be none at that moment
     assert all("the pool broke while it had this row" in repr(row) for row in failed)
     assert len(pids) + len(failed) == 60
     assert pids[9] not in pids[30:]
@@ -261,7 +261,7 @@ def test_what_would_end_an_interpreter_fails_one_row(ended: BaseException, execu
 COLLECTING = {"threads": Threads(2), "pool": Pool(lambda: ThreadPoolExecutor(2), 4), "asyncio": EXECUTORS["asyncio"]}
 
 
-def run(script: str, *arguments: str, timeout: float = 60) -> tuple[str, str, int]:
+def run(script: str, *arguments: str, timeout: float = 100) -> tuple[str, str, int]:
     """A script in an interpreter of its own, in a process group of its own."""
     command = [sys.executable, "-c", textwrap.dedent(script), *arguments]
     done = subprocess.run(
@@ -301,11 +301,11 @@ INTERRUPTED = """
 def interrupt():  # as the terminal does: every process of the group
     os.killpg(os.getpgrp(), signal.SIGINT)
 
-def interrupted_soon():
+def start_at_row_30(timer):
     rows = itertools.count()
     def progress(_):
         if next(rows) == 30:
-            threading.Timer(0.05, interrupt).start()
+            timer.start()
     return progress
 
 async def read(stream):
@@ -327,10 +327,11 @@ def ask(verb, progress):
             seen.append(row)
 
 for verb in sys.argv[2:]:
-    seen = []
+    seen, timer = [], threading.Timer(0.05, interrupt)
     try:
-        ask(verb, interrupted_soon())
+        ask(verb, start_at_row_30(timer))
     except KeyboardInterrupt:
+        timer.join()
         left, asked = left_behind(), next(calls)
         time.sleep(0.1)
         print(json.dumps({"verb": verb, "left": left, "later": next(calls) - asked - 1, "seen": len(seen)}))
@@ -432,8 +433,8 @@ def test_a_stream_that_is_collected_in_a_call_of_its_own_ends(executor: Executor
 
     def backend(prompts: Sequence[str], num_generations: int) -> Batch:
         if prompts == ["0"]:
-            submitted.wait(10)
-        elif dropped.wait(10):
+            submitted.wait(60)
+        elif dropped.wait(60):
             gc.collect()
             collected.set()
         return echo(prompts, num_generations)
@@ -448,7 +449,7 @@ def test_a_stream_that_is_collected_in_a_call_of_its_own_ends(executor: Executor
     try:
         drop()
         dropped.set()
-        assert collected.wait(10)
+        assert collected.wait(60)
         assert until(lambda: count_threads() == 0)
     finally:
         gc.enable()
@@ -465,7 +466,7 @@ def test_a_stream_may_be_closed_in_another_thread_and_waits_there() -> None:
 
     closer = threading.Thread(target=close)
     closer.start()
-    closer.join(timeout=10)
+    closer.join(timeout=60)
     assert left == [0]
     assert list(stream) == []
 
@@ -477,7 +478,7 @@ def test_inputs_that_read_the_stream_they_feed_get_an_exception_and_no_hang() ->
         yield "a"
         yield texts(next(streams[0]))[0]
 
-    streams.append(LLM(PLAIN, default, echo, Threads(2)).stream(inputs()))
+    streams.append(LLM(PLAIN, default, echo, Sequential()).stream(inputs()))  # "a" is answered before "b" is pulled
     assert texts(next(streams[0])) == ["a"]
     with pytest.raises(ValueError, match="already executing"):
         next(streams[0])

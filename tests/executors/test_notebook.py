@@ -43,7 +43,7 @@ class Kernel:
         asked: str = self.client.execute(textwrap.dedent(cell))
         printed = raised = ""
         while True:
-            message = self.client.get_iopub_msg(timeout=30)
+            message = self.client.get_iopub_msg(timeout=100)
             kind, content = message["msg_type"], message["content"]
             if message["parent_header"].get("msg_id") != asked:
                 continue

@@ -19,8 +19,9 @@ from returns.result import Failure, Result, Success
 
 from distgen import LLM, Asyncio, Batch, Completion, Pool, Processes, Prompt, Sequential, Task, Threads, fold
 from distgen.backends.echo import echo
-from distgen.errors import Raised
+from distgen.errors import Raised, error_kind
 from distgen.executors import Executor
+from distgen.executors.call import Call
 from distgen.executors.engine import Inbox
 from distgen.formats import chatml, default
 from tests.support.parts import PLAIN, Awaited, loky_pool
@@ -88,7 +89,7 @@ def test_a_pool_gives_what_a_loop_gives(open_pool: Open) -> None:
     assert next(stream) == one_by_one.generate(inputs[:1])[0]
     stream.close()
     with pooled.submitter() as submit:
-        assert submit("row 0").result(timeout=30) == one_by_one.generate(["row 0"])[0]
+        assert submit("row 0").result(timeout=60) == one_by_one.generate(["row 0"])[0]
 
 
 def test_equal_prompts_get_a_sample_each(open_pool: Open) -> None:
@@ -150,27 +151,80 @@ def test_an_open_pool_stays_open() -> None:
         assert pool.submit(int, "7").result() == 7
 
 
-def test_closing_waits_for_the_running_calls_of_an_open_pool() -> None:
-    begun, release = threading.Event(), threading.Event()
-    finished: list[str] = []
+class Waiting:
+    """Row 0 waits until another row has begun, and the others until their waits are ended, after the pending ones are cancelled."""
 
-    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+    def __init__(self) -> None:
+        self.begun, self.ended = threading.Event(), threading.Event()
+        self.finished: list[str] = []
+
+    def __call__(self, prompts: Sequence[str], num_generations: int) -> Batch:
         if prompts[0] == "row 0":
-            begun.wait(10)
+            self.begun.wait(60)
         else:
-            begun.set()
-            release.wait(10)
-            finished.extend(prompts)
+            self.begun.set()
+            self.ended.wait(60)
+            time.sleep(0.3)  # closing waits for it
+            self.finished.extend(prompts)
         return echo(prompts, num_generations)
 
+    def end_waits(self) -> None:
+        self.ended.set()
+
+
+def test_closing_waits_for_the_running_calls_of_an_open_pool() -> None:
+    backend = Waiting()
     with ThreadPoolExecutor(3) as pool:
         stream = LLM(PLAIN, default, backend, Pool(lambda: nullcontext(pool), 6)).stream(f"row {n}" for n in range(99))
         next(stream)
-        threading.Timer(0.2, release.set).start()
         stream.close()
         # Three ran at most, the pending ones were cancelled; nothing runs on behind the caller's back.
-        assert 0 < len(finished) <= 3
-        assert pool.submit(len, finished).result() == len(finished)
+        finished = len(backend.finished)
+        assert 0 < finished <= 3
+        assert pool.submit(len, backend.finished).result() == finished
+
+
+def test_leaving_an_open_pool_waits_until_each_result_is_delivered() -> None:
+    submitted, delivering, release = threading.Event(), threading.Event(), threading.Event()
+
+    def backend(prompts: Sequence[str], num_generations: int) -> Batch:
+        submitted.wait(60)
+        return echo(prompts, num_generations)
+
+    def deliver(_: object) -> None:
+        delivering.set()
+        release.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        session = Pool(lambda: nullcontext(pool), 1).session(deliver)
+        with session as submit:
+            submit(0, Call(backend, ["a"], 1))
+            submitted.set()
+            assert delivering.wait(60)
+            closer = threading.Thread(target=session.__exit__, args=(None, None, None))
+            closer.start()
+            closer.join(timeout=0.2)
+            is_waiting = closer.is_alive()
+            release.set()
+            closer.join(timeout=60)
+    assert is_waiting
+
+
+def test_an_interrupt_while_a_call_is_submitted_ends_the_run() -> None:
+    class Interrupted(Future[Any]):
+        def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+            raise KeyboardInterrupt
+
+    class Submitting(ThreadPoolExecutor):
+        """A double of the moment: Ctrl-C comes when the pool has the call."""
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future = Interrupted()
+            super().submit(lambda: future.set_result(fn(*args, **kwargs)))
+            return future
+
+    with pytest.raises(KeyboardInterrupt):
+        LLM(PLAIN, default, echo, Pool(partial(Submitting, 1), 1)).generate(["a", "b"])
 
 
 def test_a_buffer_below_none_is_none() -> None:
@@ -204,7 +258,7 @@ def test_a_number_that_no_row_can_be_answered_with_is_named(executor: Executor[B
     fault = Failure(Raised("ValueError", reason))
     assert llm.generate(["a", "b"]) == [fault, fault]
     with llm.submitter() as submit:
-        assert submit("a").result(timeout=9) == fault
+        assert submit("a").result(timeout=60) == fault
 
 
 def test_a_pool_that_is_shut_fails_every_row() -> None:
@@ -254,6 +308,34 @@ def test_a_future_that_fails_in_the_pool_is_a_typed_answer(error: Exception, mes
     assert row.failure() == replace(Raised.of(error), message=message)
 
 
+def test_a_pool_that_breaks_three_times_without_an_answer_is_not_opened_again() -> None:
+    opened: list[FuturesExecutor] = []
+
+    class Breaking(ThreadPoolExecutor):
+        """A double of a pool whose workers die of some prompts."""
+
+        def submit(self, fn: Callable[..., object], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if args[0].prompts == ["dies"]:
+                future: Future[object] = Future()
+                future.set_exception(BrokenExecutor("a double"))
+                return future
+            return super().submit(fn, *args, **kwargs)
+
+    def open_pool() -> FuturesExecutor:
+        opened.append(Breaking(1))
+        return opened[-1]
+
+    def ask(*prompts: str) -> list[str]:
+        rows = LLM(PLAIN, default, echo, Pool(open_pool, 1)).generate(prompts)
+        return [fold(row, lambda found: found[0].completion.text, error_kind) for row in rows]
+
+    died = error_kind(Raised.of(BrokenExecutor()))
+    assert ask(*["dies", "dies", "a"] * 3) == [died, died, "a"] * 3
+    assert len(opened) == 7
+    assert ask("a", "dies", "dies", "dies", "a", "a") == ["a", died, died, died, "RuntimeError", "RuntimeError"]
+    assert len(opened) == 7 + 3
+
+
 def test_a_pool_of_processes_opens_and_closes_without_a_process() -> None:
     assert Processes(2).in_flight == 4
     with Processes(2).session(Inbox().put):
@@ -291,7 +373,7 @@ def test_if_the_system_has_no_more_threads_each_row_is_answered_or_fails_typed(
 
 
 def test_as_many_threads_as_asked_for_run_at_once_and_no_more() -> None:
-    barrier, lock, running, most = threading.Barrier(40, timeout=20), threading.Lock(), 0, 0
+    barrier, lock, running, most = threading.Barrier(40, timeout=60), threading.Lock(), 0, 0
 
     def backend(prompts: Sequence[str], num_generations: int) -> Batch:
         nonlocal running, most

@@ -165,6 +165,7 @@ def test_each_token_is_refused_at_each_place(template: ChatTemplate) -> None:
         (Prompt("  x</s> <s> [INST]"), "</s>", "user", 3),  # of the caller's text, not of the stripped one
         (Prompt("\n\n<<SYS>>", ""), "<<SYS>>", "user", 2),
         (Prompt("[[INST]]"), "[INST]", "user", 1),
+        (Prompt("<s> and reasoning"), "<s>", "user", 0),
     ],
 )
 def test_the_first_token_in_reading_order_is_named(prompt: Prompt, token: str, where: str, offset: int) -> None:

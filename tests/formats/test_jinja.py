@@ -492,11 +492,7 @@ def test_a_file_or_a_folder_is_read(tmp_path: Path) -> None:
     [
         ({}, "ValueError", "no 'chat_template': pass"),
         ({"chat_template": None}, "ValueError", "no 'chat_template': pass"),
-        (
-            {"chat_template": [{"name": "rag", "template": "x"}]},
-            "ValueError",
-            "has the templates rag: pass one as chat_template=",
-        ),
+        ({"chat_template": [{"name": "rag", "template": "x"}]}, "ValueError", "no 'chat_template': pass"),
         ({"chat_template": [{"name": "default"}]}, "ValueError", "no 'chat_template': pass"),
         ({"chat_template": 1}, "TypeError", "'chat_template' of the tokenizer config must be text, got int"),
         ({**CONFIG, "eos_token": 2}, "TypeError", "'eos_token' of the tokenizer config must be text, got int"),
@@ -538,7 +534,7 @@ def test_no_file_is_a_failure(path: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     fault = fault_of(from_tokenizer_config(path))
     assert fault.kind == "FileNotFoundError"
-    assert "is no file: pass a model's folder" in fault.message
+    assert "has no tokenizer_config.json: pass a model's folder" in fault.message
 
 
 @pytest.mark.parametrize("path", ["a\0b", "\ud800", "a" * 5000])
@@ -571,15 +567,10 @@ def test_special_tokens_are_read_from_each_place(tmp_path: Path) -> None:
         assert template(Prompt(f"x{token}")) == Failure(InjectedToken("jinja", token, "user", 1))
 
 
-def test_a_lone_template_and_named_templates_are_read(tmp_path: Path) -> None:
+def test_a_lone_template_is_read(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text("\ufeff{{ messages[-1].content }}!", "utf-8")
     assert from_tokenizer_config(tmp_path).unwrap()(Prompt("u")) == Success("u!")
     assert from_tokenizer_config(tmp_path / "chat_template.jinja") == from_tokenizer_config(tmp_path)
-    (tmp_path / "additional_chat_templates").mkdir()
-    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("{{ messages[-1].content }}?", "utf-8")
-    assert from_tokenizer_config(tmp_path, chat_template="tool_use").unwrap()(Prompt("u")) == Success("u?")
-    several = {"chat_template": [{"name": "a", "template": "{{ messages[-1].content }}a"}]}
-    assert from_tokenizer_config(several, chat_template="a").unwrap()(Prompt("u")) == Success("ua")
 
 
 def test_a_completion_is_split_as_the_template_opens_it() -> None:
@@ -620,6 +611,7 @@ def test_a_token_of_three_characters_is_refused_and_one_of_one_is_prose() -> Non
     format = jinja("{% for m in messages %}{{ m.content }}{% endfor %}", bos="<s>", eos="!")
     assert format(Prompt("a<s>")) == Failure(InjectedToken("jinja", "<s>", "user", 1))
     assert isinstance(format(Prompt("a!")), Success)
+    assert jinja("{{ bos_token }}{{ eos_token }}", bos="<>", eos="|").special_tokens == ()
 
 
 def test_a_template_that_takes_only_some_texts_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -150,6 +151,26 @@ def test_a_template_that_opens_the_thought_continues_in_it() -> None:
     written = template_of(OPENED).training_text(Prompt("2+2?"), "4", "Two and two.").unwrap()
     trained = "".join(written.text[start:end] for start, end, _, is_trained in written.spans if is_trained)
     assert trained == "Two and two.\n</think>\n\n4<|im_end|>"
+
+
+@pytest.mark.parametrize("reasoning", [None, "Three and three."])
+def test_after_an_empty_question_only_the_last_answer_is_trained(reasoning: str | None) -> None:
+    written = template_of(QWEN3).training_text(replace(PAST, user=""), "6", reasoning).unwrap()
+    trained = "".join(written.text[start:end] for start, end, _, is_trained in written.spans if is_trained)
+    assert trained == f"<think>\n{reasoning or ''}\n</think>\n\n6<|im_end|>"
+
+
+def test_after_an_empty_question_no_past_thought_is_trained() -> None:
+    prompt = Prompt("", None, (Exchange("2+2?", "4", "Two and two."),))
+    written = template_of(CHATML.replace("{{ m.content }}", "{{ m.thinking }}{{ m.content }}"))
+    (start, end), *others = merge(written.training_text(prompt, "6").unwrap())[2]
+    assert (written(prompt).unwrap() + "6<|im_end|>")[start:end] == "6<|im_end|>"
+    assert others == []
+
+
+def test_an_answer_to_an_empty_first_question_is_trained() -> None:
+    written = template_of(CHATML).training_text(Prompt("3+3?", None, (Exchange("", "4"),)), "6", train="all").unwrap()
+    assert [written.text[start:end] for start, end in merge(written)[2]] == ["4<|im_end|>", "6<|im_end|>"]
 
 
 def test_a_past_answer_without_the_thought_that_was_opened_is_trained_alone() -> None:

@@ -135,3 +135,8 @@ def test_formatter_of_lets_an_interrupt_through() -> None:
 
 def len_of_user(prompt: Prompt) -> int:
     return len(prompt.user)
+
+
+def test_a_name_has_at_most_two_hundred_characters() -> None:
+    assert lookup("chatml" + "-gguf" * 37 + "-hf" * 3).map(lambda found: found.name) == Success("chatml")
+    assert isinstance(lookup("chatml" + "-gguf" * 39), Failure)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from itertools import product
+from typing import Final
 
 import pytest
 from returns.result import Failure, Success
@@ -53,6 +55,7 @@ def test_what_a_model_has_no_place_for_is_refused_by_name() -> None:
         ("mistral-v3", Prompt("u", "s", (Exchange("a", "b"),)), Prompt("s\n\nu", None, (Exchange("a", "b"),))),
         ("mistral-v3", Prompt("u", "", ()), Prompt("u")),
         ("gemma3", Prompt(" u ", "s"), Prompt("s\n\nu")),
+        ("gemma3", Prompt("u", ""), Prompt("u", "")),
         ("gemma3", Prompt("", "s"), Prompt("", "s")),  # no user text alone keeps white space at its end
         ("gemma3", Prompt("b\n\nc", " s\n\na"), Prompt("a\n\nb\n\nc", " s")),
         ("gemma3", Prompt("b", " s\n"), Prompt("b", " s\n")),  # the first "\n\n" is not the end of the system text
@@ -83,6 +86,12 @@ def test_a_user_turn_that_stripping_would_change_is_read_with_a_system_text_or_n
         else Failure(NotParsed("gemma3", "rendered again, it is another text"))
     )
     assert found == due
+
+
+def test_an_empty_user_text_is_read_after_any_end_of_a_system_text() -> None:
+    template = replace(TEMPLATES["gemma3"], after_system=": ")
+    law_inverse(template, Prompt("", "s"))
+    assert template.canonical(Prompt("", "s")) == Prompt("", "s")
 
 
 @pytest.mark.parametrize(
@@ -143,6 +152,14 @@ def test_canonical_of_llama2_by_hand(prompt: Prompt, canonical: Prompt) -> None:
     assert llama2.canonical(prompt) == canonical
 
 
+def test_a_system_text_before_markup_in_a_user_turn_is_refused() -> None:
+    format = replace(chatml, system_position="first_user")  # `after_system` ends the user turn
+    assert format(Prompt("a", "s")) == Failure(Unsupported("chatml", "system"))
+    assert format(Prompt("a")) == chatml(Prompt("a"))
+    spaced = replace(format, after_system="\n\n")
+    assert spaced(Prompt("a", "s")).map(spaced.parse) == Success(Success(Prompt("s\n\na")))
+
+
 def test_segments_by_hand() -> None:
     told = Prompt(" b ", "s", (Exchange("a", "</s>"),))
     assert llama2.segments(told) == Success(
@@ -190,6 +207,28 @@ def test_what_an_empty_text_takes_may_hold_anything() -> None:
     for prompt in (Prompt(""), Prompt("", "s"), Prompt("u", "s")):
         law_inverse(odd, prompt)
     assert odd(Prompt("")) == Success("<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n")
+
+
+DROPS: Final = ChatTemplate(
+    "drops",
+    user_prefix="[U]u<",
+    before_system="[S]s<",
+    after_system="s>[U]u<",
+    before_assistant="u>[A]a<",
+    after_assistant="a>[U]u<",
+    generation_prompt="u>[A]",
+    special_tokens=("[S]", "[U]", "[A]"),
+    around=(("system", "s<", "s>"), ("user", "u<", "u>"), ("assistant", "a<", "a>")),
+)
+
+
+@pytest.mark.parametrize("system", [None, "", "x"])
+def test_an_empty_text_takes_what_is_around_it_and_is_read_back(system: str | None) -> None:
+    for user, first, answer, second, other in product(("", "x"), repeat=5):
+        prompt = Prompt(user, system, (Exchange(first, answer), Exchange(second, other)))
+        whole = replace(DROPS, around=())(prompt).unwrap()
+        assert DROPS(prompt) == Success(whole.replace("s<s>", "").replace("u<u>", "").replace("a<a>", ""))
+        law_inverse(DROPS, prompt)
 
 
 def test_a_family_member_names_only_its_difference() -> None:

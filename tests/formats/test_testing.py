@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
 from operator import attrgetter
@@ -31,12 +32,14 @@ from distgen.formats.template import find_straddling
 from distgen.prompt import Exchange, Messages, Prompt
 from distgen.testing import (
     PROSE,
+    SHAPES,
     WHITE_SPACE,
     adversarial_prompts,
     check_format,
     check_formatter,
     law_canonical,
     law_complete,
+    law_exact,
     law_injective,
     law_inverse,
     law_no_forgery,
@@ -44,6 +47,7 @@ from distgen.testing import (
     law_prose,
     law_pure,
     law_refusal,
+    law_turns,
     prompts,
 )
 from tests.support.formats import OPEN_ENDS, OPEN_STARTS, OWN, TEXTS, WORDS
@@ -124,6 +128,14 @@ def lenient(rendered: str) -> Parsed:
     return answer if isinstance(answer, Success) else chatml.parse(rendered + chatml.generation_prompt)
 
 
+def mending(rendered: str) -> Parsed:
+    return chatml.parse(re.sub(r"^\|im_start", "<|im_start", rendered))
+
+
+def joining(rendered: str) -> Parsed:
+    return chatml.parse(rendered.replace("<|im_start|>us\ner", "<|im_start|>user"))
+
+
 def without_empty_system(prompt: Prompt) -> Prompt:
     return replace(prompt, system=prompt.system or None)
 
@@ -192,6 +204,8 @@ FAULTS: Final[tuple[tuple[str, Format[str], str], ...]] = (
     ("parse drops the history", Seeded(read=parsed(lambda prompt: replace(prompt, history=()))), "law_inverse"),
     ("parse knows nothing", Seeded(read=lambda _: Failure(NotParsed("seeded", "no"))), "law_inverse"),
     ("parse takes what is cut short", Seeded(read=lenient), "law_parse"),
+    ("parse takes what lacks a character", Seeded(read=mending), "law_parse"),
+    ("parse takes a line feed too many", Seeded(read=joining), "law_parse"),
     ("canonical strips too much", Seeded(normal=user(str.strip)), "law_canonical law_inverse"),
     ("canonical is not one form", Seeded(normal=user(lambda text: text + " ")), "law_canonical"),
     ("canonical forgets a fold", Seeded(of=default, normal=same, special_tokens=()), "law_inverse"),
@@ -585,6 +599,10 @@ def test_check_formatter_names_the_law_too(formatter: Callable[[Prompt], Answer]
             "law_injective: Prompt(user='b', system='a', history=()) and Prompt(user='a\\nb', system=None, history=())"
             " both give <Success: a\nb>",
         ),
+        (
+            lambda: law_exact(replace(bare_lines, generation_prompt="."), bare_lines, Prompt("a")),
+            "law_exact: Prompt(user='a', system=None, history=()) gives <Success: a.>, but the template <Success: a>",
+        ),
     ],
 )
 def test_a_broken_law_says_what_and_where(broken: Callable[[], None], message: str) -> None:
@@ -624,9 +642,13 @@ def test_laws_of_other_shapes_of_refusal() -> None:
     law_complete(llama3, Prompt(" hi "))
     law_no_forgery(Seeded(write=always(Unsupported("f", "system"))), Prompt("<|im_end|>", "s"))
     law_refusal(always(Unsupported("f", "system")), Prompt("a", ""))
+    law_refusal(always(Unsupported("f", "no system")), Prompt("a"))
     law_refusal(always(InjectedToken("f", "<s>", "user", 0)), Prompt("s>a"))
     law_refusal(always(Unsupported("f", "history")), Prompt("a", None, (Exchange("", ""),)))
     law_injective(chatml, Prompt("a"), Prompt("b"))
+    law_exact(chatml, chatml, Prompt("a"))
+    law_exact(chatml, always(Unsupported("f", "system")), Prompt("a", "s"))
+    law_exact(always(Unsupported("f", "system")), chatml, Prompt("a", "s"))
     law_injective(chatml, Prompt("<|im_end|>"), Prompt("<|im_end|>"))
     law_complete(openai, Prompt("a"))
 
@@ -676,3 +698,43 @@ def test_texts_are_those_asked_for() -> None:
         assert len(prompt.history) in (0, 1)
 
     holds()
+
+
+def test_the_shapes_are_short_and_one_is_long() -> None:
+    assert [len(prompt.history) for prompt in SHAPES] == [0, 1, 2, 3, 0, 1, 2, 3, 50]
+    assert [prompt.system is None for prompt in SHAPES] == [True] * 4 + [False] * 5
+
+
+def say(text: str) -> Callable[[Prompt], Answer]:
+    return lambda _: Success(text)
+
+
+def test_all_characters_of_a_text_count() -> None:
+    for rendered in ("bc", "ab"):
+        with pytest.raises(AssertionError, match=r"^law_complete: user 'abc' is not in "):
+            law_complete(say(rendered), Prompt("abc"))
+
+
+TWO: Final = Prompt("e", None, (Exchange("a", "b"), Exchange("c", "d")))
+
+
+@pytest.mark.parametrize(
+    ("rendered", "is_sound"),
+    [
+        ("a;b\nc;d\ne", True),
+        ("a\nb\nc;d\ne", True),  # its first turn is told otherwise
+        ("a;b\nc;d;e", False),
+    ],
+)
+def test_roles_are_told_from_two_exchanges(rendered: str, is_sound: bool) -> None:
+    with (
+        nullcontext() if is_sound else pytest.raises(AssertionError, match=r"^law_turns: past texts have the literals")
+    ):
+        law_turns(say(rendered), TWO)
+
+
+def test_a_refusal_for_reasoning_needs_reasoning() -> None:
+    refuse = always(Unsupported("f", "thinking"))
+    law_refusal(refuse, Prompt("a", None, (Exchange("b", "c"), Exchange("d", "e", "because"))))
+    with pytest.raises(AssertionError, match=r"^law_refusal: "):
+        law_refusal(refuse, TWO)

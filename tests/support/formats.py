@@ -77,7 +77,11 @@ OPEN_ENDS: Final = (
     ("assistant", replace(_PLAIN, after_assistant="|><|end|><|user|>")),
     ("reasoning", replace(_PLAIN, thinking=Thinking("<|end|><|model|><think>", "|></think>"))),
 )
-OWN: Final = (_PLAIN, WORDS, *(template for _, template in (*OPEN_STARTS, *OPEN_ENDS)))
+OWN: Final = (
+    *(_PLAIN, WORDS),
+    *(replace(_PLAIN, system_position="first_user"), replace(_PLAIN, system_position="last_user")),
+    *(template for _, template in (*OPEN_STARTS, *OPEN_ENDS)),
+)
 
 
 def prompt_of(case: Case) -> Prompt:

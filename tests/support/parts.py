@@ -182,7 +182,7 @@ def count_threads() -> int:
     return sum(thread.name.startswith(("distgen", "ThreadPoolExecutor")) for thread in threading.enumerate())
 
 
-def until(holds: Callable[[], bool], seconds: float = 10) -> bool:
+def until(holds: Callable[[], bool], seconds: float = 30) -> bool:
     deadline = time.monotonic() + seconds
     while not holds() and time.monotonic() < deadline:
         time.sleep(0.01)
