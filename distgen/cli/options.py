@@ -123,7 +123,6 @@ _COMMANDS: Final = (
     ("batch read", "read the results of a batch service", ("input", "results", "output", "answers")),
 )
 NO_SERVER: Final = "http://batch.invalid/v1"  # RFC 2606, 2: no server has such a name
-_EXCLUSIVE: Final = (("user_field", "template"), ("resume", "overwrite"), ("base_url", "hf"))
 
 
 @final
@@ -163,7 +162,7 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Option
     given = vars(parsed)
     if unknown:
         raise UsageError(f"unknown argument {unknown[0]!r}; see `distgen {parsed.command} --help`.")
-    for one, other in _EXCLUSIVE:
+    for one, other in (("user_field", "template"), ("resume", "overwrite"), ("base_url", "hf")):
         if one in given and other in given:
             raise UsageError(f"--{one} and --{other} exclude each other; give one.".replace("_", "-"))
     options = Options(**given, arguments=tuple(arguments))
