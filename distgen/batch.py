@@ -19,7 +19,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import chain, count, groupby, repeat
+from itertools import chain, groupby, repeat
 from typing import Any, Final, TypeGuard
 
 from returns.result import Failure, Result
@@ -44,7 +44,7 @@ def write(
     llm: LLM[In, Out, P, R],
     inputs: Iterable[In],
     num_generations: int = 1,
-    rows: Iterable[int] | None = None,
+    rows: Iterable[int] = range(10**18),
     *,
     takes_n: bool = True,
     max_lines: int = 50_000,
@@ -52,17 +52,17 @@ def write(
 ) -> Iterator[Iterator[bytes]]:
     """Yield request files, each as an iterator of its lines. Read all lines of a file before you take the next file.
 
-    The backend of `llm` must be a `server.chat` or a `server.completions`. `rows` are the numbers of the inputs; None
-    counts them from 0. An input without a prompt or a number has no line. With `takes_n` a request asks for all
+    The backend of `llm` must be a `server.chat` or a `server.completions`. `rows` are the numbers of the inputs,
+    from 0 if they are left out. An input without a prompt or a number has no line. With `takes_n` a request asks for all
     generations of its row; without it, each generation has a request of its own. A line that is longer than `max_bytes`
     has a file of its own.
     """
-    server, prepared = _server_of(llm.backend), zip(_number(rows), llm.prepare(inputs, num_generations), strict=False)
+    server, prepared = _server_of(llm.backend), llm.prepare(inputs, num_generations)
     requests, n = (1, num_generations) if takes_n else (num_generations, 1)
 
     def lines() -> Iterator[tuple[int, bytes]]:
         file = lines = size = 0
-        for row, asked in prepared:
+        for row, asked in zip(chain(rows, repeat(-1)), prepared, strict=False):
             if isinstance(asked, Asked) and row >= 0:
                 for sample in range(requests):
                     body = server.body(asked.rendered, n, sample)
@@ -82,7 +82,7 @@ def read(
     inputs: Iterable[In],
     results: Iterable[Iterable[bytes]],
     num_generations: int = 1,
-    rows: Iterable[int] | None = None,
+    rows: Iterable[int] = range(10**18),
 ) -> Iterator[RowResult[Out]]:
     """Yield the rows as `generate` answers them, in the order of the inputs, from the lines of the result files.
 
@@ -93,28 +93,22 @@ def read(
 
     All lines are read before the first row, into a temporary file. Memory does not grow with their number.
     """
-    server, prepared = _server_of(llm.backend), zip(_number(rows), llm.prepare(inputs, num_generations), strict=False)
+    server, prepared = _server_of(llm.backend), llm.prepare(inputs, num_generations)
 
     def answers() -> Iterator[RowResult[Out]]:
         # SQLite deletes the file when the connection is closed. Another thread may take the later rows.
         with closing(sqlite3.connect("", check_same_thread=False)) as table:
             table.execute("CREATE TABLE lines (row INTEGER, id TEXT, line BLOB)")
-            for line in chain.from_iterable(results):
-                if match := _CUSTOM_ID.search(line):
-                    values = int(match[2]), match[1].decode(), line.strip()
-                    table.execute("INSERT INTO lines VALUES (?, ?, ?)", values)
+            found = filter(None, map(_CUSTOM_ID.search, chain.from_iterable(results)))
+            values = ((int(match[2]), match[1].decode(), match.string.strip()) for match in found)
+            table.executemany("INSERT INTO lines VALUES (?, ?, ?)", values)
             table.execute("CREATE INDEX rows ON lines (row)")
-            for row, asked in prepared:
-                found = [*table.execute("SELECT id, line FROM lines WHERE row = ? ORDER BY length(id), id", (row,))]
-                answer = _read_row(server, asked.rendered, found, num_generations) if isinstance(asked, Asked) else ()
+            for row, asked in zip(chain(rows, repeat(-1)), prepared, strict=False):
+                lines = [*table.execute("SELECT id, line FROM lines WHERE row = ? ORDER BY length(id), id", (row,))]
+                answer = _read_row(server, asked.rendered, lines, num_generations) if isinstance(asked, Asked) else ()
                 yield llm.read_row(asked, answer)
 
     return answers()
-
-
-def _number(rows: Iterable[int] | None) -> Iterator[int]:
-    """Number the inputs. One without a number gets -1, which no result line has, so that it is not dropped."""
-    return chain(count() if rows is None else rows, repeat(-1))
 
 
 def _server_of(backend: Generate[P, R]) -> Server[P]:
@@ -159,10 +153,9 @@ def _read_line(server: Server[P], custom_id: str, line: bytes) -> Answer:
         fields: Any = parse_json(line)
         if fields["custom_id"] != custom_id:
             raise ValueError(f"it holds the id of another request, {custom_id}")
-        error = fields.get("error")
-        response: dict[str, Any] = fields.get("response") or {"body": {"error": error}}
-        headers = {"x-request-id": str(response["request_id"])} if response.get("request_id") else {}
-        body = json.dumps(response.get("body") or error or response).encode()
-        return server.read(int(response.get("status_code") or 200), headers, body)
+        response: dict[str, Any] = fields.get("response") or {}
+        headers = {"x-request-id": str(response.get("request_id") or "")}
+        body = response.get("body") or (response if "choices" in response else {"error": fields.get("error")})
+        return server.read(int(response.get("status_code") or 200), headers, json.dumps(body).encode())
     except Exception as damage:
         return Failure(RequestFailed("cut_line", f"the result line is cut or damaged: {damage}"))

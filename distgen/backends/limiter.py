@@ -39,12 +39,13 @@ class Limiter:
             return 0
         loop = asyncio.get_running_loop()
         due = loop.time() + delay
-        place: asyncio.Future[int] = loop.create_future()
-        heappush(self._waiting, (due, next(self._order), place))
         if delay:
             loop.call_at(due, self._hand_out, due)
-        else:
-            self._hand_out(due)
+        elif self._is_open(due) and not (self._waiting and self._waiting[0][0] <= due):
+            self._under_way += 1
+            return self._period
+        place: asyncio.Future[int] = loop.create_future()
+        heappush(self._waiting, (due, next(self._order), place))
         try:
             return await place
         except asyncio.CancelledError:
@@ -100,9 +101,12 @@ class Limiter:
         elif self._stop or is_opening:
             asyncio.get_running_loop().call_later(_TICK, self._tick)
 
+    def _is_open(self, now: float) -> bool:
+        return self._under_way < self.limit and now >= self._paused_until
+
     def _hand_out(self, due: float = 0.0) -> None:
         now = max(due, asyncio.get_running_loop().time())  # a loop may call a little too early
-        while self._waiting and max(self._waiting[0][0], self._paused_until) <= now and self._under_way < self.limit:
+        while self._waiting and self._waiting[0][0] <= now and self._is_open(now):
             place = heappop(self._waiting)[2]
             if not place.done():  # else it was cancelled
                 self._under_way += 1

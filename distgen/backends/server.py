@@ -174,6 +174,8 @@ class Server(Generic[P]):
                 answer = await self._send(state.session, body)
                 if isinstance(answer, Success):
                     limiter.answered()
+                    if failed.usage is None:
+                        return answer
                     first, *others = answer.unwrap()
                     return Success((replace(first, usage=_add(failed.usage, first.usage)), *others))
                 failed = replace(answer.failure(), usage=_add(failed.usage, answer.failure().usage))

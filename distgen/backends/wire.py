@@ -82,7 +82,7 @@ served_model=None, error=None),)
     'No such model'
     """
     fields = {name.lower(): value for name, value in headers.items()}
-    request_id = next((redact(fields[name], secrets) for name in _REQUEST_ID if name in fields), None)
+    request_id = next((redact(fields[name], secrets) for name in _REQUEST_ID if fields.get(name)), None)
     try:
         answer = _read_body(status, fields, body, request_id)
         if not isinstance(answer, RequestFailed):

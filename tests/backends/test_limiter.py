@@ -208,8 +208,12 @@ def test_places_are_doubled_until_all_are_open_and_then_nothing_is_timed() -> No
     async def scene() -> None:
         timers: list[Callable[[], None]] = []
         loop = asyncio.get_running_loop()
+
+        def call_later(_: float, callback: Callable[[], None]) -> None:
+            timers.append(callback)
+
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "call_later", lambda _, callback: timers.append(callback))
+            patch.setattr(loop, "call_later", call_later)
             for most, due in ((100, [16, 32, 64, 100]), (16, [16]), (3, [3])):
                 limiter = Limiter(most)
                 limits = [limiter.limit]
