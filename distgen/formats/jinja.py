@@ -237,7 +237,7 @@ def _render_texts(template: JinjaTemplate, texts: _Texts) -> Result[tuple[list[s
     shown = _render_once(template, shape)
     if isinstance(shown, Failure):
         return shown
-    known = {placeholder: each for (_, placeholder), each in zip(shape, texts, strict=True) if placeholder.strip()}
+    known = {f"\ue000{i}\ue001": each for i, each in enumerate(texts) if each[1].strip()}
     places, parts, end = list[str](), list[str](), 0
     pieces = re.split("(\ue000\\d+\ue001)", shown.unwrap())
     for literal, placeholder in zip(pieces[::2], pieces[1::2], strict=False):
