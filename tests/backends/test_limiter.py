@@ -227,9 +227,13 @@ def test_the_waits_of_a_run_end_and_it_begins_no_more(is_stop: bool) -> None:
 def test_places_are_doubled_until_all_are_open_and_then_nothing_is_timed() -> None:
     async def scene() -> None:
         timers: list[Callable[[], None]] = []
+
+        def add_timer(_: float, callback: Callable[[], None]) -> None:
+            timers.append(callback)
+
         loop = asyncio.get_running_loop()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "call_later", lambda _, callback: timers.append(callback))
+            patch.setattr(loop, "call_later", add_timer)
             for most, due in ((100, [16, 32, 64, 100]), (16, [16]), (3, [3])):
                 limiter = Limiter(most)
                 limits = [limiter.limit]
