@@ -12,8 +12,6 @@ from distgen.backends import server, transport
 
 DEFAULTS: list[tuple[Callable[..., object], Mapping[str, object]]] = [
     (LLM, {"model": "", "batch_size": 1}),
-    (LLM.submitter, {"num_generations": 1}),
-    (LLM.prepare, {"num_generations": 1}),
     (batch.write, {"num_generations": 1, "takes_n": True, "max_lines": 50_000, "max_bytes": 200_000_000}),
     (batch.read, {"num_generations": 1}),
     (journal.run, {"num_generations": 1}),
@@ -28,6 +26,11 @@ DEFAULTS: list[tuple[Callable[..., object], Mapping[str, object]]] = [
 @pytest.mark.parametrize(("function", "due"), DEFAULTS, ids=[function.__name__ for function, _ in DEFAULTS])
 def test_defaults_are_as_promised(function: Callable[..., object], due: Mapping[str, object]) -> None:
     assert {name: signature(function).parameters[name].default for name in due} == due
+
+
+@pytest.mark.parametrize("name", ["generate", "stream", "as_completed", "submitter", "prepare"])
+def test_one_generation_is_asked_for_by_default(name: str) -> None:
+    assert signature(getattr(LLM, name)).parameters["num_generations"].default == 1
 
 
 @pytest.mark.parametrize("name", ["generate", "stream", "as_completed"])

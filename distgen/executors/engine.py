@@ -234,7 +234,7 @@ class Window(Generic[_Row]):
 
     def pop_ready(self) -> tuple[int, Sequence[_Row], CallResult] | None:
         """Return the next call that may be yielded, as its index, rows and result; None if there is none."""
-        index = self._next_due if self._in_order else next(iter(self._answered), -1)
+        index = self._next_due if self._in_order else next(iter(self._answered), self._next_due)
         if index not in self._answered:
             return None
         rows = self._calls.pop(index)

@@ -824,7 +824,7 @@ def test_a_log_has_a_line_of_progress_every_thirty_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_rows(*users(10))
-    seconds = count(0, 10)
+    seconds = count(1000, 10)
     monkeypatch.setattr("distgen.cli.run.time", SimpleNamespace(monotonic=lambda: next(seconds)))
     assert run(None) == 0
     said = capsys.readouterr().err.splitlines()

@@ -16,7 +16,7 @@ from returns.result import Failure
 
 from distgen import LLM, Asyncio, Batch, Completion, Processes, Sequential, Threads, each, fold
 from distgen.errors import Raised
-from distgen.executors import Executor, Pool
+from distgen.executors import Call, Executor, Pool
 from distgen.formats import default
 from tests.support.parts import PLAIN, Awaited, Row, count_threads, error_of, texts, until
 
@@ -119,6 +119,42 @@ def test_no_thread_of_a_run_keeps_the_interpreter_alive() -> None:
     with llm_of(note_threads, Asyncio(1)).submitter() as submit:
         assert texts(submit("a").result()) == ["a"]
     assert (found["distgen-loop"], found["distgen-futures"]) == (True, True)
+
+
+def test_a_busy_loop_is_woken_once_for_many_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To wake it costs a system call."""
+    wakes: list[object] = []
+
+    def make_loop() -> asyncio.AbstractEventLoop:
+        loop = asyncio.SelectorEventLoop()
+        wake = loop.call_soon_threadsafe
+
+        def count_wake(callback: Callable[..., object], *args: object) -> asyncio.Handle:
+            wakes.append(callback)
+            return wake(callback, *args)
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", count_wake)
+        return loop
+
+    monkeypatch.setattr(asyncio, "new_event_loop", make_loop)
+    begun, release, delivered = threading.Event(), threading.Event(), threading.Semaphore(0)
+
+    async def block_the_loop(prompts: Sequence[str], num_generations: int) -> Batch:
+        begun.set()
+        assert release.wait(30)
+        return echoed(prompts, num_generations)
+
+    with Asyncio(1).session(lambda _: delivered.release()) as submit:
+        submit(0, Call(block_the_loop, ["a"], 1))
+        assert begun.wait(30)
+        wakes.clear()
+        for index in range(1, 50):
+            submit(index, Call(block_the_loop, ["b"], 1))
+        woken = len(wakes)
+        release.set()
+        for _ in range(50):
+            assert delivered.acquire(timeout=30)
+    assert woken == 1
 
 
 def test_the_next_call_is_ready_when_one_ends() -> None:
