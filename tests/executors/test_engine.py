@@ -190,7 +190,7 @@ class Schedules(RuleBasedStateMachine):
 
 
 TestSchedules = pytest.mark.no_cover(Schedules.TestCase)
-TestSchedules.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+TestSchedules.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
 
 
 def test_a_session_that_does_not_open_answers_every_call() -> None:
