@@ -29,7 +29,7 @@ from distgen.backends.server import Server, join_row
 from distgen.backends.wire import Answer, parse_json
 from distgen.errors import RequestFailed, RequestReason
 from distgen.executors.call import RowAnswer
-from distgen.llm import LLM, Asked, P, R, RowResult
+from distgen.llm import LLM, P, R, Request, RowResult
 from distgen.task import In, Out
 
 # Source: OpenAI API reference, "Create batch", endpoint.
@@ -63,7 +63,7 @@ def write(
     def lines() -> Iterator[tuple[int, bytes]]:
         file = lines = size = 0
         for row, asked in zip(chain(rows, repeat(-1)), prepared, strict=False):
-            if isinstance(asked, Asked) and row >= 0:
+            if isinstance(asked, Request) and row >= 0:
                 for sample in range(requests):
                     body = server.body(asked.rendered, n, sample)
                     custom_id = f"{row}-{sample}-{_digest(server, asked.rendered)}"
@@ -86,10 +86,10 @@ def read(
 ) -> Iterator[RowResult[Out]]:
     """Yield the rows as `generate` answers them, in the order of the inputs, from the lines of the result files.
 
-    `llm`, `inputs`, `num_generations` and `rows` must be those of `write`. The files and their lines may come in any
-    order. A row is a `RequestFailed` that keeps the completions that came, if one of its
-    requests has no line ("no_line"), a cut line ("cut_line"), several lines ("doubled_line"), or only lines for other
-    inputs or parameters ("other_batch"). A line that belongs to no input is ignored.
+    `llm`, `inputs`, `num_generations` and `rows` must be those of `write`. The files and their lines may come in any order. A
+    row is a `RequestFailed` that keeps the completions that came, if one of its requests has no line ("no_line"), a cut line
+    ("cut_line"), several lines ("doubled_line"), or only lines for other inputs or parameters ("other_batch"). A line that
+    belongs to no input is ignored.
 
     All lines are read before the first row, into a temporary file. Memory does not grow with their number.
     """
@@ -105,7 +105,7 @@ def read(
             table.execute("CREATE INDEX rows ON lines (row)")
             for row, asked in zip(chain(rows, repeat(-1)), prepared, strict=False):
                 lines = [*table.execute("SELECT id, line FROM lines WHERE row = ? ORDER BY length(id), id", (row,))]
-                answer = _read_row(server, asked.rendered, lines, num_generations) if isinstance(asked, Asked) else ()
+                answer = _read_row(server, asked.rendered, lines, num_generations) if isinstance(asked, Request) else ()
                 yield llm.read_row(asked, answer)
 
     return answers()

@@ -84,7 +84,7 @@ def single(row: RowResult[Out]) -> Result[Out, GenerateError | ParseFailed | NoT
     return parsed
 
 
-class Asked(NamedTuple, Generic[P]):
+class Request(NamedTuple, Generic[P]):
     """The prompt of an input, and its rendering, which the backend gets."""
 
     prompt: Prompt
@@ -155,21 +155,21 @@ class LLM(Generic[In, Out, P, R]):
 
         _check_types(self.format, self.executor, ())
         inbox = Inbox()
-        queue: FutureQueue[In, Asked[P] | GenerateError, tuple[Generation[Out], ...]] = FutureQueue(
+        queue: FutureQueue[In, Request[P] | GenerateError, tuple[Generation[Out], ...]] = FutureQueue(
             self._row_maker(num_generations), inbox
         )
         rows = self._run(queue.rows(), num_generations, None, False, lambda index, row: (index, row), inbox)
         with queue.resolve(rows):
             yield queue.submit
 
-    def prepare(self, inputs: Iterable[In], num_generations: int = 1) -> Iterator[Asked[P] | GenerateError]:
+    def prepare(self, inputs: Iterable[In], num_generations: int = 1) -> Iterator[Request[P] | GenerateError]:
         """Return, lazily, the rendered prompt of each input, or the error with which it fails before any call."""
         _check_types(self.format, self.executor, inputs)
         return map(self._row_maker(num_generations), inputs)
 
-    def read_row(self, row: Asked[P] | GenerateError, answer: RowAnswer) -> RowResult[Out]:
+    def read_row(self, row: Request[P] | GenerateError, answer: RowAnswer) -> RowResult[Out]:
         """Return the result of a row of `prepare`, as `generate` does; a row that is an error is that Failure."""
-        if not isinstance(row, Asked):
+        if not isinstance(row, Request):
             return Failure(row)
         if not isinstance(answer, tuple):
             return Failure(answer)
@@ -177,30 +177,30 @@ class LLM(Generic[In, Out, P, R]):
 
     def _run(
         self,
-        rows: Iterable[Asked[P] | GenerateError | None],
+        rows: Iterable[Request[P] | GenerateError | None],
         num_generations: int,
         on_progress: Callable[[int], object] | None,
         in_order: bool,
         select: Callable[[int, RowResult[Out]], _T],
         inbox: Inbox,
     ) -> Stream[_T]:
-        def make_call(rows: Sequence[Asked[P] | GenerateError]) -> Call[P, R]:
-            return Call(self.backend, [row.rendered for row in rows if isinstance(row, Asked)], num_generations)
+        def make_call(rows: Sequence[Request[P] | GenerateError]) -> Call[P, R]:
+            return Call(self.backend, [row.rendered for row in rows if isinstance(row, Request)], num_generations)
 
-        def read(index: int, rows: Sequence[Asked[P] | GenerateError], result: CallResult) -> Iterator[_T]:
+        def read(index: int, rows: Sequence[Request[P] | GenerateError], result: CallResult) -> Iterator[_T]:
             nonlocal on_progress
             answers = iter(result)
             for position, row in enumerate(rows, index):
-                answer = next(answers) if isinstance(row, Asked) else ()
+                answer = next(answers) if isinstance(row, Request) else ()
                 if on_progress is not None and not _report(on_progress, num_generations):
                     on_progress = None
                 yield select(position, self.read_row(row, answer))
 
         size = self.batch_size if _is_count(self.batch_size) else 1
-        window = Window[Asked[P] | GenerateError](self.executor, rows, size, in_order)
+        window = Window[Request[P] | GenerateError](self.executor, rows, size, in_order)
         return Stream(inbox, run_bounded(self.executor, window, make_call, read, inbox))
 
-    def _row_maker(self, num_generations: int) -> Callable[[In], Asked[P] | GenerateError]:
+    def _row_maker(self, num_generations: int) -> Callable[[In], Request[P] | GenerateError]:
         """Return `_prepare_row`, or a function that gives each input the error of an invalid argument."""
         for name, number in (("num_generations", num_generations), ("batch_size", self.batch_size)):
             if not _is_count(number):
@@ -208,7 +208,7 @@ class LLM(Generic[In, Out, P, R]):
                 return lambda _: invalid
         return self._prepare_row
 
-    def _prepare_row(self, value: In) -> Asked[P] | GenerateError:
+    def _prepare_row(self, value: In) -> Request[P] | GenerateError:
         """Make the prompt for an input and render it. Never raises."""
         stage: Stage = "prompt"
         try:
@@ -222,7 +222,7 @@ class LLM(Generic[In, Out, P, R]):
             stage = "format"
             match self.format(prompt):
                 case Success(rendered):
-                    return Asked(prompt, rendered)
+                    return Request(prompt, rendered)
                 case Failure(error):
                     return _to_error(error, stage)
                 case other:
