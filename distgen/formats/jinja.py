@@ -355,7 +355,7 @@ def _read_named(config: Mapping[str, object]) -> dict[str, str]:
 def _read_others(config: Mapping[str, object]) -> Iterator[str]:
     """Yield the special tokens of the fields that are lists or objects."""
     for field_name in _OTHERS:
-        found = config.get(field_name) or []
+        found = config.get(field_name) or list[object]()
         if not is_array(found) and not is_object(found):
             raise TypeError(f"{field_name!r} of the tokenizer config must be a list, got {type(found).__name__}")
         for token in found.values() if is_object(found) else found:
