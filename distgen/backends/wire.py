@@ -145,8 +145,7 @@ def _shorten(text: str, secrets: Secrets) -> str:
     A body that is not JSON may be in UTF-16.
     """
     shown = redact(" ".join(text[: 4 * _MAX_MESSAGE].replace("\0", "").split()), secrets)
-    rest = len(text) - _MAX_MESSAGE
-    return shown if len(shown) <= _MAX_MESSAGE else f"{shown[:_MAX_MESSAGE]} ... ({rest} more characters)"
+    return shown if len(shown) <= _MAX_MESSAGE else f"{shown[:_MAX_MESSAGE]} ... (cut)"
 
 
 def _read_body(
