@@ -1,7 +1,7 @@
 """Keep an async backend within so many requests and tokens a minute.
 
 Requests start evenly, without bursts. Before a request its tokens are your estimate; after it they are counted by the
-server. Retries within the backend are not counted.
+server. Retries within the backend are not counted. pyrate-limiter takes a weight too, but only before the request.
 
 Run it with: python tests/examples/rate_limit.py BASE_URL MODEL
 """
