@@ -55,8 +55,8 @@ class Opened:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Written(Generic[_In, _Out]):
-    """An input is answered. Its row is in the file, unless it failed with RequestFailed("stopped"). `row` counts from 1."""
+class RowDone(Generic[_In, _Out]):
+    """The result of an input. Its row is in the file, unless it failed with RequestFailed("stopped"). `row` counts from 1."""
 
     row: int
     input: _In
@@ -81,7 +81,7 @@ class JournalError:
     message: str
 
 
-RunEvent: TypeAlias = Opened | Written[_In, _Out]
+RunEvent: TypeAlias = Opened | RowDone[_In, _Out]
 Encode: TypeAlias = Callable[[_In, RowResult[_Out]], Fields]
 Decode: TypeAlias = Callable[[dict[str, object]], Result[tuple[_In, int], object]]
 
@@ -143,7 +143,7 @@ def run(
                         with _refuse("not_encoded", f"cannot encode row {row} of {file.path}"):
                             line = to_json_line({**encode(value, answer), "row": row})
                         file.append(row, line)
-                    yield Success(Written(row, value, answer))
+                    yield Success(RowDone(row, value, answer))
                 if not interrupted():
                     file.sort()
         except _Refused as refused:

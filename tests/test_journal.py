@@ -27,7 +27,7 @@ from distgen.completion import Completion
 from distgen.errors import RequestFailed
 from distgen.executors import Sequential, Threads
 from distgen.formats import default
-from distgen.journal import JournalError, JournalReason, Mode, Opened, RunEvent, Written, run
+from distgen.journal import JournalError, JournalReason, Mode, Opened, RowDone, RunEvent, run
 from distgen.llm import LLM, RowResult, SupportsGenerate
 from distgen.prompt import Prompt
 from distgen.task import Task
@@ -89,7 +89,7 @@ def reason_of(events: Sequence[Event]) -> JournalReason:
 
 def asked_in(events: Sequence[Event]) -> list[str]:
     found = [event.unwrap() for event in events if isinstance(event, Success)]
-    return [event.input for event in found if isinstance(event, Written)]
+    return [event.input for event in found if isinstance(event, RowDone)]
 
 
 @pytest.fixture
@@ -408,7 +408,7 @@ def test_an_exception_of_the_inputs_leaves_what_was_answered_unsorted(path: Path
 
     with pytest.raises(OSError, match="inputs are gone"):
         for event in run(answering(answer, Threads(2)), inputs(), path, encode, decode, "new"):
-            if isinstance(event.unwrap(), Written):
+            if isinstance(event.unwrap(), RowDone):
                 first_is_last.set()
     assert [word for _, word, _ in rows_of(path)] == ["b", "a"]
 

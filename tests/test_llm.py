@@ -207,14 +207,8 @@ class Telling:
 
     executor: Executor[Batch]
     delivered: threading.Semaphore
-
-    @property
-    def in_flight(self) -> int:
-        return self.executor.in_flight
-
-    @property
-    def buffer(self) -> int:
-        return self.executor.buffer
+    in_flight: int
+    buffer: int
 
     def session(self, deliver: Deliver, /) -> AbstractContextManager[Submit[Batch]]:
         def deliver_and_tell(delivery: Delivery) -> None:
@@ -234,7 +228,9 @@ def test_inputs_that_are_slow_to_come_keep_no_answer_back(executor: Executor[Bat
             yield f"row {pulled}"
             assert delivered.acquire(timeout=60)
 
-    stream = LLM(PLAIN, default, echo, Telling(executor, delivered)).stream(inputs())
+    stream = LLM(PLAIN, default, echo, Telling(executor, delivered, executor.in_flight, executor.buffer)).stream(
+        inputs()
+    )
     assert max([pulled - yielded for yielded, _ in enumerate(stream, 1)]) <= 1
 
 

@@ -59,6 +59,7 @@ def redact(text: str, secrets: Secrets) -> str:
     >>> redact("of 100%25", Secrets("sk-12345678"))
     'of 100%25'
     """
+    # Without escapes only if a secret shows then; other texts stay as they came.
     plain = unquote(_ESCAPE.sub(lambda found: found[2] or chr(int(found[1], 16)), text))
     shown = _replace_pieces(plain, secrets)
     return _replace_pieces(text, secrets) if shown == plain else shown

@@ -247,7 +247,7 @@ def _write_pipe(options: Options, llm: Asks, records: Iterator[rows.Record]) -> 
             if rows.error_of(answer)[0] != "stopped":
                 line = journal.to_json_line(rows.encode(options, record, answer))
                 print(line.decode(), end="", file=output, flush=True)
-            yield Success(journal.Written(record.number, record, answer))
+            yield Success(journal.RowDone(record.number, record, answer))
 
 
 @contextmanager

@@ -56,8 +56,8 @@ class Executor(Protocol[_R_contra]):
         """Open a pool for one run. Each call is delivered once, from any thread.
 
         Calls are submitted by one thread at a time. Leaving the session cancels calls that have not begun, waits for calls
-        that run or cancels them, and ends all its threads and processes. Do not write a session that waits as a generator: the garbage
-        collector may run its `finally` on one of the threads it joins.
+        that run or cancels them, and ends all its threads and processes. Do not write a session that waits as a generator:
+        the garbage collector may run its `finally` on one of the threads it joins.
         """
         ...
 

@@ -249,7 +249,7 @@ class ChatTemplate:
 
     @cached_property
     def junctions(self) -> tuple[tuple[str, str], ...]:
-        """The short and the full form of each two literals that meet at an empty text."""
+        """The short and the full form of each pair of literals that meet at an empty text."""
         ends: dict[str, str] = {role: before for role, before, _ in self.around}
         starts: dict[str, str] = {role: after for role, _, after in self.around}
         found: list[tuple[str, str]] = []
@@ -466,7 +466,7 @@ def find_forgery(template: ChatTemplate, prompt: Prompt, parts: Sequence[str]) -
     said = [each for each in prompt.texts() if writes_reasoning or not each[0].endswith("reasoning")]
     found = find_token(name, said, tokens)
     if found is None and find_token(name, [("user", text) for text in parts[1::2]], tokens):
-        return Unsupported(name, "system")  # `after_system` puts a token into the user text that the system text begins
+        return Unsupported(name, "system")  # `after_system` would put a token into a user text
     if found is not None or is_read_back(template, prompt, parts):
         return found
     return (

@@ -46,9 +46,9 @@ def mark_parts(
 ) -> TrainingText:
     """Return a finished conversation with the characters to train.
 
-    `parts` are literals at even places and texts at odd places. `places` name the texts in order, ending
-    with the last answer. After the generation prompt `opened`, the model writes everything up to a stop string. A past answer that does
-    not follow `opened` is trained alone.
+    `parts` are literals at even places and texts at odd places. `places` name the texts in order; the last is the last answer.
+    After the generation prompt `opened`, the model writes everything up to a stop string. A past answer that does not follow
+    `opened` is trained alone.
     """
     spans: list[Span] = []
 
